@@ -1,0 +1,1 @@
+"""The embedded Supabase and the `concerto` command."""

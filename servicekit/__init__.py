@@ -1,0 +1,1 @@
+"""Everything the services share: server, settings, errors, identity, database, interceptors, telemetry, testing."""

@@ -1,0 +1,139 @@
+"""Calls to neighbours: one channel per service, the caller's token and request id on each call, deadlines, retries."""
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import grpc
+import orjson
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.message import Message
+
+from servicekit import identity, request
+from servicekit.errors import AppError, from_rpc_error
+
+R = TypeVar("R", bound=Message)
+
+CALL_TIMEOUT_SECONDS = 15.0
+STREAM_TIMEOUT_SECONDS = 900.0
+# Twice the most that the gateway takes in, as a page of messages with its JSON escapes may be larger than a request.
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+
+def connect(target: str, service: ServiceDescriptor) -> grpc.aio.Channel:
+    """Return a channel to a service; it need not be reachable yet and is found again when it comes back.
+
+    target: `host:port`, or `dns:///name:port` to spread calls over all addresses of a name.
+    service: whose idempotent rpcs (by the contract's idempotency_level) are tried up to 4 times within about 2 s
+        while the service is unavailable.
+    """
+    return grpc.aio.insecure_channel(
+        target,
+        options=[
+            ("grpc.service_config", orjson.dumps(service_config(service)).decode()),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+        ],
+    )
+
+
+def service_config(service: ServiceDescriptor) -> dict[str, Any]:
+    """Return gRPC's service config: round robin, and retries for the rpcs that the contract calls idempotent."""
+    safe = [
+        {"service": service.full_name, "method": method.name}
+        for method in service.methods
+        if method.GetOptions().idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN
+    ]
+    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if safe:
+        config["methodConfig"] = [
+            {
+                "name": safe,
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.2s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    return config
+
+
+async def call(
+    method: grpc.aio.UnaryUnaryMultiCallable[Any, R],
+    message: Message,
+    *,
+    timeout_seconds: float = CALL_TIMEOUT_SECONDS,
+) -> R:
+    """Call a neighbour's rpc for the current request and return its answer.
+
+    timeout_seconds: at most this long, and never longer than the current request has left.
+    Raises the neighbour's AppError, SERVICE_UNAVAILABLE, DEADLINE_EXCEEDED or CANCELLED.
+    """
+    _make_repeatable(message)
+    try:
+        return await method(
+            message,
+            metadata=_metadata(),
+            timeout=request.remaining_seconds(timeout_seconds),
+        )
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error, service=_service_of(method)) from error
+
+
+async def stream(
+    method: grpc.aio.UnaryStreamMultiCallable[Any, R],
+    message: Message,
+    *,
+    timeout_seconds: float = STREAM_TIMEOUT_SECONDS,
+) -> AsyncIterator[R]:
+    """Call a neighbour's streaming rpc for the current request and yield its answers; like `call` otherwise.
+
+    Closing the iterator cancels the call.
+    """
+    responses = method(message, metadata=_metadata(), timeout=request.remaining_seconds(timeout_seconds))
+    try:
+        async for response in responses:
+            yield response
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error, service=_service_of(method)) from error
+    finally:
+        responses.cancel()
+
+
+def _metadata() -> tuple[tuple[str, str], ...]:
+    entries = [(request.REQUEST_ID_HEADER, request.current_id() or str(uuid4()))]
+    caller = identity.current_caller_or_none()
+    if caller is not None:
+        entries.append(("authorization", f"Bearer {caller.token}"))
+    return tuple(entries)
+
+
+def _make_repeatable(message: Message) -> None:
+    # gRPC may send the call again after an answer was lost; with a request_id that does nothing twice.
+    field = message.DESCRIPTOR.fields_by_name.get("request_id")
+    if field is not None and not message.request_id:  # type: ignore[attr-defined]
+        message.request_id = str(uuid4())  # type: ignore[attr-defined]
+
+
+def _service_of(method: Any) -> str:
+    # "/concerto.sessions.v1.SessionsService/GetSession" -> "sessions"
+    path = getattr(method, "_method", b"")
+    parts = (path.decode() if isinstance(path, bytes) else str(path)).strip("/").split(".")
+    return parts[1] if len(parts) > 1 else "neighbour"
+
+
+def find_service(full_name: str) -> ServiceDescriptor:
+    """Return a service's descriptor by its full name, once its generated module is imported."""
+    return descriptor_pool.Default().FindServiceByName(full_name)
+
+
+__all__ = ["AppError", "call", "connect", "find_service", "from_rpc_error", "service_config", "stream"]

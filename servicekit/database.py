@@ -1,0 +1,194 @@
+"""The one way to the database: run an operation of schema `api` as a caller, directly or over REST."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import asyncpg
+import httpx
+import orjson
+
+from servicekit.errors import AppError
+from servicekit.identity import Caller
+from servicekit.reasons import REASONS
+from servicekit.settings import DatabaseSettings
+
+CALL_TIMEOUT_SECONDS = 10.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+
+_CONNECTION_LOST = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class Database(Protocol):
+    """Runs operations with the caller's rights."""
+
+    async def call(self, operation: str, args: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """Run `api.<operation>(args)` as the caller in one transaction and one round trip; return its answer.
+
+        Raises AppError with the operation's own reason, DATABASE_UNAVAILABLE when there is no connection (nothing was
+        done, or it is not known whether it was done: repeat only with a request_id), DATABASE_BUSY after 10 s.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Return when the database answers. Raises AppError DATABASE_UNAVAILABLE or DATABASE_BUSY."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+async def open_database(settings: DatabaseSettings) -> Database:
+    """Return the database that the settings name. It need not be reachable yet."""
+    if settings.db_url is not None:
+        pool = asyncpg.create_pool(
+            settings.db_url.get_secret_value(),
+            min_size=0,
+            max_size=settings.db_pool_size,
+            statement_cache_size=settings.db_statement_cache_size,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            command_timeout=CALL_TIMEOUT_SECONDS,
+            max_inactive_connection_lifetime=300.0,
+        )
+        return DirectDatabase(await pool)
+    if settings.supabase_publishable_key is None:  # DatabaseSettings has refused this already
+        raise ValueError("set SUPABASE_DB_URL or SUPABASE_PUBLISHABLE_KEY")
+    return RestDatabase(settings.supabase_url, settings.supabase_publishable_key.get_secret_value())
+
+
+class DirectDatabase:
+    """A pool of connections as the role concerto_login; `private.call` takes the caller's role per statement."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def call(self, operation: str, args: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """See Database.call."""
+        claims = orjson.dumps(caller.claims).decode()
+        answer = await self._fetch(
+            "select private.call($1::jsonb, $2, $3::jsonb)::text",
+            claims,
+            operation,
+            orjson.dumps(args).decode(),
+        )
+        result: dict[str, Any] = orjson.loads(answer)
+        return result
+
+    async def ping(self) -> None:
+        """See Database.ping."""
+        await self._fetch("select 1")
+
+    async def close(self) -> None:
+        """See Database.close."""
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=5.0)
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def _fetch(self, statement: str, *args: str) -> Any:
+        try:
+            return await self._pool.fetchval(statement, *args)  # the pool replaces connections that died idle
+        except asyncpg.QueryCanceledError as error:
+            raise AppError("DATABASE_BUSY", cause=error) from error
+        except _CONNECTION_LOST as error:
+            if isinstance(error, TimeoutError):  # an OSError, but the database is there and slow
+                raise AppError("DATABASE_BUSY", cause=error) from error
+            raise AppError("DATABASE_UNAVAILABLE", cause=error) from error
+        except asyncpg.PostgresError as error:
+            raise from_sql(
+                sqlstate=error.sqlstate or "",
+                message=getattr(error, "message", None) or "",
+                detail=getattr(error, "detail", None),
+                cause=error,
+            ) from error
+
+
+class RestDatabase:
+    """The project's REST interface with its publishable key; each request carries its own caller's token.
+
+    The client object holds no user's state: the bearer token is a header of the one request.
+    """
+
+    def __init__(self, url: str, publishable_key: str) -> None:
+        # Imported here: a process with direct connections does without the client.
+        from postgrest import AsyncPostgrestClient
+
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(CALL_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+        )
+        self._client = AsyncPostgrestClient(
+            f"{url}/rest/v1",
+            schema="api",
+            headers={"apikey": publishable_key},
+            http_client=self._http,
+            retry_enabled=False,
+        )
+
+    async def call(self, operation: str, args: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """See Database.call."""
+        from postgrest.exceptions import APIError
+
+        request = self._client.rpc(operation, {"args": args})  # type: ignore[dict-item]
+        request.request.headers["Authorization"] = f"Bearer {caller.token}"
+        try:
+            answer = await request.execute()
+        except APIError as error:
+            raise _from_rest(error.code or "", error.message or "", error.details, error) from error
+        except httpx.TimeoutException as error:
+            raise AppError("DATABASE_BUSY", cause=error) from error
+        except httpx.TransportError as error:
+            raise AppError("DATABASE_UNAVAILABLE", cause=error) from error
+        result: dict[str, Any] = answer.data  # type: ignore[assignment]
+        return result
+
+    async def ping(self) -> None:
+        """See Database.ping."""
+        try:
+            response = await self._http.head(str(self._client.base_url), headers=self._client.headers)
+        except httpx.TransportError as error:
+            raise AppError("DATABASE_UNAVAILABLE", cause=error) from error
+        if response.status_code >= httpx.codes.BAD_GATEWAY:
+            raise AppError("DATABASE_UNAVAILABLE", cause=f"REST answered {response.status_code}")
+
+    async def close(self) -> None:
+        """See Database.close."""
+        await self._http.aclose()
+
+
+def _from_rest(code: str, message: str, detail: Any, cause: BaseException) -> AppError:
+    # PGRST000 to 002: no connection; 3-digit codes: an answer without PostgREST's body, from something before it.
+    if code in ("PGRST000", "PGRST001", "PGRST002", "502", "503", "504"):
+        return AppError("DATABASE_UNAVAILABLE", cause=cause)
+    if code in ("PGRST301", "PGRST302", "PGRST303", "401"):
+        return AppError("TOKEN_INVALID", cause=cause)
+    return from_sql(sqlstate=code, message=message, detail=detail, cause=cause)
+
+
+def from_sql(*, sqlstate: str, message: str, detail: str | None, cause: BaseException | str) -> AppError:
+    """Return the AppError for an error of SQL.
+
+    Operations raise sqlstate PT<HTTP status> with a reason as message and its metadata as JSON in the detail;
+    everything else is our mistake or the database's.
+    """
+    if sqlstate.startswith("PT") and message in REASONS:
+        metadata = orjson.loads(detail) if detail else {}
+        return AppError(message, metadata={key: str(value) for key, value in metadata.items()}, cause=cause)
+    if sqlstate in (
+        "57014",
+        "55P03",
+        "40P01",
+        "40001",
+    ):  # cancelled, lock not available, deadlock, serialisation
+        return AppError("DATABASE_BUSY", cause=cause)
+    if sqlstate == "42501":  # insufficient privilege, or a row that a policy refuses
+        return AppError("PERMISSION_DENIED", cause=cause)
+    return AppError("INTERNAL", cause=cause)

@@ -1,0 +1,134 @@
+"""Runs servicers: listens, reports health, reflects in development, drains on SIGTERM."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from servicekit import telemetry
+from servicekit.channel import MAX_MESSAGE_BYTES
+from servicekit.errors import AppError
+from servicekit.identity import Verifier
+from servicekit.interceptor import RpcInterceptor
+from servicekit.settings import ServiceSettings
+
+_LOG = structlog.stdlib.get_logger(__name__)
+
+READINESS_INTERVAL_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One servicer, as a server needs it."""
+
+    service: ServiceDescriptor
+    """The service that the servicer serves."""
+    add: Callable[[Any, Any], None]
+    """The generated add_…Servicer_to_server."""
+    servicer: Any
+    """Handles the rpcs."""
+    ready: Callable[[], Awaitable[None]] | None = None
+    """Raises AppError while something that the servicer cannot do without is missing."""
+
+
+S = TypeVar("S", bound=ServiceSettings)
+Build = Callable[[S], AbstractAsyncContextManager[Sequence[Registration]]]
+
+
+def run(settings: S, build: Build[S], *, name: str) -> None:
+    """Serve until SIGTERM or SIGINT; the body of every service's `__main__`.
+
+    build: makes the servicers and, on leaving, closes what it opened.
+    name: the service in logs and traces.
+    """
+    telemetry.configure(settings, service=name)
+    asyncio.run(_run(settings, build))
+
+
+async def _run(settings: S, build: Build[S]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    async with build(settings) as registrations, serving(settings, registrations) as port:
+        _LOG.info("server.started", address=f"{settings.host}:{port}")
+        await stop.wait()
+        _LOG.info("server.draining", seconds=settings.drain_seconds)
+    _LOG.info("server.stopped")
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    settings: S, registrations: Sequence[Registration], *, verifier: Verifier | None = None
+) -> AsyncIterator[int]:
+    """Serve the registrations while the block runs; yield the port.
+
+    On leaving, new calls are refused and running ones get `settings.drain_seconds` to end.
+    Raises SystemExit with what to do when the port is taken.
+    """
+    own_verifier = verifier or Verifier(settings)
+    server = grpc.aio.server(
+        interceptors=[RpcInterceptor(own_verifier)],
+        options=[
+            ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ],
+    )
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    names = [registration.service.full_name for registration in registrations]
+    for registration in registrations:
+        registration.add(registration.servicer, server)
+    if settings.environment == "development":
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise SystemExit(
+            f"{settings.host}:{settings.port} cannot be listened on. Set another port, or stop what is there."
+        )
+    await server.start()
+    await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    watch = asyncio.create_task(_watch_readiness(health_servicer, registrations))
+    try:
+        yield port
+    finally:
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+        await health_servicer.enter_graceful_shutdown()
+        await server.stop(settings.drain_seconds)
+        if verifier is None:
+            await own_verifier.close()
+
+
+async def _watch_readiness(servicer: Any, registrations: Sequence[Registration]) -> None:
+    known: dict[str, bool] = {}
+    while True:
+        for registration in registrations:
+            name = registration.service.full_name
+            try:
+                if registration.ready is not None:
+                    await registration.ready()
+                ready = True
+            except AppError as error:
+                ready = False
+                if known.get(name) is not False:
+                    _LOG.warning("service.not_ready", rpc_service=name, reason=error.reason)
+            if known.get(name) != ready:
+                known[name] = ready
+                state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+                await servicer.set(name, state)
+        await asyncio.sleep(READINESS_INTERVAL_SECONDS)

@@ -1,0 +1,100 @@
+"""Settings that every process has, read once from the environment."""
+
+import os
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_FILE = os.environ.get("CONCERTO_ENV_FILE", ".env")  # noqa: TID251 (the one name needed before any settings)
+
+_PLACEHOLDERS = ("changeme", "change-me", "replace-me", "your-", "<")
+
+
+class Settings(BaseSettings):
+    """Base of all settings: names are spelt out per field, `.env` stands behind the environment, nothing is written.
+
+    Secrets are SecretStr and refused while they still hold a placeholder.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True,
+        populate_by_name=True,
+    )  # fmt: skip
+
+    environment: Literal["development", "production"] = Field("development", validation_alias="CONCERTO_ENVIRONMENT")
+    """`production` refuses what only development may do (reflection, a shared JWT secret without an issuer)."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="CONCERTO_LOG_LEVEL")
+    """Least severe entries that are logged."""
+    log_format: Literal["console", "json"] = Field("console", validation_alias="CONCERTO_LOG_FORMAT")
+    """`json` writes one object per line."""
+    otlp_endpoint: str | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """Address of an OpenTelemetry collector (gRPC); absent keeps telemetry off."""
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _refuse_placeholder(cls, value: object) -> object:
+        if isinstance(value, SecretStr) and value.get_secret_value().lower().startswith(_PLACEHOLDERS):
+            raise ValueError("still holds a placeholder; set the real value")
+        return value
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:
+        """Return the settings, or end the process with one sentence per wrong variable."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            problems = "\n".join(
+                f"  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)
+            )
+            raise SystemExit(f"Wrong settings; see .env.example for their meaning:\n{problems}") from None
+
+
+class TokenSettings(Settings):
+    """How access tokens are verified."""
+
+    supabase_url: str = Field("http://127.0.0.1:8001", validation_alias="SUPABASE_URL")
+    """The Supabase project's address."""
+    supabase_jwt_secret: SecretStr | None = Field(None, validation_alias="SUPABASE_JWT_SECRET")
+    """Verifies HS256 tokens (embedded Supabase, legacy projects); absent accepts only the project's key set."""
+    supabase_jwt_issuer: str | None = Field(None, validation_alias="SUPABASE_JWT_ISSUER")
+    """The `iss` that tokens must carry; absent means SUPABASE_URL/auth/v1, and is not checked for HS256 tokens."""
+
+    @field_validator("supabase_url", mode="after")
+    @classmethod
+    def _strip_slash(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
+
+
+class ServiceSettings(TokenSettings):
+    """Settings of a gRPC service. Subclasses give `host` and `port` their variable names."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(0, ge=0, le=65535)
+    """Port to listen on; 0 picks a free one."""
+    drain_seconds: float = Field(10.0, ge=0, validation_alias="CONCERTO_DRAIN_SECONDS")
+    """How long running calls may take after SIGTERM."""
+
+
+class DatabaseSettings(Settings):
+    """How a service reaches the database: directly when `db_url` is set, otherwise over REST."""
+
+    supabase_url: str = Field("http://127.0.0.1:8001", validation_alias="SUPABASE_URL")
+    """The Supabase project's address."""
+    supabase_publishable_key: SecretStr | None = Field(None, validation_alias="SUPABASE_PUBLISHABLE_KEY")
+    """The project's publishable key (or legacy anon key)."""
+    db_url: SecretStr | None = Field(None, validation_alias="SUPABASE_DB_URL")
+    """postgresql:// address with the role concerto_login; absent uses REST."""
+    db_pool_size: int = Field(10, ge=1, validation_alias="CONCERTO_DB_POOL_SIZE")
+    """Most connections of one process."""
+    db_statement_cache_size: int = Field(100, ge=0, validation_alias="CONCERTO_DB_STATEMENT_CACHE_SIZE")
+    """Prepared statements kept per connection; 0 behind a pooler in transaction mode."""
+
+    @model_validator(mode="after")
+    def _need_a_way(self) -> Self:
+        if self.db_url is None and self.supabase_publishable_key is None:
+            raise ValueError("set SUPABASE_DB_URL (direct) or SUPABASE_PUBLISHABLE_KEY (REST)")
+        return self

@@ -1,0 +1,107 @@
+"""Logs that carry the request and the user but never what they said, and OpenTelemetry where it is asked for."""
+
+import logging
+import sys
+import traceback
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from servicekit.settings import Settings
+
+# A backstop: nothing of ours logs these, but a library's key/value might.
+_SECRET_KEYS = frozenset(
+    {"access_token", "apikey", "authorization", "code_verifier", "content", "cookie", "password", "refresh_token",
+     "secret", "token"}
+)  # fmt: skip
+
+
+def configure(settings: Settings, *, service: str) -> None:
+    """Send all logs of the process to stderr in one form; turn OpenTelemetry on when an endpoint is set.
+
+    service: the process's name in every entry and trace.
+    """
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _drop_secrets,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level)
+    # One line per outgoing request is noise, and httpx puts query strings (which may hold tokens) into it.
+    for name in ("httpx", "httpcore", "openai", "hpack"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.contextvars.bind_contextvars(service=service)
+    if settings.otlp_endpoint:
+        _export_traces(settings.otlp_endpoint, service)
+
+
+def describe(cause: BaseException | str) -> str:
+    """Return what a log may say of a cause: its type, its code and where it arose, never its text.
+
+    Texts of exceptions quote values (a failing row, an input that did not parse), and values are what users wrote.
+    """
+    if isinstance(cause, str):
+        return cause
+    name = type(cause).__name__
+    for attribute in ("sqlstate", "code", "status_code"):
+        code = getattr(cause, attribute, None)
+        code = code() if callable(code) else code
+        if isinstance(code, str | int):
+            name += f" {attribute}={code}"
+            break
+        if code is not None and hasattr(code, "name"):
+            name += f" {attribute}={code.name}"
+            break
+    frames = traceback.extract_tb(cause.__traceback__)
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[:-9:-1])
+    return f"{name} at {places}" if places else name
+
+
+def _drop_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key in _SECRET_KEYS & event.keys():
+        event[key] = "[removed]"
+    return event
+
+
+def _export_traces(endpoint: str, service: str) -> None:
+    # Imported here: the images of services that export nothing do without the SDK.
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.grpc import GrpcAioInstrumentorClient, GrpcAioInstrumentorServer
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({"service.name": f"concerto-{service}"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    trace.set_tracer_provider(provider)
+    GrpcAioInstrumentorServer().instrument()  # type: ignore[no-untyped-call]
+    GrpcAioInstrumentorClient().instrument()  # type: ignore[no-untyped-call]

@@ -1,0 +1,61 @@
+"""What tests of a service need: a server in the process, tokens, a caller."""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import jwt
+from pydantic import SecretStr
+
+from servicekit import channel, identity, server
+from servicekit.identity import Caller
+from servicekit.settings import ServiceSettings
+
+JWT_SECRET = "a-secret-of-the-tests-that-is-long-enough"  # noqa: S105
+
+
+def mint_token(user_id: str | None = None, *, secret: str = JWT_SECRET, expires_in: float = 3600, **claims: Any) -> str:
+    """Return an HS256 access token as Supabase would issue it; `claims` replace or add claims."""
+    now = int(time.time())
+    content = {"sub": user_id or str(uuid4()), "aud": "authenticated", "role": "authenticated",
+               "iat": now, "exp": now + int(expires_in), "session_id": str(uuid4()), **claims}  # fmt: skip
+    return jwt.encode(content, secret, algorithm="HS256")
+
+
+def make_caller(user_id: str | None = None, *, secret: str = JWT_SECRET) -> Caller:
+    """Return a caller with a minted token."""
+    token = mint_token(user_id, secret=secret)
+    return Caller(token=token, claims=jwt.decode(token, options={"verify_signature": False}))
+
+
+@contextlib.contextmanager
+def acting_as(caller: Caller | None) -> Iterator[None]:
+    """Make calls through servicekit.channel carry this caller's token while the block runs."""
+    before = identity.current_caller_or_none()
+    identity.set_current_caller(caller)
+    try:
+        yield
+    finally:
+        identity.set_current_caller(before)
+
+
+@contextlib.asynccontextmanager
+async def served(
+    registrations: Sequence[server.Registration], *, secret: str = JWT_SECRET
+) -> AsyncIterator[grpc.aio.Channel]:
+    """Serve the registrations on a free port with the real interceptor, and yield a channel to them."""
+    settings = ServiceSettings(
+        _env_file=None,
+        port=0,
+        drain_seconds=1.0,
+        supabase_jwt_secret=SecretStr(secret),
+        supabase_url="http://127.0.0.1:9",
+    )  # type: ignore[call-arg]
+    async with (
+        server.serving(settings, registrations) as port,
+        channel.connect(f"127.0.0.1:{port}", registrations[0].service) as connection,
+    ):
+        yield connection

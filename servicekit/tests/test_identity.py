@@ -1,0 +1,196 @@
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from uuid import uuid4
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pydantic import SecretStr
+
+from servicekit import identity
+from servicekit.errors import AppError
+from servicekit.identity import Verifier
+from servicekit.settings import TokenSettings
+from servicekit.testing import JWT_SECRET, mint_token
+
+USER = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
+
+
+class Project:
+    """A Supabase project's key endpoint on a real socket: real keys, and a count of the requests."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.keys: dict[str, ec.EllipticCurvePrivateKey] = {"k1": ec.generate_private_key(ec.SECP256R1())}
+        self.requests = 0
+        self.down = False
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.requests += 1
+        await asyncio.sleep(0.01)
+        jwks = [
+            {**json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key())), "kid": kid, "alg": "ES256"}
+            for kid, key in self.keys.items()
+        ]
+        body = json.dumps({"keys": jwks}).encode()
+        found = head.startswith(b"GET /auth/v1/.well-known/jwks.json ")
+        if not self.down:
+            status = b"200 OK" if found else b"404 Not Found"
+            writer.write(b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
+        writer.close()
+        await writer.wait_closed()
+
+    def token(self, kid: str = "k1", **claims: object) -> str:
+        now = int(time.time())
+        issuer = f"{self.url}/auth/v1"
+        content = {"sub": USER, "aud": "authenticated", "role": "authenticated", "iss": issuer, "exp": now + 60}
+        key = self.keys.get(kid) or ec.generate_private_key(ec.SECP256R1())
+        return jwt.encode({**content, **claims}, key, algorithm="ES256", headers={"kid": kid})
+
+
+@pytest.fixture
+async def project() -> AsyncIterator[Project]:
+    made = Project()
+    async with await asyncio.start_server(made.answer, "127.0.0.1", 0) as server:
+        made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield made
+
+
+@pytest.fixture
+async def verifier(project: Project) -> AsyncIterator[Verifier]:
+    made = Verifier(TokenSettings(_env_file=None, supabase_url=project.url, supabase_jwt_secret=SecretStr(JWT_SECRET)))
+    yield made
+    await made.close()
+
+
+async def refusal(verifier: Verifier, token: str) -> str:
+    with pytest.raises(AppError) as caught:
+        await verifier.verify(token)
+    return caught.value.reason
+
+
+async def test_a_token_of_the_projects_key_is_accepted(verifier: Verifier, project: Project) -> None:
+    assert (await verifier.verify(project.token())).user_id == USER
+
+
+async def test_a_token_of_the_configured_secret_is_accepted(verifier: Verifier, project: Project) -> None:
+    assert (await verifier.verify(mint_token(USER))).user_id == USER
+    assert project.requests == 0
+
+
+async def test_a_secret_is_needed_for_shared_secret_tokens(project: Project) -> None:
+    verifier = Verifier(TokenSettings(_env_file=None, supabase_url=project.url))
+    assert await refusal(verifier, mint_token(USER)) == "TOKEN_INVALID"
+    await verifier.close()
+
+
+def signed_with_the_public_key(project: Project) -> str:
+    public = project.keys["k1"].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def part(content: object) -> bytes:
+        return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=")
+
+    head = part({"alg": "HS256", "kid": "k1"})
+    body = part({"sub": USER, "aud": "authenticated", "role": "authenticated", "exp": int(time.time()) + 60})
+    signature = hmac.new(public, head + b"." + body, hashlib.sha256).digest()
+    return b".".join([head, body, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+def tampered(project: Project) -> str:
+    head, _, signature = project.token().split(".")
+    body = base64.urlsafe_b64encode(json.dumps({"sub": str(uuid4()), "role": "authenticated"}).encode()).decode()
+    return ".".join([head, body.rstrip("="), signature])
+
+
+def unsigned(_: Project) -> str:
+    return jwt.encode({"sub": USER, "aud": "authenticated", "role": "authenticated", "exp": 2**40}, "", "none")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda _: "garbage", "TOKEN_INVALID"),
+        (lambda _: "a.b.c", "TOKEN_INVALID"),
+        (lambda _: "é.é.é", "TOKEN_INVALID"),
+        (lambda _: "x" * 20_000, "TOKEN_INVALID"),
+        (unsigned, "TOKEN_INVALID"),
+        (tampered, "TOKEN_INVALID"),
+        (signed_with_the_public_key, "TOKEN_INVALID"),
+        (lambda project: project.token("foreign"), "TOKEN_INVALID"),
+        (lambda project: project.token(aud="other"), "TOKEN_INVALID"),
+        (lambda project: project.token(iss="https://evil.example/auth/v1"), "TOKEN_INVALID"),
+        (lambda project: project.token(exp=int(time.time()) - 60), "TOKEN_EXPIRED"),
+        (lambda project: project.token(exp=None), "TOKEN_INVALID"),
+        (lambda project: project.token(role="service_role"), "TOKEN_INVALID"),
+        (lambda project: project.token(role="anon"), "TOKEN_INVALID"),
+        (lambda project: project.token(sub="x"), "TOKEN_INVALID"),
+        (lambda _: mint_token(USER, secret="another-secret-that-is-long-enough-too"), "TOKEN_INVALID"),
+        (lambda _: mint_token(USER, expires_in=-60), "TOKEN_EXPIRED"),
+    ],
+)
+async def test_what_is_no_valid_users_token_is_refused(
+    verifier: Verifier, project: Project, make: Callable[[Project], str], reason: str
+) -> None:
+    assert await refusal(verifier, make(project)) == reason
+
+
+async def test_many_requests_at_once_fetch_the_keys_once(verifier: Verifier, project: Project) -> None:
+    await asyncio.gather(*(verifier.verify(project.token(n=n)) for n in range(50)))
+    assert project.requests == 1
+
+
+async def test_a_rotated_key_is_fetched_when_it_first_appears(
+    verifier: Verifier, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await verifier.verify(project.token())
+    project.keys["k2"] = ec.generate_private_key(ec.SECP256R1())
+    monkeypatch.setattr(identity, "KEYS_REFETCH_SECONDS", 0.0)
+    assert (await verifier.verify(project.token("k2"))).user_id == USER
+
+
+async def test_forged_key_names_cause_no_storm_of_fetches(verifier: Verifier, project: Project) -> None:
+    for n in range(30):
+        assert await refusal(verifier, project.token(f"forged-{n}")) == "TOKEN_INVALID"
+    assert project.requests == 1
+
+
+async def test_known_keys_outlive_a_project_that_is_down(
+    verifier: Verifier, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await verifier.verify(project.token())
+    project.down = True
+    monkeypatch.setattr(identity, "KEYS_TTL_SECONDS", 0.0)
+    monkeypatch.setattr(identity, "KEYS_REFETCH_SECONDS", 0.0)
+    assert (await verifier.verify(project.token(n=1))).user_id == USER
+    assert project.requests == 2
+
+
+async def test_no_keys_at_all_is_an_outage_not_a_bad_token(verifier: Verifier, project: Project) -> None:
+    project.down = True
+    assert await refusal(verifier, project.token()) == "KEYS_UNAVAILABLE"
+
+
+async def test_a_remembered_token_still_expires(verifier: Verifier) -> None:
+    token = mint_token(USER, expires_in=2 - identity.LEEWAY_SECONDS)
+    await verifier.verify(token)
+    await asyncio.sleep(2.1)
+    assert await refusal(verifier, token) == "TOKEN_EXPIRED"
+
+
+@pytest.mark.parametrize("header", ["Basic x", "Bearer", "Bearer ", "token"])
+def test_a_header_that_is_no_bearer_token_is_refused(header: str) -> None:
+    with pytest.raises(AppError, match="TOKEN_INVALID"):
+        identity.bearer_token(header)
+
+
+def test_a_caller_shows_neither_token_nor_claims_when_printed() -> None:
+    caller = identity.Caller(token="secret-token", claims={"sub": USER, "email": "a@b"})
+    assert "secret-token" not in repr(caller)
+    assert "a@b" not in repr(caller)
