@@ -1,0 +1,14 @@
+"""What the sessions service reads from the environment."""
+
+from pydantic import Field
+
+from servicekit.settings import DatabaseSettings, ServiceSettings
+
+
+class Settings(ServiceSettings, DatabaseSettings):
+    """Settings of the sessions service."""
+
+    host: str = Field("127.0.0.1", validation_alias="SESSIONS_HOST")
+    """Address to listen on."""
+    port: int = Field(8004, ge=0, le=65535, validation_alias="SESSIONS_PORT")
+    """Port to listen on; 0 picks a free one."""

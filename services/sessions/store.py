@@ -1,0 +1,142 @@
+"""The sessions service's operations in the database: one method per function of schema `api`."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from concerto.sessions.v1 import sessions_pb2 as pb
+
+from servicekit import converter
+from servicekit.database import Database
+from servicekit.identity import Caller
+
+
+class SessionPage(NamedTuple):
+    """A part of the list of sessions, newest activity first."""
+
+    sessions: list[pb.Session]
+    has_more: bool
+    """True when the list goes on after the last session."""
+
+
+class MessagePage(NamedTuple):
+    """A part of a session's messages, orders rising."""
+
+    messages: list[pb.Message]
+    has_more: bool
+    """True when the list goes on in the direction that was asked for."""
+
+
+class SessionStore:
+    """Keeps sessions and messages; every method acts with the caller's rights.
+
+    Every method raises AppError DATABASE_UNAVAILABLE or DATABASE_BUSY; those that name a session raise
+    SESSION_NOT_FOUND when the caller has none with that id.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create_session(self, caller: Caller, *, name: str, request_id: str) -> pb.Session:
+        """Create a session, or return the one that this request_id (empty: none) has created."""
+        args = {"name": name, "request_id": request_id or None}
+        answer = await self._database.call("create_session", args, caller)
+        return _session(answer["session"])
+
+    async def list_sessions(
+        self,
+        caller: Caller,
+        *,
+        page_size: int,
+        is_archived: bool,
+        query: str,
+        before: tuple[str, str] | None,
+    ) -> SessionPage:
+        """Return up to `page_size` (at most 100) sessions whose name contains `query` (empty: any name).
+
+        before: `updated_at` (RFC 3339) and id of the session to continue behind; None begins with the newest.
+        """
+        before_updated_at, before_id = before or (None, None)
+        args = {
+            "page_size": page_size,
+            "is_archived": is_archived,
+            "query": query or None,
+            "before_updated_at": before_updated_at,
+            "before_id": before_id,
+        }
+        answer = await self._database.call("list_sessions", args, caller)
+        return SessionPage([_session(entry) for entry in answer["sessions"]], answer["has_more"])
+
+    async def get_session(self, caller: Caller, session_id: str) -> pb.Session:
+        """Return a session."""
+        answer = await self._database.call("get_session", {"session_id": session_id}, caller)
+        return _session(answer["session"])
+
+    async def update_session(
+        self,
+        caller: Caller,
+        session_id: str,
+        *,
+        name: str | None,
+        is_archived: bool | None,
+        expected_name: str | None,
+    ) -> pb.Session:
+        """Change what is not None. Raises SESSION_NAME_CHANGED when the name is not the expected one."""
+        args = {
+            "session_id": session_id,
+            "name": name,
+            "is_archived": is_archived,
+            "expected_name": expected_name,
+        }
+        answer = await self._database.call("update_session", args, caller)
+        return _session(answer["session"])
+
+    async def delete_session(self, caller: Caller, session_id: str) -> None:
+        """Delete a session with its messages."""
+        await self._database.call("delete_session", {"session_id": session_id}, caller)
+
+    async def append_messages(
+        self, caller: Caller, session_id: str, messages: Iterable[pb.NewMessage], *, request_id: str
+    ) -> list[pb.Message]:
+        """Append 1 to 100 messages, or return what this request_id (empty: none) has appended.
+
+        Raises REQUEST_ID_REUSED when the request_id came with other messages.
+        """
+        args = {
+            "session_id": session_id,
+            "request_id": request_id or None,
+            "messages": [converter.to_json(message) for message in messages],
+        }
+        answer = await self._database.call("append_messages", args, caller)
+        return [_message(entry) for entry in answer["messages"]]
+
+    async def list_messages(
+        self,
+        caller: Caller,
+        session_id: str,
+        *,
+        page_size: int,
+        from_end: bool,
+        after_order: int,
+        before_order: int,
+    ) -> MessagePage:
+        """Return up to `page_size` (at most 100) messages with orders between the bounds (0: no bound).
+
+        The page ends before its contents pass 2 MiB, but holds at least one message.
+        """
+        args = {
+            "session_id": session_id,
+            "page_size": page_size,
+            "from_end": from_end,
+            "after_order": after_order or None,
+            "before_order": before_order or None,
+        }
+        answer = await self._database.call("list_messages", args, caller)
+        return MessagePage([_message(entry) for entry in answer["messages"]], answer["has_more"])
+
+
+def _session(data: dict[str, Any]) -> pb.Session:
+    return converter.from_json(pb.Session, data, ignore_unknown=True)
+
+
+def _message(data: dict[str, Any]) -> pb.Message:
+    return converter.from_json(pb.Message, data, ignore_unknown=True)

@@ -1,0 +1,89 @@
+"""The service alone, in the test's process, over each way to the database."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+from concerto.sessions.v1 import sessions_pb2 as pb
+from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
+from google.protobuf.message import Message
+from pydantic import SecretStr
+
+from conftest import RunningStack
+from servicekit import channel
+from servicekit.identity import Caller
+from servicekit.testing import acting_as, make_caller, served
+from services.sessions.__main__ import build
+from services.sessions.settings import Settings
+from tests.support.database import add_user
+
+TRANSPORTS = ("direct", "rest")
+
+
+@dataclass(frozen=True)
+class Service:
+    """The served service."""
+
+    stub: "pb_grpc.SessionsServiceAsyncStub"
+
+    async def call(self, rpc: str, message: Message) -> Any:
+        """Call an rpc as the current caller. Raises the service's AppError."""
+        return await channel.call(getattr(self.stub, rpc), message)
+
+    async def new_session(self, name: str = "") -> str:
+        """Create a session and return its id."""
+        return str((await self.call("CreateSession", pb.CreateSessionRequest(name=name))).session.id)
+
+    async def append(self, session_id: str, *contents: str) -> list[pb.Message]:
+        """Append messages of the user."""
+        messages = [pb.NewMessage(role=pb.ROLE_USER, content=content) for content in contents]
+        request = pb.AppendMessagesRequest(session_id=session_id, messages=messages)
+        return list((await self.call("AppendMessages", request)).messages)
+
+
+def settings_for(stack: RunningStack, transport: str) -> Settings:
+    """Return settings with one way to the database."""
+    return Settings(
+        _env_file=None,
+        supabase_url=stack.supabase_url,
+        supabase_publishable_key=SecretStr(stack.publishable_key),
+        db_url=SecretStr(stack.db_url) if transport == "direct" else None,
+    )
+
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
+async def service(request: pytest.FixtureRequest, stack: RunningStack) -> AsyncIterator[Service]:
+    async with (
+        build(settings_for(stack, request.param)) as registrations,
+        served(registrations, secret=stack.jwt_secret) as connection,
+    ):
+        yield Service(pb_grpc.SessionsServiceStub(connection))
+
+
+@pytest.fixture
+async def owner(stack: RunningStack) -> Caller:
+    """A new user."""
+    return await _new_caller(stack)
+
+
+@pytest.fixture
+async def stranger(stack: RunningStack) -> Caller:
+    """Another new user."""
+    return await _new_caller(stack)
+
+
+@pytest.fixture
+def signed_in(owner: Caller) -> Iterator[Caller]:
+    """Makes calls of the test be the owner's."""
+    with acting_as(owner):
+        yield owner
+
+
+async def _new_caller(stack: RunningStack) -> Caller:
+    admin = await asyncpg.connect(stack.admin_db_url)
+    try:
+        return make_caller(await add_user(admin), secret=stack.jwt_secret)
+    finally:
+        await admin.close()
