@@ -22,7 +22,8 @@ from servicekit.errors import AppError
 
 M = TypeVar("M", bound=Message)
 Json = Any
-MAX_DEPTH = 64
+# A Struct nests three messages per level of JSON, and protobuf parses at most 100 messages inside each other.
+MAX_DEPTH = 30
 
 _INTEGERS = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),

@@ -8,6 +8,7 @@ import asyncpg
 import httpx
 import orjson
 
+from servicekit import request
 from servicekit.errors import AppError
 from servicekit.identity import Caller
 from servicekit.reasons import REASONS
@@ -34,7 +35,8 @@ class Database(Protocol):
         """Run `api.<operation>(args)` as the caller in one transaction and one round trip; return its answer.
 
         Raises AppError with the operation's own reason, DATABASE_UNAVAILABLE when there is no connection (nothing was
-        done, or it is not known whether it was done: repeat only with a request_id), DATABASE_BUSY after 10 s.
+        done, or it is not known whether it was done: repeat only with a request_id), DATABASE_BUSY after 10 s or when
+        the current request's deadline is over.
         """
         ...
 
@@ -96,7 +98,8 @@ class DirectDatabase:
 
     async def _fetch(self, statement: str, *args: str) -> Any:
         try:
-            return await self._pool.fetchval(statement, *args)  # the pool replaces connections that died idle
+            # The pool itself replaces connections that died while they were idle.
+            return await self._pool.fetchval(statement, *args, timeout=_timeout_seconds())
         except asyncpg.QueryCanceledError as error:
             raise AppError("DATABASE_BUSY", cause=error) from error
         except _CONNECTION_LOST as error:
@@ -137,13 +140,14 @@ class RestDatabase:
         """See Database.call."""
         from postgrest.exceptions import APIError
 
-        request = self._client.rpc(operation, {"args": args})  # type: ignore[dict-item]
-        request.request.headers["Authorization"] = f"Bearer {caller.token}"
+        query = self._client.rpc(operation, {"args": args})  # type: ignore[dict-item]
+        query.request.headers["Authorization"] = f"Bearer {caller.token}"
         try:
-            answer = await request.execute()
+            async with asyncio.timeout(_timeout_seconds()):
+                answer = await query.execute()
         except APIError as error:
             raise _from_rest(error.code or "", error.message or "", error.details, error) from error
-        except httpx.TimeoutException as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise AppError("DATABASE_BUSY", cause=error) from error
         except httpx.TransportError as error:
             raise AppError("DATABASE_UNAVAILABLE", cause=error) from error
@@ -168,9 +172,16 @@ def _from_rest(code: str, message: str, detail: Any, cause: BaseException) -> Ap
     # PGRST000 to 002: no connection; 3-digit codes: an answer without PostgREST's body, from something before it.
     if code in ("PGRST000", "PGRST001", "PGRST002", "502", "503", "504"):
         return AppError("DATABASE_UNAVAILABLE", cause=cause)
+    if code == "PGRST202":  # no such function: this service is newer than the migrations
+        return AppError("UNIMPLEMENTED", cause=cause)
     if code in ("PGRST301", "PGRST302", "PGRST303", "401"):
         return AppError("TOKEN_INVALID", cause=cause)
     return from_sql(sqlstate=code, message=message, detail=detail, cause=cause)
+
+
+def _timeout_seconds() -> float:
+    # A call that nobody waits for any more must not keep a connection.
+    return request.remaining_seconds(CALL_TIMEOUT_SECONDS)
 
 
 def from_sql(*, sqlstate: str, message: str, detail: str | None, cause: BaseException | str) -> AppError:

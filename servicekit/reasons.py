@@ -230,6 +230,11 @@ REASONS: Mapping[str, Reason] = {
     "MODEL_TIMEOUT": Reason(
         StatusCode.DEADLINE_EXCEEDED, "The model did not answer in time.", "Send the message again."
     ),
+    "MODEL_UNREACHABLE": Reason(
+        StatusCode.UNAVAILABLE,
+        "The model provider cannot be reached.",
+        "Send the message again later. Operators: check OPENAI_BASE_URL and the way to it.",
+    ),
     "MODEL_CONNECTION_LOST": Reason(
         StatusCode.UNAVAILABLE, "The connection to the model broke.", "Send the message again."
     ),

@@ -56,7 +56,7 @@ def configure(settings: Settings, *, service: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
     # One line per outgoing request is noise, and httpx puts query strings (which may hold tokens) into it.
-    for name in ("httpx", "httpcore", "openai", "hpack"):
+    for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "hpack"):
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service)
     if settings.otlp_endpoint:

@@ -21,7 +21,6 @@ Check = Callable[[Any, str], None]
 # One @, no spaces or control characters, a dot-free or dotted domain: the auth server has the last word.
 _EMAIL = re.compile(r"[^\s@\x00-\x1f\x7f<>()\[\],;:\\\"]{1,64}@[^\s@\x00-\x1f\x7f<>()\[\],;:\\\"]{1,189}")
 _HTTP_URL = re.compile(r"https?://[^\s/?#\x00-\x1f\x7f]+(?:[/?#][^\s\x00-\x1f\x7f]*)?", re.IGNORECASE)
-_LEAF_MESSAGES = (struct_pb2.Struct.DESCRIPTOR.full_name, timestamp_pb2.Timestamp.DESCRIPTOR.full_name)
 
 
 def check(message: Message) -> None:
@@ -87,7 +86,9 @@ def _value_checks(field: FieldDescriptor, limits: options_pb2.Limits) -> list[Ch
             checks.append(_json_bytes(limits.max_bytes))
         if field.message_type.full_name == struct_pb2.Struct.DESCRIPTOR.full_name:
             checks.append(_no_nul_inside)
-        elif field.message_type.full_name not in _LEAF_MESSAGES:
+        elif field.message_type.full_name == timestamp_pb2.Timestamp.DESCRIPTOR.full_name:
+            checks.append(_known_instant)
+        else:
             descriptor = field.message_type
             checks.append(lambda value, path: _message_check(descriptor)(value, path))
     elif field.enum_type is not None:
@@ -196,6 +197,12 @@ def _known_number(numbers: frozenset[int]) -> Check:
             raise _invalid(path, "is not a known value")
 
     return check_number
+
+
+def _known_instant(value: timestamp_pb2.Timestamp, path: str) -> None:
+    # The range that RFC 3339 can write: years 1 to 9999.
+    if not (-62135596800 <= value.seconds <= 253402300799 and 0 <= value.nanos <= 999_999_999):
+        raise _invalid(path, "must be an instant of the years 1 to 9999")
 
 
 def _uuid(value: str, path: str) -> None:

@@ -1,0 +1,40 @@
+"""Starts the auth service: settings, servicer, server."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
+
+from servicekit import server
+from servicekit.database import open_database
+from servicekit.identity import Verifier
+from services.auth.gotrue import GoTrue, open_http
+from services.auth.servicer import AuthServicer
+from services.auth.settings import AuthSettings
+from services.auth.store import AccountStore
+
+
+@contextlib.asynccontextmanager
+async def build(settings: AuthSettings) -> AsyncIterator[Sequence[server.Registration]]:
+    """Make the servicer and what it calls; close all of it on leaving."""
+    async with contextlib.AsyncExitStack() as opened:
+        http = await opened.enter_async_context(open_http())
+        database = await open_database(settings)
+        opened.push_async_callback(database.close)
+        # Over the same connections, which are closed above.
+        verifier = Verifier(settings, http)
+        servicer = AuthServicer(
+            GoTrue(settings.supabase_url, settings.supabase_publishable_key, http), AccountStore(database), verifier
+        )
+        yield [
+            server.Registration(
+                service=auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
+                add=auth_pb2_grpc.add_AuthServiceServicer_to_server,
+                servicer=servicer,
+                ready=servicer.ready,
+            )
+        ]
+
+
+if __name__ == "__main__":
+    server.run(AuthSettings.load(), build, name="auth")

@@ -1,0 +1,260 @@
+"""Supabase Auth (GoTrue): one method per call, nothing kept between calls but connections and public settings."""
+
+import asyncio
+import base64
+import hashlib
+import secrets
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import uuid4
+
+import httpx
+import structlog
+from pydantic import SecretStr
+from supabase_auth import AsyncGoTrueClient, AsyncMemoryStorage
+from supabase_auth.constants import STORAGE_KEY
+from supabase_auth.errors import AuthError
+from supabase_auth.types import AuthResponse, Session, SignOutScope, User
+
+from servicekit import request
+from servicekit.errors import AppError
+from servicekit.identity import Caller
+from services.auth.refusals import Call, MailNotSentError, translate
+
+_LOG = structlog.stdlib.get_logger(__name__)
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_SECONDS = 10.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+HEALTH_TIMEOUT_SECONDS = 3.0
+HEALTH_TTL_SECONDS = 10.0
+PROVIDERS_TTL_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of one sign-in."""
+
+    access_token: str = field(repr=False)
+    """Bearer token."""
+    refresh_token: str = field(repr=False)
+    """Works once."""
+    expires_in: int
+    """Lifetime of the access token, in seconds."""
+    expires_at: int
+    """End of the access token, in seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """Who signed up or in."""
+
+    user_id: str
+    """The user (UUID); made up when an address that exists already signs up and must not show it."""
+    email: str
+    """The address as the auth server keeps it."""
+    tokens: Tokens | None
+    """Absent while the e-mail waits for confirmation."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocialStart:
+    """A sign-in with a provider that has begun."""
+
+    authorization_url: str
+    """Where the browser goes."""
+    st: str = field(repr=False)
+    """Comes back as the callback's parameter `st`."""
+    code_verifier: str = field(repr=False)
+    """PKCE secret."""
+
+
+def open_http() -> httpx.AsyncClient:
+    """Return the connections that all calls share. They hold no cookies: GoTrue sets none for API calls."""
+    return httpx.AsyncClient(timeout=httpx.Timeout(CALL_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS))
+
+
+class GoTrue:
+    """Calls of one project's auth server.
+
+    Every call makes its own supabase-py client over the shared connections, so no user's state can meet another's.
+    Each raises the AppErrors of `services.auth.refusals`, of which AUTH_SERVER_UNAVAILABLE, AUTH_RATE_LIMITED,
+    AUTH_SERVER_REFUSED and DEADLINE_EXCEEDED are possible everywhere.
+    """
+
+    def __init__(self, url: str, publishable_key: SecretStr, http: httpx.AsyncClient) -> None:
+        self._url = f"{url}/auth/v1"
+        self._key = publishable_key
+        self._http = http
+        self._healthy_until = 0.0
+        self._providers: dict[str, bool] | None = {}
+        self._providers_until = 0.0
+
+    async def sign_up(self, email: str, password: str, *, display_name: str = "", redirect_to: str = "") -> SignIn:
+        """Create a user.
+
+        An address that exists is answered as a new one when addresses are confirmed by mail, otherwise EMAIL_TAKEN.
+        Raises WEAK_PASSWORD, EMAIL_TAKEN, EMAIL_REJECTED, SIGNUP_DISABLED.
+        """
+        data = {"display_name": display_name} if display_name else {}
+        options: dict[str, object] = {"data": data}
+        if redirect_to:
+            options["email_redirect_to"] = redirect_to
+        credentials = {"email": email, "password": password, "options": options}
+        try:
+            answer = await self._attempt(Call.SIGN_UP, self._client().sign_up(credentials))  # type: ignore[arg-type]
+        except MailNotSentError as error:
+            if not error.recently:
+                raise
+            # "Not again within a minute" is only ever said of an address that has an account waiting.
+            return SignIn(user_id=str(uuid4()), email=email.lower(), tokens=None)
+        return _sign_in(answer)
+
+    async def log_in(self, email: str, password: str) -> SignIn:
+        """Sign in. Raises INVALID_CREDENTIALS, EMAIL_NOT_CONFIRMED, USER_BANNED."""
+        credentials = {"email": email, "password": password}
+        return _sign_in(
+            await self._attempt(Call.LOG_IN, self._client().sign_in_with_password(credentials))  # type: ignore[arg-type]
+        )
+
+    async def refresh(self, refresh_token: str) -> SignIn:
+        """Exchange a refresh token. Raises REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED, SIGN_IN_ENDED, USER_BANNED."""
+        return _sign_in(await self._attempt(Call.REFRESH, self._client().refresh_session(refresh_token)))
+
+    async def log_out(self, caller: Caller, scope: SignOutScope) -> None:
+        """End sign-ins of the caller. A local one that has ended already is no error.
+
+        Raises SIGN_IN_ENDED for the other scopes, as the others' tokens would live on; ACCOUNT_NOT_FOUND.
+        """
+        try:
+            # The scope is always sent: GoTrue without one ends all, the embedded server only this one.
+            await self._attempt(Call.LOG_OUT, self._client().admin.sign_out(caller.token, scope))
+        except AppError as error:
+            if scope != "local" or error.reason not in ("SIGN_IN_ENDED", "ACCOUNT_NOT_FOUND"):
+                raise
+
+    async def request_password_reset(self, email: str, *, redirect_to: str = "") -> None:
+        """Have the reset mail sent; the same answer whether or not the address is registered."""
+        options = {"redirect_to": redirect_to} if redirect_to else {}
+        try:
+            await self._attempt(
+                Call.PASSWORD_RESET,
+                self._client().reset_password_for_email(email, options),  # type: ignore[arg-type]
+            )
+        except MailNotSentError as error:
+            _LOG.warning("auth.mail_not_sent", reason=error.reason, cause=error.cause)
+
+    async def update_password(self, caller: Caller, password: str) -> None:
+        """Set the caller's password.
+
+        Raises WEAK_PASSWORD, SAME_PASSWORD, REAUTHENTICATION_NEEDED, SIGN_IN_ENDED, TOKEN_EXPIRED, ACCOUNT_NOT_FOUND.
+        """
+        client = self._client(await _memory_of(caller))
+        await self._attempt(Call.PASSWORD_UPDATE, client.update_user({"password": password}))
+
+    async def start_social(self, provider: str, callback_url: str) -> SocialStart:
+        """Begin a sign-in with a provider (`github`, `google`). Raises PROVIDER_DISABLED."""
+        if not await self._is_enabled(provider):
+            raise AppError("PROVIDER_DISABLED", metadata={"provider": provider})
+        st, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
+        query = {
+            "provider": provider,
+            "redirect_to": _with_st(callback_url, st),
+            "code_challenge": _challenge(verifier),
+            "code_challenge_method": "s256",
+        }
+        return SocialStart(f"{self._url}/authorize?{urlencode(query)}", st=st, code_verifier=verifier)
+
+    async def exchange_code(self, code: str, code_verifier: str) -> SignIn:
+        """Complete a sign-in with a provider. Raises SOCIAL_LOGIN_FAILED, USER_BANNED."""
+        params = {"auth_code": code, "code_verifier": code_verifier, "redirect_to": ""}
+        return _sign_in(
+            await self._attempt(Call.CODE_EXCHANGE, self._client().exchange_code_for_session(params))  # type: ignore[arg-type]
+        )
+
+    async def ping(self) -> None:
+        """Return when the auth server answers; asked at most every 10 s while it does."""
+        if time.monotonic() < self._healthy_until:
+            return
+        response = await self._attempt(Call.INSPECTION, self._get("health"), at_most=HEALTH_TIMEOUT_SECONDS)
+        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise AppError("AUTH_SERVER_UNAVAILABLE", cause=f"health answered {response.status_code}")
+        self._healthy_until = time.monotonic() + HEALTH_TTL_SECONDS
+
+    async def _is_enabled(self, provider: str) -> bool:
+        if time.monotonic() > self._providers_until:
+            response = await self._attempt(Call.INSPECTION, self._settings())
+            # A server without this endpoint decides when the browser arrives there.
+            self._providers = None if response.status_code == httpx.codes.NOT_FOUND else response.json()["external"]
+            self._providers_until = time.monotonic() + PROVIDERS_TTL_SECONDS
+        return self._providers is None or bool(self._providers.get(provider))
+
+    async def _settings(self) -> httpx.Response:
+        response = await self._get("settings")
+        if response.status_code == httpx.codes.NOT_FOUND:
+            return response
+        response.raise_for_status()
+        if not isinstance(response.json(), dict) or not isinstance(response.json().get("external"), dict):
+            raise ValueError("not the settings of an auth server")
+        return response
+
+    async def _get(self, path: str) -> httpx.Response:
+        return await self._http.get(f"{self._url}/{path}", headers={"apikey": self._key.get_secret_value()})
+
+    def _client(self, storage: AsyncMemoryStorage | None = None) -> AsyncGoTrueClient:
+        return AsyncGoTrueClient(
+            url=self._url,
+            headers={"apikey": self._key.get_secret_value()},
+            storage=storage or AsyncMemoryStorage(),
+            auto_refresh_token=False,
+            persist_session=storage is not None,
+            http_client=self._http,
+        )
+
+    async def _attempt(self, call: Call, sent: Awaitable[T], *, at_most: float = CALL_TIMEOUT_SECONDS) -> T:
+        try:
+            async with asyncio.timeout(request.remaining_seconds(at_most)):
+                return await sent
+        except (AuthError, httpx.HTTPError, TimeoutError, ValueError) as error:
+            refusal = translate(error, call)
+        # Raised out here, so that no exception that quotes a password or a token hangs on it as its context.
+        raise refusal
+
+
+async def _memory_of(caller: Caller) -> AsyncMemoryStorage:
+    """Return a client's memory that holds only the caller's access token, as if it had just signed in."""
+    # supabase-py wants a whole session before it acts as a user; setting one through the API costs a request.
+    user = User(id=caller.user_id, app_metadata={}, user_metadata={}, aud="", created_at="1970-01-01T00:00:00Z")  # type: ignore[arg-type]
+    session = Session(access_token=caller.token, refresh_token="", expires_in=3600, token_type="bearer", user=user)  # noqa: S106
+    storage = AsyncMemoryStorage()
+    await storage.set_item(STORAGE_KEY, session.model_dump_json())
+    return storage
+
+
+def _sign_in(answer: AuthResponse) -> SignIn:
+    session, user = answer.session, answer.user
+    if user is None:
+        raise AppError("AUTH_SERVER_UNAVAILABLE", cause="an answer without a user")
+    tokens = None
+    if session is not None:
+        tokens = Tokens(
+            access_token=session.access_token,
+            refresh_token=session.refresh_token,
+            expires_in=session.expires_in,
+            expires_at=session.expires_at or int(time.time()) + session.expires_in,
+        )
+    return SignIn(user_id=user.id, email=user.email or "", tokens=tokens)
+
+
+def _with_st(callback_url: str, st: str) -> str:
+    parts = urlsplit(callback_url)
+    query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "st"]
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode([*query, ("st", st)]), ""))
+
+
+def _challenge(verifier: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
