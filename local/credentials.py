@@ -1,0 +1,92 @@
+"""The keys and passwords of the embedded Supabase: made on first start, kept in one file for its owner only."""
+
+import base64
+import json
+import secrets
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from local.files import make_private_folder, write_private
+
+FILE_NAME = "secrets.json"
+
+
+class CredentialsError(Exception):
+    """The file of secrets cannot be used. The message says what to do."""
+
+
+def _token(prefix: str = "") -> str:
+    return prefix + secrets.token_urlsafe(32)
+
+
+def _key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+
+
+class Credentials(BaseModel):
+    """Everything secret that the embedded stack needs. Never printed; `repr` hides all of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    jwt_secret: str
+    publishable_key: str
+    secret_key: str
+    cookie_secret: str
+    admin_password: str
+    migration_password: str
+    login_password: str
+
+    def __repr__(self) -> str:
+        return "Credentials(hidden)"
+
+    __str__ = __repr__
+
+    @classmethod
+    def generate(cls) -> "Credentials":
+        """Fresh random values of 256 bits each."""
+        return cls(
+            jwt_secret=_token(),
+            publishable_key=_token("sb_publishable_"),
+            secret_key=_token("sb_secret_"),
+            cookie_secret=_key(),
+            admin_password=_token(),
+            migration_password=_token(),
+            login_password=_token(),
+        )
+
+
+def credentials_file(home: Path) -> Path:
+    """Where the secrets of this data folder are."""
+    return home / FILE_NAME
+
+
+def read_credentials(home: Path) -> Credentials:
+    """Read what an earlier start has made. Raises CredentialsError when it is absent or damaged."""
+    file = credentials_file(home)
+    try:
+        return Credentials.model_validate(json.loads(file.read_text()))
+    except FileNotFoundError:
+        raise CredentialsError(f"{file} does not exist yet. Run `concerto up` once.") from None
+    except (ValueError, ValidationError):
+        raise CredentialsError(
+            f"{file} is damaged. Restore it from a copy, or move {home} away and start afresh."
+        ) from None
+
+
+def ensure_credentials(home: Path) -> Credentials:
+    """Read the secrets, or make them when this data folder is new.
+
+    Raises CredentialsError when a database exists whose passwords are lost.
+    """
+    make_private_folder(home)
+    file = credentials_file(home)
+    if not file.exists():
+        if (home / "postgres").exists():
+            raise CredentialsError(
+                f"{file} is missing, but {home / 'postgres'} holds a database that only opens with it. "
+                f"Restore the file, or move {home} away and start afresh."
+            )
+        write_private(file, Credentials.generate().model_dump_json(indent=2) + "\n")
+    file.chmod(0o600)
+    return read_credentials(home)

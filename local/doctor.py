@@ -1,0 +1,211 @@
+"""`concerto doctor`: looks at the machine, the set-up, the settings and the running suite, and says what to do."""
+
+import difflib
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from local import bootstrap
+from local.console import Console
+from local.credentials import CredentialsError, credentials_file, read_credentials
+from local.migrations import pending_versions
+from local.ports import is_free, owner_of
+from local.postgres import Postgres, PostgresError
+from local.processes import EMBEDDED, NAMES, node_program
+from local.settings import ROOT, LocalSettings, SettingsError, load_settings
+from local.state import State, read_state
+
+LEAST_FREE_BYTES = 1024**3
+PREFIXES = ("CONCERTO_", "SUPABASE_", "AUTH_", "SESSIONS_", "ORCHESTRATOR_", "GATEWAY_", "OPENAI_")
+URL_NAMES = (
+    "SUPABASE_URL",
+    "SUPABASE_JWT_ISSUER",
+    "OPENAI_BASE_URL",
+    "GATEWAY_PUBLIC_URL",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)
+PLACEHOLDER = re.compile(r"^(change-?me|your[-_ ].*|<.*>|xxx+|todo)$", re.IGNORECASE)
+# Read by tools beside ours, or printed by `concerto env`.
+OTHER_NAMES = {"SUPABASE_ACCESS_TOKEN", "SUPABASE_DB_PASSWORD", "SUPABASE_PROJECT_ID", "SUPABASE_YES"}
+OTHER_NAMES |= {"SUPABASE_ADMIN_DB_URL", "SUPABASE_MIGRATION_DB_URL", "SUPABASE_SECRET_KEY", "OPENAI_ORG_ID"}
+OTHER_NAMES |= {"SUPABASE_TELEMETRY_DISABLED", "SUPABASE_EXPERIMENTAL_STACK"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check. `advice` is empty when all is well."""
+
+    subject: str
+    detail: str
+    advice: str = ""
+
+
+async def run(console: Console) -> int:
+    """Print every finding; 1 when something is wrong, otherwise 0."""
+    findings = [*_machine(), *_setup()]
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        findings.append(Finding("settings", str(error), "Correct it in the environment or in .env."))
+    else:
+        findings += check_variables(settings.variables, known_names(ROOT))
+        findings += _hosted(settings) if settings.is_hosted else _data(settings)
+        state = read_state(settings.home)
+        running = state if state is not None and state.supervisor is not None else None
+        findings += _ports(settings, running)
+        if not settings.is_hosted:
+            findings += await _database(settings, running)
+    wrong = [finding for finding in findings if finding.advice]
+    for finding in findings:
+        console.line(f"  {'!!' if finding.advice else 'ok'}  {finding.subject}: {finding.detail}")
+        if finding.advice:
+            console.problem(f"      {finding.advice}")
+    console.line()
+    console.line(f"{len(wrong)} of {len(findings)} checks need attention." if wrong else "Everything is in order.")
+    return 1 if wrong else 0
+
+
+def _machine() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    advice = "" if sys.version_info[:2] >= bootstrap.OLDEST else "Install Python 3.11 or newer, then `make setup`."
+    yield Finding("Python", version, advice)
+    free = shutil.disk_usage(ROOT).free
+    advice = "" if free >= LEAST_FREE_BYTES else "Make room: the database and the packages need 1 GB."
+    yield Finding("disk", f"{free / 1024**3:.1f} GB free", advice)
+
+
+def _setup() -> Iterator[Finding]:
+    stale = [step.label for step in bootstrap.steps() if not step.is_done()]
+    yield Finding(
+        "set-up", f"out of date: {', '.join(stale)}" if stale else "up to date", "Run `make setup`." if stale else ""
+    )
+    node = node_program()
+    yield Finding("Node", "present" if node.exists() else "missing", "" if node.exists() else "Run `make setup`.")
+
+
+def known_names(project: Path) -> set[str]:
+    """Every variable that .env.example explains."""
+    try:
+        text = (project / ".env.example").read_text()
+    except OSError:
+        return set()
+    return set(re.findall(r"^\s*#?\s*([A-Z][A-Z0-9_]+)=", text, re.MULTILINE))
+
+
+def check_variables(variables: Mapping[str, str], known: set[str]) -> list[Finding]:
+    """Misspelt names, addresses that are none, placeholders, and settings that only make sense together."""
+    findings: list[Finding] = []
+    known = known | OTHER_NAMES
+    for name, value in sorted(variables.items()):
+        if not name.startswith(PREFIXES):
+            continue
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            if close:
+                findings.append(Finding(name, "is not a setting", f"Did you mean {close[0]}?"))
+            elif name.startswith("CONCERTO_"):
+                findings.append(Finding(name, "is not a setting", "Remove it; .env.example lists all of them."))
+        if PLACEHOLDER.match(value.strip()):
+            findings.append(Finding(name, "holds a placeholder", "Set the real value, or remove it."))
+        elif name in URL_NAMES and not _is_url(value):
+            findings.append(Finding(name, "is not a web address", "Write it whole: https://host/path."))
+        elif name.endswith("_PORT") and not (value.isdigit() and 0 < int(value) < 65536):
+            findings.append(Finding(name, "is not a port", "Use a number from 1 to 65535."))
+    if "OPENAI_BASE_URL" in variables and "OPENAI_API_KEY" not in variables:
+        advice = (
+            "Set OPENAI_API_KEY too; a server that needs none takes any text. Until then the offline model answers."
+        )
+        findings.append(Finding("OPENAI_BASE_URL", "is set without OPENAI_API_KEY", advice))
+    for provider in ("GITHUB", "GOOGLE"):
+        names = (f"CONCERTO_{provider}_CLIENT_ID", f"CONCERTO_{provider}_CLIENT_SECRET")
+        missing = [name for name in names if name not in variables]
+        if len(missing) == 1:
+            findings.append(Finding(missing[0], "is missing", "Set both variables of this provider, or neither."))
+    origins = [part.strip(" \t[]\"'") for part in variables.get("GATEWAY_CORS_ORIGINS", "").split(",")]
+    if any(origin and origin != "*" and not _is_url(origin) for origin in origins):
+        findings.append(
+            Finding("GATEWAY_CORS_ORIGINS", "holds something else than origins", "Use https://host[:port].")
+        )
+    return findings or [Finding("settings", "no mistake found")]
+
+
+def _is_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _hosted(settings: LocalSettings) -> Iterator[Finding]:
+    yield Finding("Supabase", f"your project at {settings.supabase_url}")
+    if "SUPABASE_PUBLISHABLE_KEY" not in settings.variables:
+        yield Finding("SUPABASE_PUBLISHABLE_KEY", "is missing", "Copy it from the project's API settings.")
+    database = settings.variables.get("SUPABASE_DB_URL", "")
+    if database and not database.startswith(("postgres://", "postgresql://")):
+        yield Finding(
+            "SUPABASE_DB_URL", "is not a Postgres address", "Copy it from the project, or unset it to use REST."
+        )
+
+
+def _data(settings: LocalSettings) -> Iterator[Finding]:
+    home = settings.home
+    if not home.exists():
+        yield Finding("data", f"{home} is made at the first start")
+    elif home.stat().st_mode & 0o066:
+        yield Finding("data", f"{home} is open to others", f"chmod 700 {home}")
+    else:
+        yield Finding("data", str(home))
+    file = credentials_file(home)
+    if file.exists() and file.stat().st_mode & 0o077:
+        yield Finding("secrets", f"{file} can be read by others", f"chmod 600 {file}")
+    elif (home / "postgres").exists() and not file.exists():
+        yield Finding("secrets", f"{file} is missing", f"Restore it, or move {home} away and start afresh.")
+    else:
+        yield Finding("secrets", "closed to others")
+
+
+def _ports(settings: LocalSettings, running: State | None) -> Iterator[Finding]:
+    names = [name for name in NAMES if not (settings.is_hosted and name in EMBEDDED)]
+    if running is not None:
+        missing = [name for name, recorded in running.processes.items() if recorded.find() is None]
+        detail = f"{running.address}, process {running.pid}"
+        if missing:
+            detail += f"; not running: {', '.join(missing)}"
+        yield Finding("suite", detail, f"See `concerto logs {missing[0]}`." if missing else "")
+        return
+    taken = [name for name in names if not is_free(settings.port_of(name))]
+    for name in taken:
+        port = settings.port_of(name)
+        advice = "End that process, or move all ports with CONCERTO_PORT."
+        yield Finding("port", f"{port} ({name}) is taken by {owner_of(port)}", advice)
+    if not taken:
+        yield Finding("ports", f"{settings.port} to {settings.port + len(NAMES) - 1} are free; the suite does not run")
+
+
+async def _database(settings: LocalSettings, running: State | None) -> list[Finding]:
+    recorded = running.processes.get("postgres") if running else None
+    try:
+        credentials = read_credentials(settings.home)
+        port = recorded.port if recorded else settings.port_of("postgres")
+        postgres = Postgres(settings.home, port, credentials)
+        _ = postgres.account
+    except CredentialsError:
+        return []  # a new data folder; what is wrong with an old one has been said
+    except PostgresError as error:
+        return [Finding("Postgres", "cannot run here", str(error))]
+    if recorded is None:
+        return [Finding("Postgres", "does not run; it starts with `make up`")]
+    try:
+        pending = await pending_versions(ROOT, postgres.admin_url)
+    except (TimeoutError, OSError, asyncpg.PostgresError):
+        return [Finding("Postgres", f"does not answer on port {port}", "See `concerto logs postgres`.")]
+    advice = "Run `concerto migrate`." if pending else ""
+    detail = f"{len(pending)} migrations are pending" if pending else "reachable, all migrations applied"
+    return [Finding("Postgres", detail, advice)]

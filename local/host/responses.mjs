@@ -1,0 +1,119 @@
+// What differs between Lite's answers and those of a hosted project.
+import { randomUUID } from "node:crypto";
+
+const STORAGE = "/storage/v1";
+const SIGN = /^\/storage\/v1\/object\/(upload\/)?sign\//;
+const MISSING = {
+  "/realtime/v1": "Realtime is not part of the embedded Supabase yet.",
+  "/functions/v1": "Edge Functions are not part of the embedded Supabase.",
+};
+
+const OBJECT = "/storage/v1/object/";
+
+/** A 501 for the parts that do not run here, a 400 for an unsafe object key or a damaged token, otherwise null. */
+export function refuse({ pathname, searchParams }) {
+  for (const [prefix, message] of Object.entries(MISSING)) {
+    if (pathname === prefix || pathname.startsWith(`${prefix}/`)) {
+      return Response.json({ code: "not_implemented", message }, { status: 501 });
+    }
+  }
+  if (pathname.startsWith(OBJECT) && !isSafePath(pathname.slice(OBJECT.length))) {
+    return badRequest("Invalid key", "This object key is not allowed.");
+  }
+  if (SIGN.test(pathname) && searchParams.has("token") && !isJwt(searchParams.get("token"))) {
+    return badRequest("InvalidJWT", "The token of this address is damaged."); // Lite would answer 500
+  }
+  return null;
+}
+
+const badRequest = (error, message) => Response.json({ statusCode: "400", error, message }, { status: 400 });
+
+function isJwt(token) {
+  const parts = token.split(".");
+  if (parts.length !== 3) return false;
+  try {
+    return parts.slice(0, 2).every((part) => typeof JSON.parse(Buffer.from(part, "base64url").toString()) === "object");
+  } catch {
+    return false;
+  }
+}
+
+function isSafePath(encoded) {
+  try {
+    const key = decodeURIComponent(encoded);
+    return !/\p{Cc}/u.test(key) && key.split(/[/\\]/).every((segment) => segment !== "." && segment !== "..");
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Signing up again with a known address: a hosted project that confirms addresses answers as for a new one, so that
+ * nobody learns who has an account; Lite answers 429. Only for /auth/v1/signup.
+ */
+export async function hideExistingAccount(request, forward) {
+  const copy = request.clone();
+  const response = await forward();
+  if (response.status !== 429) return response;
+  const { email } = await copy.json();
+  const now = new Date().toISOString();
+  return Response.json({
+    id: randomUUID(),
+    aud: "authenticated",
+    role: "authenticated",
+    email: String(email).toLowerCase(),
+    phone: "",
+    confirmation_sent_at: now,
+    app_metadata: { provider: "email", providers: ["email"] },
+    user_metadata: {},
+    identities: [],
+    created_at: now,
+    updated_at: now,
+    is_anonymous: false,
+  });
+}
+
+const BATCH = /^\/storage\/v1\/object\/sign\/([^/]+)$/;
+const MAX_PATHS = 500;
+
+/**
+ * Signs several paths of a bucket, or returns null for any other request. Lite's own route for it is never reached,
+ * because the route for one path matches first.
+ */
+export async function signSeveral(request, { pathname, origin }, forward) {
+  const bucket = BATCH.exec(pathname)?.[1];
+  if (request.method !== "POST" || !bucket) return null;
+  const { paths, expiresIn } = await request.json().catch(() => ({}));
+  if (!Array.isArray(paths) || paths.length > MAX_PATHS || !paths.every((path) => typeof path === "string")) {
+    return badRequest("InvalidRequest", `paths must be a list of at most ${MAX_PATHS} texts.`);
+  }
+  const headers = new Headers(request.headers);
+  headers.delete("content-length");
+  headers.set("content-type", "application/json");
+  const entries = [];
+  for (const path of paths) {
+    const address = `${origin}/storage/v1/object/sign/${bucket}/${path.split("/").map(encodeURIComponent).join("/")}`;
+    const one = new Request(address, { method: "POST", headers, body: JSON.stringify({ expiresIn }) });
+    const answer = await forward(one);
+    const body = await answer.json();
+    if (answer.status === 401) return Response.json(body, { status: 401 });
+    entries.push(answer.ok ? { path, error: null, ...corrected(body) } : { path, error: body.message, signedURL: null });
+  }
+  return Response.json(entries);
+}
+
+/** Adds `signedURL` and `url`, relative to /storage/v1, which the storage clients read. */
+export async function correctSignedUrls(method, pathname, response) {
+  if (method !== "POST" || !SIGN.test(pathname) || !response.ok) return response;
+  const body = await response.json();
+  const headers = new Headers(response.headers);
+  headers.delete("content-length");
+  return Response.json(Array.isArray(body) ? body.map(corrected) : corrected(body), { status: response.status, headers });
+}
+
+function corrected(entry) {
+  const address = entry.signedUrl ?? entry.signedURL ?? entry.url;
+  if (typeof address !== "string" || address === "") return { ...entry, signedURL: null };
+  const relative = address.startsWith(STORAGE) ? address.slice(STORAGE.length) : address;
+  return { ...entry, signedURL: relative, url: relative };
+}

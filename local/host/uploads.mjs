@@ -1,0 +1,28 @@
+// Uploads as forms: the clients send a file as multipart/form-data, Lite understands that on one of its three routes only.
+
+const OBJECT = "/storage/v1/object/";
+export const MAX_FILE_BYTES = 50 * 1024 * 1024;
+const FORM_OVERHEAD_BYTES = 64 * 1024;
+
+const refused = (status, error, message) => Response.json({ statusCode: String(status), error, message }, { status });
+
+/** The same request with the form's file as its plain body; any other request as it is; a Response when it is refused. */
+export async function unwrapUpload(request, { pathname }) {
+  const type = request.headers.get("content-type") ?? "";
+  const isUpload = request.method === "POST" || request.method === "PUT";
+  if (!isUpload || !pathname.startsWith(OBJECT) || !type.startsWith("multipart/form-data")) return request;
+  const length = Number(request.headers.get("content-length") ?? Number.NaN);
+  if (Number.isNaN(length)) return refused(411, "MissingContentLength", "Send the length of the form.");
+  if (length > MAX_FILE_BYTES + FORM_OVERHEAD_BYTES) {
+    return refused(413, "Payload too large", `The object exceeded the maximum allowed size of ${MAX_FILE_BYTES} bytes`);
+  }
+  const form = await request.formData().catch(() => null);
+  const file = form && [...form.values()].find((value) => value instanceof Blob);
+  if (!file) return refused(400, "InvalidRequest", "The form holds no file.");
+  const headers = new Headers(request.headers);
+  headers.set("content-type", file.type || "application/octet-stream");
+  headers.set("content-length", String(file.size));
+  const maxAge = form.get("cacheControl");
+  if (typeof maxAge === "string" && /^\d+$/.test(maxAge)) headers.set("cache-control", `max-age=${maxAge}`);
+  return new Request(request.url, { method: request.method, headers, body: file.stream(), duplex: "half" });
+}

@@ -1,0 +1,250 @@
+"""The processes of the suite: how each is started, what it is told, and how one sees that it is ready."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local.credentials import Credentials
+from local.postgres import Postgres
+from local.settings import ROOT, LocalSettings
+
+NAMES = ("postgres", "supabase", "auth", "sessions", "orchestrator", "gateway")
+"""In the order of starting; stopped the other way round."""
+
+CHECK_SECONDS = 3
+EMBEDDED = ("postgres", "supabase")
+SERVICES = ("auth", "sessions", "orchestrator")
+
+# What a program needs from its surroundings to run at all; nothing else is inherited.
+_BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_COMMON = ("CONCERTO_ENVIRONMENT", "CONCERTO_LOG_LEVEL", "CONCERTO_LOG_FORMAT", "CONCERTO_DRAIN_SECONDS")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_SUPABASE = (
+    "SUPABASE_URL",
+    "SUPABASE_PUBLISHABLE_KEY",
+    "SUPABASE_DB_URL",
+    "SUPABASE_JWT_SECRET",
+    "SUPABASE_JWT_ISSUER",
+)
+_OWN: dict[str, tuple[str, ...]] = {
+    "auth": ("AUTH_", "CONCERTO_DB_", *_PROXIES),
+    "sessions": ("SESSIONS_", "CONCERTO_DB_", *_PROXIES),
+    "orchestrator": ("ORCHESTRATOR_", "OPENAI_", "CONCERTO_MODEL", "CONCERTO_SYSTEM_PROMPT", "LANGSMITH_", *_PROXIES),
+    "gateway": ("GATEWAY_", *_PROXIES),
+}
+
+
+def node_program() -> Path:
+    """The Node that `make setup` linked into the working copy."""
+    return ROOT / ".node" / "node"
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process to supervise. `is_ready` is asked again and again until it says yes."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(repr=False)
+    port: int
+    is_ready: Callable[[], Awaitable[bool]]
+    before_start: Callable[[], None] | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    quick_stop_signal: signal.Signals = signal.SIGKILL
+    address: str = ""
+    folder: Path = ROOT
+    user: str | None = None
+
+
+def suite_variables(
+    settings: LocalSettings, credentials: Credentials | None, postgres: Postgres | None
+) -> dict[str, str]:
+    """Every variable that some service of the suite needs, by its documented name.
+
+    What a person has set wins; the rest comes from the embedded stack. For a hosted project `credentials` is None
+    or only lends the cookie secret.
+    """
+    made: dict[str, str] = {"GATEWAY_PUBLIC_URL": settings.gateway_url, "GATEWAY_HOST": settings.gateway_host}
+    made["GATEWAY_PORT"] = str(settings.port)
+    for name in SERVICES:
+        port = settings.port_of(name)
+        made |= {
+            f"{name.upper()}_HOST": "127.0.0.1",
+            f"{name.upper()}_PORT": str(port),
+            f"{name.upper()}_TARGET": f"127.0.0.1:{port}",
+        }
+    if credentials is not None:
+        made["GATEWAY_COOKIE_SECRET"] = credentials.cookie_secret
+    chosen = {name: settings.variables[name] for name in ("GATEWAY_COOKIE_SECRET",) if name in settings.variables}
+    supabase = (
+        "SUPABASE_URL",
+        "SUPABASE_PUBLISHABLE_KEY",
+        "SUPABASE_DB_URL",
+        "SUPABASE_JWT_SECRET",
+        "SUPABASE_JWT_ISSUER",
+    )
+    if settings.is_hosted:
+        chosen |= {name: settings.variables[name] for name in supabase if name in settings.variables}
+    elif credentials is not None and postgres is not None:
+        made |= {
+            "SUPABASE_URL": settings.embedded_url,
+            "SUPABASE_PUBLISHABLE_KEY": credentials.publishable_key,
+            "SUPABASE_DB_URL": postgres.login_url,
+            "SUPABASE_JWT_SECRET": credentials.jwt_secret,
+        }
+    return made | chosen
+
+
+def service_environment(name: str, settings: LocalSettings, suite: dict[str, str]) -> dict[str, str]:
+    """What one Python process is told, and no more: its own settings, its neighbours' addresses, how to check a JWT."""
+    real = settings.variables
+    environment = {key: real[key] for key in (*_BASE, *_COMMON) if key in real}
+    environment |= {key: value for key, value in real.items() if key.startswith(("OTEL_", *_OWN[name]))}
+    # The file has been read already; a service that read it again would see what is meant for others.
+    environment |= {"CONCERTO_ENV_FILE": "/dev/null", "PYTHONUNBUFFERED": "1"}
+    environment.setdefault("CONCERTO_ENVIRONMENT", settings.environment)
+    wanted = {"SUPABASE_URL", "SUPABASE_JWT_SECRET", "SUPABASE_JWT_ISSUER"}
+    if name in ("auth", "sessions"):
+        wanted.add("SUPABASE_DB_URL")
+    if name in ("auth", "gateway") or "SUPABASE_DB_URL" not in suite:
+        wanted.add("SUPABASE_PUBLISHABLE_KEY")
+    if name == "orchestrator":
+        wanted.discard("SUPABASE_PUBLISHABLE_KEY")
+        wanted.add("SESSIONS_TARGET")
+    if name == "gateway":
+        wanted |= {f"{service.upper()}_TARGET" for service in SERVICES} | {
+            "GATEWAY_PUBLIC_URL",
+            "GATEWAY_COOKIE_SECRET",
+        }
+    prefix = name.upper()
+    wanted |= {f"{prefix}_HOST", f"{prefix}_PORT"}
+    # The addresses come from CONCERTO_PORT, so that one variable moves everything.
+    return environment | {key: suite[key] for key in wanted if key in suite}
+
+
+def postgres_spec(postgres: Postgres) -> ProcessSpec:
+    """The database server."""
+    return ProcessSpec(
+        name="postgres",
+        command=postgres.command(),
+        environment={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+        port=postgres.port,
+        is_ready=postgres.is_ready,
+        before_start=postgres.remove_stale_lock,
+        stop_signal=signal.SIGINT,  # "fast": ends the sessions and writes a clean checkpoint
+        quick_stop_signal=signal.SIGQUIT,
+        address=f"127.0.0.1:{postgres.port}",
+        folder=Path("/"),
+        user=postgres.account.user,
+    )
+
+
+def supabase_spec(settings: LocalSettings, credentials: Credentials, postgres: Postgres) -> ProcessSpec:
+    """Auth, REST and storage. The secrets travel in its environment; the secret key reaches no other process."""
+    site = settings.gateway_url
+    redirects = [f"{site}/**", f"http://127.0.0.1:{settings.port}/**", f"http://localhost:{settings.port}/**"]
+    providers = {
+        provider: {
+            "enabled": True,
+            "client_id": client_id,
+            "secret": secret.get_secret_value(),
+            "redirect_uri": f"{settings.embedded_url}/auth/v1/callback",
+        }
+        for provider, client_id, secret in (
+            ("github", settings.github_client_id, settings.github_client_secret),
+            ("google", settings.google_client_id, settings.google_client_secret),
+        )
+        if client_id and secret.get_secret_value()
+    }
+    environment = {key: settings.variables[key] for key in (*_BASE, *_PROXIES) if key in settings.variables}
+    environment |= {
+        "HOST_DATABASE_URL": postgres.admin_url,
+        "HOST_JWT_SECRET": credentials.jwt_secret,
+        "HOST_PUBLISHABLE_KEY": credentials.publishable_key,
+        "HOST_SECRET_KEY": credentials.secret_key,
+        "HOST_API_URL": settings.embedded_url,
+        "HOST_SITE_URL": site,
+        "HOST_REDIRECT_URLS": json.dumps(redirects),
+        "HOST_PROVIDERS": json.dumps(providers),
+        "HOST_CONFIRM_EMAIL": "true" if settings.confirm_email else "false",
+        "HOST_HOME": str(settings.home),
+        "HOST_PORT": str(settings.port_of("supabase")),
+        "NO_COLOR": "1",
+    }
+    return ProcessSpec(
+        name="supabase",
+        command=[str(node_program()), str(ROOT / "local" / "host" / "main.mjs")],
+        environment=environment,
+        port=settings.port_of("supabase"),
+        is_ready=_http_check(settings.port_of("supabase"), "/auth/v1/health", {"apikey": credentials.publishable_key}),
+        address=settings.embedded_url,
+    )
+
+
+def service_specs(settings: LocalSettings, suite: dict[str, str], names: Iterable[str]) -> list[ProcessSpec]:
+    """Our own processes, those of `names`."""
+    # A server that listens on every address also listens on the loopback one.
+    host = "127.0.0.1" if settings.gateway_host in ("0.0.0.0", "::", "localhost") else settings.gateway_host  # noqa: S104
+    specs: list[ProcessSpec] = []
+    for name in names:
+        port = settings.port_of(name)
+        module = "gateway" if name == "gateway" else f"services.{name}"
+        local = f"http://{host}:{port}" if name == "gateway" else f"127.0.0.1:{port}"
+        check = _http_check(port, "/healthz", {}, host) if name == "gateway" else _grpc_check(local)
+        specs.append(
+            ProcessSpec(
+                name=name,
+                command=[sys.executable, "-m", module],
+                environment=service_environment(name, settings, suite),
+                port=port,
+                is_ready=check,
+                address=local,
+            )
+        )
+    return specs
+
+
+def _http_check(
+    port: int, path: str, headers: dict[str, str], host: str = "127.0.0.1"
+) -> Callable[[], Awaitable[bool]]:
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n{head}\r\n".encode()
+
+    async def ask() -> bool:
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            writer.write(request)
+            return b" 200 " in await reader.readline()
+        finally:
+            writer.close()
+
+    async def check() -> bool:
+        try:
+            return await asyncio.wait_for(ask(), CHECK_SECONDS)
+        except (TimeoutError, OSError):
+            return False
+
+    return check
+
+
+def _grpc_check(target: str) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        # Imported late: it costs a fifth of a second, which `concerto status` need not pay.
+        import grpc
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(target, options=options) as channel:
+            try:
+                reply = await health_pb2_grpc.HealthStub(channel).Check(
+                    health_pb2.HealthCheckRequest(), timeout=CHECK_SECONDS
+                )
+            except (TimeoutError, grpc.aio.AioRpcError):
+                return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+    return check

@@ -1,0 +1,101 @@
+"""What `concerto` is configured with: the environment and the `.env` file, read once."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The folder of the working copy."""
+
+DEFAULT_PORT = 8000
+PORT_NAMES = ("gateway", "supabase", "postgres", "auth", "sessions", "orchestrator")
+"""The listeners of the suite; the position is what is added to `CONCERTO_PORT`."""
+
+
+class SettingsError(Exception):
+    """The configuration is wrong. The message says which variable and what to do."""
+
+
+class LocalSettings(BaseModel):
+    """The settings of the embedded stack and of the `concerto` command.
+
+    `variables` holds the whole merged environment (real variables win over the file), from which each process
+    is given only the names that it needs.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+
+    port: int = Field(DEFAULT_PORT, validation_alias="CONCERTO_PORT", ge=1024, le=65535 - len(PORT_NAMES))
+    home: Path = Field(ROOT / ".concerto", validation_alias="CONCERTO_HOME")
+    environment: Literal["development", "production"] = Field("development", validation_alias="CONCERTO_ENVIRONMENT")
+    confirm_email: bool = Field(default=False, validation_alias="CONCERTO_CONFIRM_EMAIL")
+    github_client_id: str = Field("", validation_alias="CONCERTO_GITHUB_CLIENT_ID")
+    github_client_secret: SecretStr = Field(SecretStr(""), validation_alias="CONCERTO_GITHUB_CLIENT_SECRET")
+    google_client_id: str = Field("", validation_alias="CONCERTO_GOOGLE_CLIENT_ID")
+    google_client_secret: SecretStr = Field(SecretStr(""), validation_alias="CONCERTO_GOOGLE_CLIENT_SECRET")
+    supabase_url: str = Field("", validation_alias="SUPABASE_URL")
+    gateway_host: str = Field("127.0.0.1", validation_alias="GATEWAY_HOST")
+    gateway_public_url: str = Field("", validation_alias="GATEWAY_PUBLIC_URL")
+    env_file: Path | None = None
+    variables: dict[str, str] = Field(default_factory=dict, repr=False)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return (ROOT / home.expanduser()).resolve()
+
+    def port_of(self, name: str) -> int:
+        """The TCP port of a process, by the name it has in `PORT_NAMES`."""
+        return self.port + PORT_NAMES.index(name)
+
+    @property
+    def embedded_url(self) -> str:
+        """Where the embedded Supabase is served."""
+        return f"http://127.0.0.1:{self.port_of('supabase')}"
+
+    @property
+    def gateway_url(self) -> str:
+        """Where people and the web app find the suite."""
+        return self.gateway_public_url.rstrip("/") or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def is_hosted(self) -> bool:
+        """True when a Supabase project of one's own is configured, so that nothing of it is started here."""
+        return bool(self.supabase_url) and self.supabase_url.rstrip("/") != self.embedded_url
+
+    def with_port(self, port: int | None) -> "LocalSettings":
+        """The same settings on another base port."""
+        if port is None:
+            return self
+        return load_settings(environment={**self.variables, "CONCERTO_PORT": str(port)}, env_file=None)
+
+
+def read_environment() -> dict[str, str]:
+    """The process's real environment; the only place of `local/` that reads it."""
+    return dict(os.environ)  # noqa: TID251
+
+
+def load_settings(
+    *, environment: Mapping[str, str] | None = None, env_file: Path | Literal["default"] | None = "default"
+) -> LocalSettings:
+    """Read the settings once.
+
+    Without arguments, from the real environment and the file that `CONCERTO_ENV_FILE` names (default `.env`).
+    Empty values count as absent. Raises SettingsError naming each variable that is wrong.
+    """
+    real = read_environment() if environment is None else dict(environment)
+    if env_file == "default":
+        env_file = ROOT / real.get("CONCERTO_ENV_FILE", ".env")
+    values: dict[str, str] = {}
+    if env_file is not None and env_file.is_file():
+        values = {name: value for name, value in dotenv_values(env_file).items() if value}
+    values |= {name: value for name, value in real.items() if value}
+    try:
+        return LocalSettings.model_validate({**values, "env_file": env_file, "variables": values})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"The configuration is wrong: {problems}.") from None

@@ -1,0 +1,173 @@
+"""Starts the suite for tests, on free ports and in a folder of its own, and gives them what they need to reach it."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from local.settings import ROOT
+
+START_SECONDS = 120
+STOP_SECONDS = 60
+PORTS = 6
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """The suite as the tests see it. `env` is what `concerto env --admin` prints, by name."""
+
+    home: Path
+    base_port: int
+    env: dict[str, str] = field(repr=False)
+    supervisor: "subprocess.Popen[bytes]" = field(repr=False)
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the gateway answers."""
+        return self.env["GATEWAY_PUBLIC_URL"]
+
+    @property
+    def supabase_url(self) -> str:
+        """Where the embedded Supabase answers."""
+        return self.env["SUPABASE_URL"]
+
+    @property
+    def publishable_key(self) -> str:
+        """The API key of everybody."""
+        return self.env["SUPABASE_PUBLISHABLE_KEY"]
+
+    @property
+    def secret_key(self) -> str:
+        """The API key that passes row level security."""
+        return self.env["SUPABASE_SECRET_KEY"]
+
+    @property
+    def jwt_secret(self) -> str:
+        """What the access tokens are signed with (HS256)."""
+        return self.env["SUPABASE_JWT_SECRET"]
+
+    @property
+    def db_url(self) -> str:
+        """As the role that the services log in with."""
+        return self.env["SUPABASE_DB_URL"]
+
+    @property
+    def admin_db_url(self) -> str:
+        """As the superuser."""
+        return self.env["SUPABASE_ADMIN_DB_URL"]
+
+    @property
+    def migration_db_url(self) -> str:
+        """As the role that owns the tables."""
+        return self.env["SUPABASE_MIGRATION_DB_URL"]
+
+    @property
+    def output(self) -> str:
+        """What `concerto up` has printed so far."""
+        return (self.home.parent / "up.out").read_text(errors="replace")
+
+    def state(self) -> dict[str, object]:
+        """The content of run/state.json; empty while there is none."""
+        try:
+            return dict(json.loads((self.home / "run" / "state.json").read_text()))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def process(self, name: str) -> int:
+        """The process id of one part of the suite, as it is now."""
+        pid: int = json.loads((self.home / "run" / "state.json").read_text())["processes"][name]["pid"]
+        return pid
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run `concerto <arguments>` on this data folder."""
+        return subprocess.run(
+            [sys.executable, "-m", "local.cli", *arguments],
+            cwd=ROOT,
+            env=stack_environment(self.home, self.base_port),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=START_SECONDS,
+        )
+
+
+def stack_environment(home: Path, base_port: int, **extra: str) -> dict[str, str]:
+    """The environment for `concerto`: no setting of the person who runs the tests leaks in."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}  # noqa: TID251
+    own = {"CONCERTO_HOME": str(home), "CONCERTO_PORT": str(base_port), "CONCERTO_ENV_FILE": "/dev/null"}
+    return {**inherited, **own, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def free_base_port() -> int:
+    """A base port whose block of six is free. Below the range from which systems hand out ports by themselves."""
+    start = 20000 + (os.getpid() * 10) % 9000
+    for base in chain(range(start, 29000, 10), range(20000, start, 10)):
+        if all(_is_free(base + offset) for offset in range(PORTS)):
+            return base
+    raise RuntimeError("No block of six free ports between 20000 and 29000.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def start_stack(folder: Path, *, only: str | None = None, port: int | None = None, **extra: str) -> RunningStack:
+    """Start `concerto up` with its data in `folder`/home and wait until it is ready.
+
+    `extra` goes into its environment. Raises RuntimeError with the output when it does not become ready.
+    """
+    home, base_port = folder / "home", port or free_base_port()
+    environment = stack_environment(home, base_port, **extra)
+    command = [sys.executable, "-m", "local.cli", "up", *(["--only", only] if only else [])]
+    output = folder / "up.out"
+    with output.open("wb") as stream:
+        supervisor = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    stack = RunningStack(home=home, base_port=base_port, env={}, supervisor=supervisor)
+    deadline = time.monotonic() + START_SECONDS
+    while not _is_ready(stack):
+        if supervisor.poll() is not None or time.monotonic() > deadline:
+            stop_stack(stack)
+            raise RuntimeError(f"`concerto up` did not become ready:\n{output.read_text(errors='replace')}")
+        time.sleep(0.05)
+    printed = stack.command("env", "--admin")
+    for line in printed.stdout.splitlines():
+        name, _, value = line.removeprefix("export ").partition("=")
+        stack.env[name] = "".join(shlex.split(value))
+    return stack
+
+
+def _is_ready(stack: RunningStack) -> bool:
+    state = stack.state()
+    return bool(state.get("ready")) and state.get("pid") == stack.supervisor.pid
+
+
+def stop_stack(stack: RunningStack) -> int:
+    """Stop a stack as Ctrl-C would; returns the exit code of `concerto up`."""
+    if stack.supervisor.poll() is None:
+        stack.supervisor.send_signal(signal.SIGINT)
+    try:
+        return stack.supervisor.wait(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        stack.supervisor.send_signal(signal.SIGINT)
+        return stack.supervisor.wait(timeout=STOP_SECONDS)

@@ -1,0 +1,306 @@
+import asyncio
+import re
+import stat
+import uuid
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from supabase import AsyncClient
+from supabase_auth.errors import AuthApiError, AuthWeakPasswordError
+
+from local.testing import RunningStack
+from local.tests.conftest import PASSWORD, close_client, mails_to, new_client
+
+
+def headers(stack: RunningStack, token: str | None = None, key: str | None = None) -> dict[str, str]:
+    return {"apikey": key or stack.publishable_key} | ({"Authorization": f"Bearer {token}"} if token else {})
+
+
+async def access_token(client: AsyncClient) -> str:
+    session = await client.auth.get_session()
+    assert session is not None
+    return session.access_token
+
+
+async def user_id(client: AsyncClient) -> str:
+    session = await client.auth.get_session()
+    assert session is not None
+    return session.user.id
+
+
+async def test_confirmation_mail_becomes_a_private_file_whose_link_leads_to_the_api(
+    embedded: RunningStack, anonymous: AsyncClient
+) -> None:
+    email = f"new-{uuid.uuid4().hex[:12]}@example.com"
+    answer = await anonymous.auth.sign_up({"email": email, "password": PASSWORD})
+    assert answer.session is None
+    with pytest.raises(AuthApiError) as refused:
+        await anonymous.auth.sign_in_with_password({"email": email, "password": PASSWORD})
+    assert refused.value.code == "email_not_confirmed"
+
+    (mail,) = mails_to(embedded, email)
+    assert re.fullmatch(r"\d{6}", mail.code or "")
+    assert mail.links[0].startswith(f"{embedded.supabase_url}/auth/v1/verify?")
+    files = list((embedded.home / "mail").iterdir())
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE((embedded.home / "mail").stat().st_mode) == 0o700
+
+    async with httpx.AsyncClient() as browser:
+        followed = await browser.get(mail.links[0])
+    assert followed.status_code == httpx.codes.SEE_OTHER
+    assert followed.headers["location"].startswith(f"{embedded.gateway_url}#access_token=")
+    assert (await anonymous.auth.sign_in_with_password({"email": email, "password": PASSWORD})).session is not None
+
+
+async def test_signing_up_twice_does_not_reveal_that_the_address_is_known(
+    embedded: RunningStack, member: AsyncClient, anonymous: AsyncClient
+) -> None:
+    email = (await member.auth.get_user()).user.email
+    known = await anonymous.auth.sign_up({"email": email, "password": PASSWORD})
+    fresh = await anonymous.auth.sign_up({"email": f"x{email}", "password": PASSWORD})
+    assert known.session is fresh.session is None
+    assert known.user is not None
+    assert known.user.id != await user_id(member)
+    assert len(mails_to(embedded, email)) == 1
+
+
+async def test_reset_link_leads_to_the_page_that_was_asked_for_but_not_to_a_foreign_one(
+    embedded: RunningStack, member: AsyncClient
+) -> None:
+    email = (await member.auth.get_user()).user.email
+    wanted = f"{embedded.gateway_url}/reset"
+    for target, expected in ((wanted, wanted), ("https://elsewhere.example/", embedded.gateway_url)):
+        await member.auth.reset_password_for_email(email, {"redirect_to": target})
+        link = mails_to(embedded, email)[-1].links[0]
+        async with httpx.AsyncClient() as browser:
+            location = (await browser.get(link)).headers["location"]
+        assert location.partition("#")[0].rstrip("/") == expected
+
+
+async def test_mail_command_shows_the_last_mail_with_its_code(embedded: RunningStack, member: AsyncClient) -> None:
+    email = (await member.auth.get_user()).user.email
+    await member.auth.reset_password_for_email(email)
+    shown = embedded.command("mail", "--last").stdout
+    mail = mails_to(embedded, email)[-1]
+    assert mail.code is not None
+    assert mail.code in shown
+    assert mail.links[0] in shown
+    assert email in embedded.command("mail").stdout
+
+
+async def test_refresh_token_is_single_use_but_its_parent_is_forgiven(
+    embedded: RunningStack, member: AsyncClient
+) -> None:
+    session = await member.auth.get_session()
+    assert session is not None
+    first = session.refresh_token
+    second = (await member.auth.refresh_session(first)).session
+    assert second is not None
+    assert second.refresh_token != first
+    third = (await member.auth.refresh_session(second.refresh_token)).session
+    assert third is not None
+    with pytest.raises(AuthApiError) as refused:
+        await member.auth.refresh_session(first)
+    assert refused.value.code == "refresh_token_already_used"
+
+
+async def test_weak_and_wrong_passwords_and_a_taken_address_are_told_apart(
+    embedded: RunningStack, member: AsyncClient, anonymous: AsyncClient
+) -> None:
+    with pytest.raises(AuthWeakPasswordError):
+        await anonymous.auth.sign_up({"email": "weak@example.com", "password": "short"})
+    email = (await member.auth.get_user()).user.email
+    with pytest.raises(AuthApiError) as refused:
+        await anonymous.auth.sign_in_with_password({"email": email, "password": "not this one"})
+    assert refused.value.code == "invalid_credentials"
+    with pytest.raises(AuthApiError) as refused:
+        await member.auth.update_user({"password": PASSWORD})
+    assert refused.value.code == "same_password"
+
+
+async def test_login_moves_last_sign_in(embedded: RunningStack, member: AsyncClient) -> None:
+    email = (await member.auth.get_user()).user.email
+    query = "select last_sign_in_at from auth.users where email = $1"
+    connection = await asyncpg.connect(embedded.admin_db_url)
+    before = await connection.fetchval(query, email)
+    await member.auth.sign_in_with_password({"email": email, "password": PASSWORD})
+    after = await connection.fetchval(query, email)
+    await connection.close()
+    assert after > before
+
+
+async def test_rest_requests_run_as_the_role_of_the_caller_and_never_as_the_login_role(
+    embedded: RunningStack, member: AsyncClient
+) -> None:
+    connection = await asyncpg.connect(embedded.migration_db_url)
+    await connection.execute(
+        """
+        create or replace function api.local_test_role(args jsonb) returns jsonb
+        language sql security invoker set search_path = '' as
+        $$ select jsonb_build_object('role', current_user, 'session', session_user, 'email', auth.email(),
+                                     'uid', auth.uid(), 'kind', jsonb_typeof(args)) $$;
+        grant usage on schema api to anon, authenticated, service_role;
+        grant execute on function api.local_test_role(jsonb) to anon, authenticated, service_role;
+        """
+    )
+    try:
+        assert embedded.command("migrate").returncode == 0  # the host learns of the new function
+        token = await access_token(member)
+        cases = [(None, None, "anon"), (token, None, "authenticated"), (None, embedded.secret_key, "service_role")]
+        async with httpx.AsyncClient(base_url=embedded.supabase_url) as rest:
+            for bearer, key, role in cases:
+                answer = await _call_role(rest, headers(embedded, bearer, key))
+                assert answer["role"] == role
+                assert answer["kind"] == "object"
+                if bearer:
+                    assert answer["uid"] == await user_id(member)
+    finally:
+        await connection.execute("drop function api.local_test_role(jsonb)")
+        await connection.close()
+
+
+async def _call_role(rest: httpx.AsyncClient, head: dict[str, str]) -> dict[str, str]:
+    for _ in range(50):
+        answer = await rest.post(
+            "/rest/v1/rpc/local_test_role", json={"args": {"a": 1}}, headers={**head, "Content-Profile": "api"}
+        )
+        if answer.status_code != httpx.codes.NOT_FOUND:
+            break
+        await asyncio.sleep(0.1)
+    assert answer.status_code == httpx.codes.OK, answer.text
+    return dict(answer.json())
+
+
+async def test_own_rows_are_inserted_and_read_with_supabase_py_and_strangers_see_none(
+    embedded: RunningStack, member: AsyncClient, anonymous: AsyncClient
+) -> None:
+    made = await member.table("sessions").insert({"name": "Mine"}).execute()
+    assert made.data[0]["user_id"] == await user_id(member)
+    stranger = await new_client(embedded)
+    email = f"stranger-{uuid.uuid4().hex[:12]}@example.com"
+    await stranger.auth.sign_up({"email": email, "password": PASSWORD})
+    code = mails_to(embedded, email)[0].code
+    assert code is not None
+    await stranger.auth.verify_otp({"email": email, "token": code, "type": "signup"})
+    mine = await member.table("sessions").select("*").execute()
+    theirs = await stranger.table("sessions").select("*").execute()
+    await close_client(stranger)
+    assert [row["name"] for row in mine.data] == ["Mine"]
+    assert theirs.data == []
+
+
+async def test_files_are_stored_read_signed_and_removed_by_their_owner_only(
+    embedded: RunningStack, member: AsyncClient, anonymous: AsyncClient, bucket: str
+) -> None:
+    folder = await user_id(member)
+    files = member.storage.from_(bucket)
+    content = bytes(range(256)) * 1000
+    await files.upload(f"{folder}/a", content, {"content-type": "application/octet-stream"})
+    await files.upload(f"{folder}/a/nested.txt", b"beside a file of the same name", {"content-type": "text/plain"})
+    assert await files.download(f"{folder}/a") == content
+
+    signed = await files.create_signed_url(f"{folder}/a/nested.txt", 60)
+    async with httpx.AsyncClient() as plain:
+        answer = await plain.get(signed["signedURL"])
+        assert answer.status_code == httpx.codes.OK
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert answer.content == b"beside a file of the same name"
+        refused = await plain.get(signed["signedURL"].replace("token=", "token=x"))
+        assert refused.status_code in (400, 401, 403)
+    several = await files.create_signed_urls([f"{folder}/a", f"{folder}/missing"], 60)
+    assert several[0]["signedURL"].startswith(f"{embedded.supabase_url}/storage/v1/object/sign/")
+
+    await files.upload(f"{folder}/a", b"changed", {"content-type": "text/plain", "upsert": "true"})
+    assert await files.download(f"{folder}/a") == b"changed"
+    await files.move(f"{folder}/a", f"{folder}/b")
+    assert await files.download(f"{folder}/b") == b"changed"
+    with pytest.raises(Exception, match=r"(?i)not.?found|bucket"):
+        await anonymous.storage.from_(bucket).download(f"{folder}/b")
+    with pytest.raises(Exception, match=r"(?i)policy|unauthorized|denied"):
+        await files.upload("someone-else/a", b"x", {"content-type": "text/plain"})
+    await files.remove([f"{folder}/b", f"{folder}/a/nested.txt"])
+    kept = [file for file in (embedded.home / "storage").rglob("*") if file.is_file()]
+    assert kept == []
+
+
+async def test_form_upload_keeps_type_and_cache_time_whatever_the_field_is_called(
+    embedded: RunningStack, member: AsyncClient, bucket: str
+) -> None:
+    path = f"{await user_id(member)}/form.html"
+    head = headers(embedded, await access_token(member))
+    async with httpx.AsyncClient(base_url=f"{embedded.supabase_url}/storage/v1/object", headers=head) as browser:
+        form = {"": ("form.html", b"<p>hello</p>", "text/html")}
+        made = await browser.post(f"/{bucket}/{path}", data={"cacheControl": "60"}, files=form)
+        assert made.status_code == httpx.codes.OK, made.text
+        read = await browser.get(f"/{bucket}/{path}")
+        assert (read.content, read.headers["content-type"]) == (b"<p>hello</p>", "text/html")
+        assert "max-age=60" in read.headers["cache-control"]
+    await member.storage.from_(bucket).remove([path])
+
+
+async def test_signed_upload_works_without_being_logged_in(
+    embedded: RunningStack, member: AsyncClient, anonymous: AsyncClient, bucket: str
+) -> None:
+    path = f"{await user_id(member)}/signed.txt"
+    files = member.storage.from_(bucket)
+    signed = await files.create_signed_upload_url(path)
+    await anonymous.storage.from_(bucket).upload_to_signed_url(path, signed["token"], b"by link")
+    assert await files.download(path) == b"by link"
+    await files.remove([path])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "..%2f..%2fsecrets.json",
+        "%2e%2e/secrets.json",
+        "a/..%2f..%2f..%2fsecrets.json",
+        "a%5c..%5c..%5csecrets.json",
+        "..%00",
+    ],
+)
+async def test_object_keys_cannot_leave_the_storage_folder(
+    embedded: RunningStack, member: AsyncClient, bucket: str, key: str
+) -> None:
+    before = sorted(_all_files(embedded.home))
+    token = await access_token(member)
+    # A raw request: HTTP clients resolve dot segments before they send them.
+    host, port = "127.0.0.1", embedded.base_port + 1
+    folder = await user_id(member)
+    for method in ("POST", "GET"):
+        target = f"/storage/v1/object/{bucket}/{folder}/{key}"
+        reader, writer = await asyncio.open_connection(host, port)
+        head = (
+            f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\napikey: {embedded.publishable_key}\r\n"
+        )
+        head += f"Authorization: Bearer {token}\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nevil"
+        writer.write(head.encode())
+        status = int((await reader.readline()).split()[1])
+        writer.close()
+        await writer.wait_closed()
+        assert 400 <= status < 500
+    assert sorted(_all_files(embedded.home)) == before
+
+
+def _all_files(home: Path) -> list[str]:
+    return [str(file) for name in ("storage", "mail") for file in (home / name).rglob("*")] + [
+        str(file) for file in home.iterdir()
+    ]
+
+
+@pytest.mark.parametrize("path", ["/realtime/v1/websocket", "/functions/v1/hello"])
+async def test_missing_parts_say_that_they_are_missing(embedded: RunningStack, path: str) -> None:
+    async with httpx.AsyncClient(base_url=embedded.supabase_url) as client:
+        answer = await client.get(path)
+    assert answer.status_code == httpx.codes.NOT_IMPLEMENTED
+    assert "not part of the embedded Supabase" in answer.json()["message"]
+
+
+async def test_host_listens_on_the_loopback_address_only(embedded: RunningStack) -> None:
+    import psutil
+
+    for name, port in (("supabase", embedded.base_port + 1), ("postgres", embedded.base_port + 2)):
+        listening = psutil.Process(embedded.process(name)).net_connections("tcp")
+        assert {c.laddr[0] for c in listening if c.status == psutil.CONN_LISTEN and c.laddr[1] == port} == {"127.0.0.1"}

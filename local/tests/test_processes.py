@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from local.credentials import Credentials
+from local.postgres import Postgres
+from local.processes import SERVICES, service_environment, suite_variables, supabase_spec
+from local.settings import LocalSettings, load_settings
+
+SETTINGS = {
+    "CONCERTO_PORT": "9100",
+    "CONCERTO_HOME": "/nowhere",
+    "PATH": "/usr/bin",
+    "OPENAI_API_KEY": "key-of-the-model",
+    "CONCERTO_GITHUB_CLIENT_ID": "github-id",
+    "CONCERTO_GITHUB_CLIENT_SECRET": "github-secret",
+    "GATEWAY_CORS_ORIGINS": "https://app.example",
+    "SESSIONS_PORT": "1",
+    "AWS_SECRET_ACCESS_KEY": "nobody's business",
+}
+
+
+@pytest.fixture
+def settings() -> LocalSettings:
+    return load_settings(environment=SETTINGS, env_file=None)
+
+
+def environments(settings: LocalSettings, credentials: Credentials) -> dict[str, dict[str, str]]:
+    postgres = Postgres(Path("/nowhere"), 9102, credentials)
+    suite = suite_variables(settings, credentials, postgres)
+    found = {name: service_environment(name, settings, suite) for name in (*SERVICES, "gateway")}
+    return {**found, "supabase": supabase_spec(settings, credentials, postgres).environment}
+
+
+def holders(environments: dict[str, dict[str, str]], secret: str) -> set[str]:
+    return {name for name, values in environments.items() if any(secret in value for value in values.values())}
+
+
+def test_each_secret_reaches_only_the_processes_that_need_it(settings: LocalSettings) -> None:
+    credentials = Credentials.generate()
+    given = environments(settings, credentials)
+    assert holders(given, credentials.admin_password) == {"supabase"}
+    assert holders(given, credentials.secret_key) == {"supabase"}
+    assert holders(given, credentials.migration_password) == set()
+    assert holders(given, credentials.login_password) == {"auth", "sessions"}
+    assert holders(given, credentials.publishable_key) == {"supabase", "auth", "gateway"}
+    assert holders(given, credentials.cookie_secret) == {"gateway"}
+    assert holders(given, "key-of-the-model") == {"orchestrator"}
+    assert holders(given, "github-secret") == {"supabase"}
+    assert holders(given, "nobody's business") == set()
+
+
+def test_addresses_follow_the_base_port_and_services_do_not_read_the_file_again(settings: LocalSettings) -> None:
+    given = environments(settings, Credentials.generate())
+    assert given["sessions"]["SESSIONS_PORT"] == "9104"
+    assert given["orchestrator"]["SESSIONS_TARGET"] == "127.0.0.1:9104"
+    assert given["gateway"]["AUTH_TARGET"] == "127.0.0.1:9103"
+    assert given["gateway"]["GATEWAY_CORS_ORIGINS"] == "https://app.example"
+    assert {given[name]["CONCERTO_ENV_FILE"] for name in SERVICES} == {"/dev/null"}
+
+
+def test_hosted_project_is_passed_on_as_it_is_configured() -> None:
+    configured = {"SUPABASE_URL": "https://abc.supabase.co", "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}
+    settings = load_settings(environment={**SETTINGS, **configured}, env_file=None)
+    suite = suite_variables(settings, Credentials.generate(), None)
+    for name in ("auth", "sessions"):
+        given = service_environment(name, settings, suite)
+        assert {key: given[key] for key in configured} == configured  # no SUPABASE_DB_URL: sessions go through REST
+        assert "SUPABASE_JWT_SECRET" not in given

@@ -1,0 +1,125 @@
+import asyncio
+import io
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local.console import Console
+from local.processes import ProcessSpec
+from local.supervisor import StartError, Supervisor
+
+SLEEPER = (
+    "import sys, time; print('hello from the process', flush=True); open(sys.argv[1], 'a').write('x'); time.sleep(60)"
+)
+FAILER = "print('the reason of the failure'); raise SystemExit(3)"
+
+
+def spec(name: str, code: str, folder: Path, **changes: object) -> ProcessSpec:
+    marker = folder / f"{name}.marker"
+
+    async def is_ready() -> bool:
+        return marker.exists()
+
+    values: dict[str, object] = {
+        "name": name,
+        "command": [sys.executable, "-c", code, str(marker)],
+        "environment": {},
+        "port": 0,
+        "is_ready": is_ready,
+        "folder": folder,
+    }
+    return ProcessSpec(**(values | changes))  # type: ignore[arg-type]
+
+
+def supervise(folder: Path) -> tuple[Supervisor, io.StringIO]:
+    printed = io.StringIO()
+    return Supervisor(folder / "logs", Console(printed), lambda: None), printed
+
+
+async def until(check: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
+    for _ in range(400):
+        if check():
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("it did not happen in time")
+
+
+async def test_crashed_process_is_reported_with_its_log_and_started_again(tmp_path: Path) -> None:
+    supervisor, printed = supervise(tmp_path)
+    await supervisor.start(spec("worker", SLEEPER, tmp_path))
+    first = supervisor.states()["worker"].pid
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: "worker is back" in printed.getvalue())
+    assert "worker was ended by SIGKILL; it is started again in 0.2 s." in printed.getvalue()
+    assert "hello from the process" in printed.getvalue()
+    assert supervisor.states()["worker"].pid != first
+    await supervisor.stop()
+    assert supervisor.states() == {}
+
+
+async def test_process_that_fails_at_its_first_start_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:
+    supervisor, _ = supervise(tmp_path)
+    with pytest.raises(StartError, match=r"(?s)stopped with exit code 3 while starting.*the reason of the failure"):
+        await supervisor.start(spec("worker", FAILER, tmp_path))
+    await supervisor.stop()
+
+
+async def test_stopping_ends_the_last_started_first_and_nothing_else(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    code = (
+        "import pathlib, signal, sys, time\n"
+        f"def end(*_): open({str(order)!r}, 'a').write(pathlib.Path(sys.argv[1]).stem + ' '); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "open(sys.argv[1], 'a').write('x')\n"
+        "time.sleep(60)"
+    )
+    bystander = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
+    supervisor, _ = supervise(tmp_path)
+    for name in ("one", "two", "three"):
+        await supervisor.start(spec(name, code, tmp_path))
+    await supervisor.stop()
+    assert order.read_text().split() == ["three", "two", "one"]
+    assert psutil.Process(bystander.pid).is_running()
+    bystander.kill()
+    await bystander.wait()
+
+
+async def test_hurry_ends_a_process_that_ignores_the_polite_signal(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "open(sys.argv[1], 'a').write('x')\n"
+        "time.sleep(60)"
+    )
+    supervisor, _ = supervise(tmp_path)
+    await supervisor.start(spec("stubborn", code, tmp_path))
+    pid = supervisor.states()["stubborn"].pid
+    stopping = asyncio.create_task(supervisor.stop())
+    await asyncio.sleep(0.2)
+    assert not stopping.done()
+    supervisor.hurry()
+    await stopping
+    assert not psutil.pid_exists(pid)
+
+
+async def test_children_are_out_of_reach_of_the_terminals_ctrl_c(tmp_path: Path) -> None:
+    supervisor, _ = supervise(tmp_path)
+    await supervisor.start(spec("worker", SLEEPER, tmp_path))
+    pid = supervisor.states()["worker"].pid
+    assert os.getsid(pid) == pid
+    await supervisor.stop()
+
+
+async def test_log_of_the_run_before_is_kept_beside_the_new_one(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "worker.log").write_text("from yesterday")
+    supervisor, _ = supervise(tmp_path)
+    await supervisor.start(spec("worker", SLEEPER, tmp_path))
+    await supervisor.stop()
+    assert (tmp_path / "logs" / "worker.log.1").read_text() == "from yesterday"
+    assert (tmp_path / "logs" / "worker.log").read_text() == "hello from the process\n"
