@@ -38,7 +38,7 @@ def connect(target: str, service: ServiceDescriptor) -> grpc.aio.Channel:
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2_000),
+            ("grpc.max_reconnect_backoff_ms", 500),  # well within the time that retries last
         ],
     )
 

@@ -161,10 +161,9 @@ def _one_writer(field: FieldDescriptor) -> Writer:
 
 
 def _write_timestamp(value: timestamp_pb2.Timestamp) -> str:
-    moment = datetime.fromtimestamp(value.seconds, UTC)
-    if value.nanos:
-        return f"{moment:%Y-%m-%dT%H:%M:%S}.{value.nanos // 1000:06d}Z"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}Z"
+    # isoformat and not strftime, which writes the year 208 with three digits.
+    text = datetime.fromtimestamp(value.seconds, UTC).isoformat()[:19]
+    return f"{text}.{value.nanos // 1000:06d}Z" if value.nanos else f"{text}Z"
 
 
 def _write_struct(value: struct_pb2.Struct) -> dict[str, Json]:

@@ -1,0 +1,45 @@
+"""Runs the orchestrator service: `python -m services.orchestrator`."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+
+from servicekit import server
+from services.orchestrator.models import Models
+from services.orchestrator.runs import Runs
+from services.orchestrator.servicer import OrchestratorServicer
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.store import SessionsStore
+from services.orchestrator.window import Window
+
+
+@contextlib.asynccontextmanager
+async def build(settings: OrchestratorSettings) -> AsyncIterator[Sequence[server.Registration]]:
+    """Make the servicer; on leaving, end the runs, then close the connections to the provider and to sessions."""
+    store = SessionsStore.at(settings.sessions_target)
+    models = Models(settings)
+    window = Window(
+        prompt_tokens=settings.context_tokens - settings.answer_tokens,
+        refuse_tokens=settings.context_tokens,
+        history_messages=settings.history_messages,
+        system_prompt=settings.system_prompt,
+    )
+    runs = Runs(store=store, models=models, window=window)
+    try:
+        # Without `ready`: while sessions is away each call answers SERVICE_UNAVAILABLE, which says more than no answer.
+        yield [
+            server.Registration(
+                service=orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"],
+                add=orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server,
+                servicer=OrchestratorServicer(runs),
+            )
+        ]
+    finally:
+        await runs.close()
+        await models.close()
+        await store.close()
+
+
+if __name__ == "__main__":
+    server.run(OrchestratorSettings.load(), build, name="orchestrator")

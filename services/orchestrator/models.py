@@ -1,0 +1,197 @@
+"""The language models: a provider's or the offline one, behind one stream of pieces."""
+
+import asyncio
+import contextlib
+import warnings
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import langsmith
+import openai
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+from typing_extensions import override
+
+from servicekit.errors import AppError
+from services.orchestrator import offline
+from services.orchestrator.provider_errors import from_provider
+from services.orchestrator.settings import OrchestratorSettings
+
+PROVIDER_URL = "https://api.openai.com/v1"
+CONNECT_SECONDS = 10.0
+MAX_ANSWER_BYTES = 1024 * 1024
+
+# Only failures that pass quickly and before anything was said are worth a silent second try.
+_RETRIED = ("MODEL_UNREACHABLE", "MODEL_CONNECTION_LOST", "MODEL_UNAVAILABLE")
+_TRIES = 2
+_PAUSE_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens of one answer, as the provider counts them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Those of the prompt that the provider had cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an answer. The last ones bring no text but what is known at the end."""
+
+    text: str = ""
+    finish_reason: str = ""
+    """Why the model stopped; `length` when it ran into its limit."""
+    usage: TokenUsage | None = None
+
+
+class Models:
+    """Makes answers. One HTTP client and one model object serve all turns of the process."""
+
+    def __init__(self, settings: OrchestratorSettings) -> None:
+        # LangSmith would otherwise follow variables that were set for another program.
+        langsmith.configure(enabled=settings.tracing)
+        # Such a warning quotes what a provider sent; a malformed chunk has its own reason.
+        warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
+        self._default = offline.NAME if settings.offline else settings.model
+        self._offline = settings.offline
+        self._client: openai.DefaultAsyncHttpxClient | None = None
+        self._chat: BaseChatModel = offline.OfflineModel() if settings.offline else self._chat_openai(settings)
+
+    def name_for(self, wanted: str) -> str:
+        """Return the model that answers when a turn asks for `wanted`; empty asks for the configured one."""
+        return self._default if self._offline or not wanted else wanted
+
+    async def answer(self, messages: Sequence[BaseMessage], *, model: str) -> AsyncGenerator[Piece, None]:
+        """Yield the answer's pieces as the model says them, ready to be stored (no NUL, no half characters).
+
+        model: as `name_for` gives it.
+        Raises AppError with a reason of the table's Models section; what was yielded before stays said. An answer
+        that ends without the model saying why, counts as cut off.
+        """
+        for attempt in range(1, _TRIES + 1):
+            spoken = False
+            try:
+                async with contextlib.aclosing(self._attempt(messages, model=model)) as pieces:
+                    async for piece in pieces:
+                        spoken = spoken or bool(piece.text)
+                        yield piece
+                return
+            except AppError as error:
+                if spoken or attempt == _TRIES or error.reason not in _RETRIED:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def close(self) -> None:
+        """Close the connections to the provider."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _attempt(self, messages: Sequence[BaseMessage], *, model: str) -> AsyncGenerator[Piece, None]:
+        mender, size, finish_reason = _Mender(), 0, ""
+        try:
+            async with contextlib.aclosing(self._chunks(messages, model=model)) as chunks:
+                async for chunk in chunks:
+                    text = mender.feed(str(chunk.text))
+                    size += len(text.encode())
+                    if size > MAX_ANSWER_BYTES:
+                        yield Piece(finish_reason="length")
+                        return
+                    finish_reason = str(chunk.response_metadata.get("finish_reason") or "") or finish_reason
+                    usage = _usage_of(chunk)
+                    if text or usage is not None:
+                        yield Piece(text=text, usage=usage)
+        except (AppError, GeneratorExit):
+            raise
+        except Exception as error:
+            known = from_provider(error, model=model)
+            if known is None:
+                raise
+            raise known from error
+        if tail := mender.finish():
+            yield Piece(text=tail)
+        if not finish_reason:
+            raise AppError("MODEL_CONNECTION_LOST", cause="the stream ended without a finish_reason")
+        if finish_reason == "content_filter":
+            raise AppError("CONTENT_FILTERED", cause="finish_reason content_filter")
+        yield Piece(finish_reason=finish_reason)
+
+    async def _chunks(self, messages: Sequence[BaseMessage], *, model: str) -> AsyncGenerator[AIMessageChunk, None]:
+        stream = self._chat.astream(list(messages), model=model)
+        try:
+            async for chunk in stream:
+                if isinstance(chunk, AIMessageChunk):
+                    yield chunk
+        finally:
+            # Closing it is what tells the provider to stop.
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
+
+    def _chat_openai(self, settings: OrchestratorSettings) -> BaseChatModel:
+        timeout = openai.Timeout(settings.stall_seconds, connect=min(CONNECT_SECONDS, settings.stall_seconds))
+        self._client = openai.DefaultAsyncHttpxClient(timeout=timeout)
+        return _LeanChatOpenAI(
+            model=settings.model,
+            # Local servers need no key, but the client insists on one.
+            api_key=settings.openai_api_key or SecretStr("not-needed"),
+            # Always named, so that no other variable leads the conversation elsewhere.
+            base_url=settings.openai_base_url or PROVIDER_URL,
+            http_async_client=self._client,
+            timeout=timeout,
+            stream_chunk_timeout=settings.stall_seconds,
+            max_retries=0,
+            max_completion_tokens=settings.max_output_tokens,
+            stream_usage=True,
+            # Compatible servers know chat completions; not all know OpenAI's newer Responses API.
+            use_responses_api=False,
+        )
+
+
+class _LeanChatOpenAI(ChatOpenAI):
+    """ChatOpenAI whose client does not walk each message by its type hints: 0.15 ms per message of history."""
+
+    @override
+    def _get_request_payload(
+        self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        payload = super()._get_request_payload(input_, stop=stop, **kwargs)
+        # What extra_body holds goes into the body as it is, in the place of what stands there under its name.
+        payload["extra_body"] = {**(payload.get("extra_body") or {}), "messages": payload["messages"]}
+        payload["messages"] = []
+        return payload
+
+
+class _Mender:
+    """Makes text storable: characters that a provider cut in two are joined, what no text may hold is replaced."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def feed(self, text: str) -> str:
+        if text.isascii() and not self._half:
+            return text.replace("\0", "\ufffd")
+        text, self._half = self._half + text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+
+    def finish(self) -> str:
+        half, self._half = self._half, ""
+        return "\ufffd" if half else ""
+
+
+def _usage_of(chunk: AIMessageChunk) -> TokenUsage | None:
+    usage = chunk.usage_metadata
+    if usage is None:
+        return None
+    details = usage.get("input_token_details") or {}
+    return TokenUsage(
+        prompt_tokens=usage["input_tokens"],
+        completion_tokens=usage["output_tokens"],
+        cached_tokens=details.get("cache_read") or 0,
+    )

@@ -1,0 +1,60 @@
+"""Settings of the orchestrator, read once from the environment."""
+
+from pydantic import Field, SecretStr, field_validator
+
+from servicekit.settings import ServiceSettings
+
+DEFAULT_SYSTEM_PROMPT = (
+    "You are Concerto, a helpful assistant. Answer in the language of the user, plainly and to the point. "
+    "Say so when you do not know something."
+)
+
+
+class OrchestratorSettings(ServiceSettings):
+    """Where to listen, where the sessions service is, which model answers and how much it is given."""
+
+    host: str = Field("127.0.0.1", validation_alias="ORCHESTRATOR_HOST")
+    """Address to listen on."""
+    port: int = Field(8005, ge=0, le=65535, validation_alias="ORCHESTRATOR_PORT")
+    """Port to listen on; 0 picks a free one."""
+    sessions_target: str = Field("127.0.0.1:8004", validation_alias="SESSIONS_TARGET")
+    """The sessions service, `host:port` or `dns:///name:port`."""
+    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
+    """Key of the model provider; without it and without OPENAI_BASE_URL the offline model answers."""
+    openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
+    """Address of an OpenAI-compatible API, up to and with `/v1`; may be set without a key (local servers)."""
+    model: str = Field("gpt-5.6-luna", min_length=1, max_length=200, validation_alias="CONCERTO_MODEL")
+    """The model that answers when a turn names none."""
+    context_tokens: int = Field(128_000, ge=512, validation_alias="CONCERTO_MODEL_CONTEXT_TOKENS")
+    """The model's window: prompt and answer together, in tokens."""
+    max_output_tokens: int | None = Field(None, ge=1, validation_alias="CONCERTO_MODEL_MAX_OUTPUT_TOKENS")
+    """Most tokens of an answer; absent leaves it to the provider and keeps a part of the window free for it."""
+    history_messages: int = Field(100, ge=0, le=10_000, validation_alias="CONCERTO_MODEL_HISTORY_MESSAGES")
+    """Most earlier messages that a turn reads and gives to the model, even where more would fit the window."""
+    stall_seconds: float = Field(120.0, gt=0, validation_alias="CONCERTO_MODEL_TIMEOUT_SECONDS")
+    """How long the model may be silent, before its first token and between two."""
+    system_prompt: str = Field(DEFAULT_SYSTEM_PROMPT, validation_alias="CONCERTO_SYSTEM_PROMPT")
+    """What the model is told before every conversation."""
+    tracing: bool = Field(default=False, validation_alias="LANGSMITH_TRACING")
+    """True sends prompts and answers to LangSmith (its own variables say where); off unless asked for."""
+
+    @field_validator("openai_base_url", mode="after")
+    @classmethod
+    def _check_base_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
+
+    @property
+    def offline(self) -> bool:
+        """True when no provider is configured."""
+        return self.openai_api_key is None and self.openai_base_url is None
+
+    @property
+    def answer_tokens(self) -> int:
+        """Part of the window that is kept free for the answer."""
+        if self.max_output_tokens is not None:
+            return min(self.max_output_tokens, self.context_tokens // 2)
+        return min(8_192, self.context_tokens // 4)

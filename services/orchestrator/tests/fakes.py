@@ -1,0 +1,157 @@
+"""The sessions service in memory, as faithful as the orchestrator can tell, behind a real socket."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
+from google.protobuf import timestamp_pb2
+
+from servicekit import identity, paging, server
+from servicekit.errors import AppError
+from servicekit.settings import ServiceSettings
+from servicekit.testing import JWT_SECRET
+
+SERVICE = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FakeSessions(sessions_pb2_grpc.SessionsServiceServicer):
+    """Sessions and messages in dictionaries; `calls` counts, `hold` and `refuse` misbehave per rpc."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, sessions_pb2.Session] = {}
+        self.messages: dict[str, list[sessions_pb2.Message]] = {}
+        self.calls: Counter[str] = Counter()
+        self.hold: dict[str, asyncio.Event] = {}
+        self.refuse: dict[str, str] = {}
+        self._answers: dict[tuple[str, str], tuple[bytes, sessions_pb2.AppendMessagesResponse]] = {}
+
+    def add_session(self, user_id: str, *, name: str = "") -> str:
+        session_id = str(uuid4())
+        self.sessions[session_id] = sessions_pb2.Session(id=session_id, user_id=user_id, name=name)
+        self.messages[session_id] = []
+        return session_id
+
+    def fill(self, session_id: str, contents: list[str]) -> None:
+        roles = (sessions_pb2.ROLE_USER, sessions_pb2.ROLE_ASSISTANT)
+        for place, content in enumerate(contents):
+            self._add(session_id, sessions_pb2.NewMessage(role=roles[place % 2], content=content))
+
+    def _add(self, session_id: str, new: sessions_pb2.NewMessage) -> sessions_pb2.Message:
+        stored = self.messages[session_id]
+        now = timestamp_pb2.Timestamp()
+        now.GetCurrentTime()
+        message = sessions_pb2.Message(
+            id=str(uuid4()),
+            session_id=session_id,
+            role=new.role,
+            content=new.content,
+            timestamp=now,
+            order=len(stored) + 1,
+            metadata=new.metadata,
+        )
+        stored.append(message)
+        self.sessions[session_id].message_count = len(stored)
+        return message
+
+    async def _enter(self, rpc: str, session_id: str) -> sessions_pb2.Session:
+        self.calls[rpc] += 1
+        if rpc in self.hold:
+            await self.hold[rpc].wait()
+        if rpc in self.refuse:
+            raise AppError(self.refuse[rpc])
+        session = self.sessions.get(session_id)
+        if session is None or session.user_id != identity.current_caller().user_id:
+            raise AppError("SESSION_NOT_FOUND", metadata={"session_id": session_id})
+        return session
+
+    async def GetSession(
+        self, request: sessions_pb2.GetSessionRequest, context: Context
+    ) -> sessions_pb2.GetSessionResponse:
+        return sessions_pb2.GetSessionResponse(session=await self._enter("GetSession", request.session_id))
+
+    async def UpdateSession(
+        self, request: sessions_pb2.UpdateSessionRequest, context: Context
+    ) -> sessions_pb2.UpdateSessionResponse:
+        session = await self._enter("UpdateSession", request.session_id)
+        if request.HasField("expected_name") and request.expected_name != session.name:
+            raise AppError("SESSION_NAME_CHANGED", metadata={"session_id": session.id})
+        if request.HasField("name"):
+            session.name = request.name
+        return sessions_pb2.UpdateSessionResponse(session=session)
+
+    async def AppendMessages(
+        self, request: sessions_pb2.AppendMessagesRequest, context: Context
+    ) -> sessions_pb2.AppendMessagesResponse:
+        await self._enter("AppendMessages", request.session_id)
+        key = (request.session_id, request.request_id.lower())
+        content = b"".join(message.SerializeToString(deterministic=True) for message in request.messages)
+        if request.request_id and key in self._answers:
+            known, answer = self._answers[key]
+            if known != content:
+                raise AppError("REQUEST_ID_REUSED", metadata={"request_id": request.request_id})
+            return answer
+        stored = [self._add(request.session_id, message) for message in request.messages]
+        answer = sessions_pb2.AppendMessagesResponse(messages=stored)
+        self._answers[key] = (content, answer)
+        return answer
+
+    async def ListMessages(
+        self, request: sessions_pb2.ListMessagesRequest, context: Context
+    ) -> sessions_pb2.ListMessagesResponse:
+        await self._enter("ListMessages", request.session_id)
+        size = min(request.page_size or 50, 100)
+        after, before = request.after_order, request.before_order or 2**31
+        if request.page_token:
+            (place,) = paging.decode(request.page_token, (int,))
+            after, before = (after, place) if request.from_end else (place, before)
+        found = [one for one in self.messages[request.session_id] if after < one.order < before]
+        page = found[-size:] if request.from_end else found[:size]
+        token = ""
+        if len(found) > len(page):
+            token = paging.encode(page[0].order if request.from_end else page[-1].order)
+        return sessions_pb2.ListMessagesResponse(messages=page, next_page_token=token)
+
+
+class SessionsProcess:
+    """Serves a FakeSessions on one port that stays its own; can be stopped and started again."""
+
+    def __init__(self, fake: FakeSessions) -> None:
+        self.fake = fake
+        self.port = 0
+        self._stack = contextlib.AsyncExitStack()
+
+    async def start(self) -> None:
+        settings = ServiceSettings(
+            _env_file=None,
+            port=self.port,
+            drain_seconds=0.0,
+            supabase_jwt_secret=JWT_SECRET,
+            supabase_url="http://127.0.0.1:9",
+        )
+        registration = server.Registration(
+            service=SERVICE, add=sessions_pb2_grpc.add_SessionsServiceServicer_to_server, servicer=self.fake
+        )
+        self.port = await self._stack.enter_async_context(server.serving(settings, [registration]))
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+@contextlib.asynccontextmanager
+async def sessions_running() -> AsyncIterator[SessionsProcess]:
+    process = SessionsProcess(FakeSessions())
+    await process.start()
+    try:
+        yield process
+    finally:
+        await process.stop()

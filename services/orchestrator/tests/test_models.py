@@ -1,0 +1,137 @@
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langsmith.utils import tracing_is_enabled
+from pydantic import ValidationError
+
+from services.orchestrator.models import Models, _Mender
+from services.orchestrator.offline import OfflineModel
+from services.orchestrator.settings import OrchestratorSettings
+from tests.support.model_server import Behaviour, ModelServer
+
+
+@pytest.fixture(autouse=True)
+def _no_provider_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CONCERTO_MODEL", "LANGSMITH_TRACING"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def settings(**values: Any) -> OrchestratorSettings:
+    return OrchestratorSettings(_env_file=None, **values)
+
+
+async def test_nothing_but_the_provider_is_ever_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LANGCHAIN_TRACING_V2", "LANGSMITH_TRACING_V2"):
+        monkeypatch.setenv(name, "true")
+    monkeypatch.setenv("LANGSMITH_API_KEY", "a-key-of-another-program")
+    monkeypatch.setenv("LANGSMITH_GATEWAY", "true")
+    called: set[Any] = set()
+    real = socket.socket.connect
+    loop = asyncio.get_running_loop()
+    real_async, real_names = loop.sock_connect, socket.getaddrinfo
+
+    def connect(self: socket.socket, address: Any) -> Any:
+        called.add(address)
+        return real(self, address)
+
+    async def sock_connect(sock: socket.socket, address: Any) -> None:
+        called.add(address)
+        await real_async(sock, address)
+
+    def getaddrinfo(host: Any, *rest: Any, **named: Any) -> Any:
+        called.add(("name", host))
+        return real_names(host, *rest, **named)
+
+    async with ModelServer.running() as server:
+        models = Models(settings(openai_api_key="test-key", openai_base_url=server.base_url))
+        monkeypatch.setattr(socket.socket, "connect", connect)
+        monkeypatch.setattr(loop, "sock_connect", sock_connect)
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        pieces = [piece async for piece in models.answer([HumanMessage("Hello")], model="test-model")]
+        await asyncio.sleep(0.2)
+        monkeypatch.undo()
+        await models.close()
+        assert {place for place in called if place[0] != "name"} == {("127.0.0.1", server.port)}
+        assert {place[1] for place in called if place[0] == "name"} <= {"127.0.0.1", b"127.0.0.1"}
+    assert "".join(piece.text for piece in pieces).startswith("You said: Hello")
+
+
+def test_tracing_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANGCHAIN_TRACING_V2", "true")
+    Models(settings())
+    assert not tracing_is_enabled()
+    Models(settings(tracing=True))
+    assert tracing_is_enabled()
+    Models(settings())
+    assert not tracing_is_enabled()
+
+
+async def test_connections_are_shared_between_turns() -> None:
+    async with ModelServer.running() as server:
+        models = Models(settings(openai_api_key="test-key", openai_base_url=server.base_url))
+        for _ in range(3):
+            async for _piece in models.answer([HumanMessage("Hello")], model="test-model"):
+                pass
+        assert len(server._connections) == 1
+        await models.close()
+
+
+async def test_answer_larger_than_a_message_is_cut() -> None:
+    async with ModelServer.running() as server:
+        models = Models(settings(openai_base_url=server.base_url))
+        server.script(Behaviour(text=" ".join(["x" * 400_000] * 4)))
+        pieces = [piece async for piece in models.answer([HumanMessage("Hello")], model="test-model")]
+        assert sum(len(piece.text) for piece in pieces) <= 1024 * 1024
+        assert pieces[-1].finish_reason == "length"
+        await models.close()
+
+
+async def test_offline_model_answers_alike_in_each_way_of_asking() -> None:
+    model = OfflineModel(pause_seconds=0)
+    conversation = [SystemMessage("Be brief."), HumanMessage("One"), AIMessage("Two"), HumanMessage("Three " * 50)]
+    whole = await model.ainvoke(conversation)
+    streamed = [chunk async for chunk in model.astream(conversation)]
+    assert "".join(chunk.text for chunk in streamed) == whole.text == model.invoke(conversation).text
+    assert "".join(chunk.text for chunk in model.stream(conversation)) == whole.text
+    assert streamed[-1].usage_metadata == whole.usage_metadata
+    assert "2 earlier messages" in whole.text
+    assert "“One”" in whole.text
+
+
+def test_mender_joins_halves_and_replaces_what_no_text_may_hold() -> None:
+    mender = _Mender()
+    assert mender.feed("a\ud83d") + mender.feed("\ude00b") + mender.finish() == "a😀b"
+    assert mender.feed("\ud83d") + mender.feed("x\0") + mender.finish() == "\ufffdx\ufffd"
+    assert mender.feed("\udc00\ud83d") + mender.finish() == "\ufffd\ufffd"
+
+
+def test_settings_say_when_no_provider_is_configured() -> None:
+    assert settings().offline
+    assert not settings(openai_api_key="k").offline
+    assert not settings(openai_base_url="http://localhost:11434/v1/").offline
+    assert settings(openai_base_url="http://localhost:11434/v1/").openai_base_url == "http://localhost:11434/v1"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"openai_base_url": "localhost:11434"},
+        {"openai_api_key": "your-key"},
+        {"context_tokens": 10},
+        {"stall_seconds": 0},
+        {"port": 70_000},
+    ],
+)
+def test_wrong_settings_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        settings(**values)
+
+
+def test_answer_always_leaves_room_for_the_prompt() -> None:
+    assert settings(context_tokens=512).answer_tokens == 128
+    assert settings(context_tokens=128_000).answer_tokens == 8_192
+    assert settings(context_tokens=1_000, max_output_tokens=900).answer_tokens == 500
+    assert settings(max_output_tokens=100).answer_tokens == 100
