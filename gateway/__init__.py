@@ -1,0 +1,1 @@
+"""The REST bridge to the services."""

@@ -1,0 +1,90 @@
+"""Runs the gateway: settings -> application -> uvicorn; also the container's command."""
+
+import asyncio
+import contextlib
+import math
+import signal
+import socket
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+
+from gateway import app
+from gateway.settings import GatewaySettings
+from servicekit import telemetry
+
+_LOG = structlog.stdlib.get_logger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handling, which would end the process with the signal instead of code 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `serve`."""
+        yield
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT; running requests then get `settings.drain_seconds` to end.
+
+    Raises SystemExit with what to do when the port is taken.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    listener = listen(settings.host, settings.port)
+    async with app.build(settings) as application:
+        config = uvicorn.Config(
+            application,
+            access_log=False,
+            date_header=True,
+            lifespan="off",
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+            ws="none",
+        )
+        server = Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        _LOG.info("server.started", address=f"{settings.host}:{listener.getsockname()[1]}")
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        _LOG.info("server.draining", seconds=settings.drain_seconds)
+        server.should_exit = True
+        await serving
+        stopping.cancel()
+    _LOG.info("server.stopped")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises SystemExit with what to do when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio turns Nagle's algorithm off only then; with it, answers wait 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # A restart need not wait for old connections; two processes still cannot share the port.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise SystemExit(
+            f"{host}:{port} cannot be listened on ({error.strerror}). "
+            "Set GATEWAY_PORT to a free port, or stop what is there."
+        ) from None
+    return listener
+
+
+def main() -> None:
+    """Read the settings and serve."""
+    settings = GatewaySettings.load()
+    telemetry.configure(settings, service="gateway")
+    asyncio.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

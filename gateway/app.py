@@ -1,0 +1,156 @@
+"""The gateway's application: everything it needs is opened here, put together, and closed in reverse order."""
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from importlib import metadata
+
+import httpx
+from fastapi import FastAPI
+from google.protobuf.descriptor import ServiceDescriptor
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from gateway import comments, contract, failures, openapi, pages, sse
+from gateway.attempts import Attempts
+from gateway.bridge import Bridge
+from gateway.contract import Binding, ContractError
+from gateway.health import Health
+from gateway.middleware import CrashMiddleware, RequestMiddleware
+from gateway.settings import GatewaySettings
+from gateway.social import SocialLogIn
+from servicekit import channel
+from servicekit.errors import AppError
+from servicekit.identity import Verifier
+
+
+def version() -> str:
+    """Return the version of the installed distribution; `0` when it is not installed."""
+    try:
+        return metadata.version("concerto")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+@contextlib.asynccontextmanager
+async def build(
+    settings: GatewaySettings, *, keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS
+) -> AsyncIterator[FastAPI]:
+    """Yield the application with its connections; close them on leaving.
+
+    The services behind it need not run yet. Raises ContractError when the contract cannot be served.
+    """
+    targets = (settings.auth_target, settings.sessions_target, settings.orchestrator_target)
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(httpx.AsyncClient())
+        verifier = Verifier(settings, client)
+        channels = {
+            service.full_name: await stack.enter_async_context(channel.connect(target, service))
+            for target, service in zip(targets, contract.SERVICES, strict=True)
+        }
+        bridge = Bridge(settings, channels, verifier, Attempts(settings), keep_alive_seconds=keep_alive_seconds)
+        app = _bare_app(settings)
+        bindings = contract.bindings(contract.SERVICES)
+        add_contract_routes(app, bindings, bridge, SocialLogIn(settings, bridge.stub))
+        Health(channels).add_routes(app)
+        document = openapi.document(bindings, comments.load(), version=version())
+        pages.add_routes(app, settings, pages.Providers(settings, client), document, version=version())
+        refuse_doubles(app)
+        yield app
+
+
+def add_contract_routes(app: FastAPI, bindings: Iterable[Binding], bridge: Bridge, social: SocialLogIn) -> None:
+    """Add every route of the contract. Raises ContractError for a hand-written one that nobody has written."""
+    for binding in bindings:
+        if not binding.policy.handwritten_reason:
+            bridge.add_route(app, binding)
+        elif binding.operation_id in social.operations:
+            social.add_route(app, binding)
+        else:
+            raise ContractError(f"{binding.method.full_name} is served by hand, but nothing serves it")
+
+
+def refuse_doubles(app: FastAPI) -> None:
+    """Raise ContractError when two routes answer the same method and path, whoever has added them."""
+    seen: set[tuple[str, str]] = set()
+    for route in app.routes:
+        for method in getattr(route, "methods", None) or ():
+            key = (method, re.sub(r"\{[^{}]*\}", "{}", getattr(route, "path", "")))
+            if key in seen:
+                raise ContractError(f"{key[0]} {key[1]} has two routes")
+            seen.add(key)
+
+
+def public_rpcs(services: Iterable[ServiceDescriptor] = contract.SERVICES) -> list[str]:
+    """Return the full names of the rpcs that must have a route."""
+    return [binding.method.full_name for binding in contract.bindings(services)]
+
+
+def _bare_app(settings: GatewaySettings) -> FastAPI:
+    middleware = [Middleware(RequestMiddleware)]
+    if settings.trusted_proxies:
+        # Outermost: everything after it sees the client's own address.
+        proxies = Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
+        middleware.insert(0, proxies)
+    if settings.cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(settings.cors_origins),
+                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", "X-Request-Id", "Last-Event-ID"],
+                expose_headers=["X-Request-Id", "Retry-After"],
+                max_age=600,
+            )
+        )
+    middleware.append(Middleware(CrashMiddleware))
+    # The documents are served by pages.py: FastAPI's own pages load scripts from elsewhere.
+    app = FastAPI(
+        title="Concerto",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=middleware,
+    )
+    app.add_exception_handler(AppError, _on_app_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    return app
+
+
+async def _on_app_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, AppError):
+        raise error
+    return _fail(request, error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    path = request.url.path[:200]
+    if error.status_code == 404:
+        return _fail(request, AppError("ROUTE_NOT_FOUND", metadata={"path": path}))
+    if error.status_code == 405:
+        failure = AppError("METHOD_NOT_ALLOWED", metadata={"path": path, "method": request.method[:20]})
+        return _fail(request, failure, headers={"allow": ", ".join(_methods_at(request))})
+    return _fail(request, AppError("INVALID_REQUEST" if error.status_code < 500 else "INTERNAL", cause=error))
+
+
+def _fail(request: Request, error: AppError, *, headers: Mapping[str, str] | None = None) -> Response:
+    request.state.failure = error  # for the log entry
+    return failures.response(error, headers=headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    # Each method of a path is a route of its own, so Starlette names only those of the first one.
+    found: set[str] = set()
+    for route in request.app.routes:
+        match, _ = route.matches({**request.scope, "method": "OPTIONS"})
+        if match != Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)

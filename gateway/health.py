@@ -1,0 +1,62 @@
+"""Whether the gateway runs, and whether the services behind it can do their work."""
+
+import asyncio
+from collections.abc import Mapping
+
+import grpc
+import orjson
+from fastapi import FastAPI
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from starlette.responses import Response
+
+from gateway.contract import SERVICES, short_name
+
+TIMEOUT_SECONDS = 2.0
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+class Health:
+    """`/healthz` and `/readyz`.
+
+    channels: one per service, by the service's full name.
+    """
+
+    def __init__(self, channels: Mapping[str, grpc.aio.Channel]) -> None:
+        self._stubs = {name: health_pb2_grpc.HealthStub(connection) for name, connection in channels.items()}
+
+    def add_routes(self, app: FastAPI) -> None:
+        """Add the two routes to the application."""
+        app.add_api_route("/healthz", self._healthz, methods=["GET", "HEAD"])
+        app.add_api_route("/readyz", self._readyz, methods=["GET", "HEAD"])
+
+    async def states(self) -> dict[str, str]:
+        """Return `serving`, `not_serving` or `unreachable` by the service's short name."""
+        states = await asyncio.gather(*(self._state(service.full_name) for service in SERVICES))
+        return {short_name(service): state for service, state in zip(SERVICES, states, strict=True)}
+
+    async def _healthz(self) -> Response:
+        return _answer(200, {"status": "serving"})
+
+    async def _readyz(self) -> Response:
+        services = await self.states()
+        is_ready = all(state == "serving" for state in services.values())
+        status = "serving" if is_ready else "not_serving"
+        return _answer(200 if is_ready else 503, {"status": status, "services": services})
+
+    async def _state(self, full_name: str) -> str:
+        request = health_pb2.HealthCheckRequest(service=full_name)
+        try:
+            answer = await self._stubs[full_name].Check(request, timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            # It answers NOT_FOUND until its first look at what it needs.
+            return "not_serving" if error.code() == grpc.StatusCode.NOT_FOUND else "unreachable"
+        return "serving" if answer.status == _SERVING else "not_serving"
+
+
+def _answer(status: int, content: Mapping[str, object]) -> Response:
+    return Response(
+        orjson.dumps(content),
+        status_code=status,
+        media_type="application/json",
+        headers={"cache-control": "no-store"},
+    )

@@ -1,0 +1,114 @@
+"""Reads a request into the rpc's message: body, query and path, each checked as the contract says."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+from google.protobuf.message import Message
+from starlette.requests import Request
+
+from gateway.contract import Binding
+from servicekit import converter, validation
+from servicekit.errors import AppError
+
+MAX_QUERY_PARAMETERS = 100
+
+
+async def read(request: Request, binding: Binding, *, max_body_bytes: int) -> Message:
+    """Return the message that the request describes.
+
+    max_body_bytes: nothing beyond that is kept, and reading stops at twice as much.
+    Raises AppError UNSUPPORTED_MEDIA_TYPE, BODY_TOO_LARGE, INVALID_JSON, UNKNOWN_FIELD, INVALID_FIELD, MISSING_FIELD
+    or FIELD_TOO_LARGE.
+    """
+    query = query_parameters(request)
+    data = await _read_json(request, max_body_bytes) if binding.body else {}
+    message = _read_body(binding, data)
+    read_query(message, query, binding)
+    for name, text in request.path_params.items():
+        converter.set_field_from_text(message, name, text)
+    validation.check(message)
+    return message
+
+
+def query_parameters(request: Request) -> list[tuple[str, str]]:
+    """Return the query's names and values. Raises AppError INVALID_FIELD when it is no percent-encoded UTF-8."""
+    try:
+        return parse_qsl(
+            request.scope["query_string"].decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=MAX_QUERY_PARAMETERS,
+        )
+    except UnicodeDecodeError:
+        problem = "must be percent-encoded UTF-8"
+    except ValueError:
+        problem = f"must have at most {MAX_QUERY_PARAMETERS} parameters"
+    raise AppError("INVALID_FIELD", metadata={"field": "The query string", "problem": problem})
+
+
+def read_query(message: Message, query: list[tuple[str, str]], binding: Binding) -> None:
+    """Set the message's fields from query parameters. Raises AppError UNKNOWN_FIELD or INVALID_FIELD."""
+    fields = binding.query_fields
+    seen: set[str] = set()
+    for name, text in query:
+        field = fields.get(name)
+        if field is None:
+            raise AppError("UNKNOWN_FIELD", metadata={"field": name[:64]})
+        if name in seen and not field.is_repeated:
+            raise AppError("INVALID_FIELD", metadata={"field": name, "problem": "must be given once"})
+        seen.add(name)
+        converter.set_field_from_text(message, name, text)
+
+
+def _read_body(binding: Binding, data: Any) -> Message:
+    if not isinstance(data, Mapping):
+        raise AppError("INVALID_FIELD", metadata={"field": "The body", "problem": "must be an object"})
+    if binding.body not in ("", "*"):
+        data = {binding.body: data}
+    for name in binding.path_fields:
+        # A field has one place; in the path it would silently win over the body.
+        if name in data:
+            raise AppError("UNKNOWN_FIELD", metadata={"field": name})
+    return converter.from_json(binding.request_type, data)
+
+
+async def _read_json(request: Request, max_bytes: int) -> Any:
+    content_type = request.headers.get("content-type")
+    if content_type is not None and not _is_json(content_type):
+        raise AppError("UNSUPPORTED_MEDIA_TYPE")
+    content = await _read_bytes(request, max_bytes)
+    if not content:
+        return {}
+    if content_type is None:
+        raise AppError("UNSUPPORTED_MEDIA_TYPE")
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise AppError("INVALID_JSON") from None
+
+
+async def _read_bytes(request: Request, max_bytes: int) -> bytes:
+    too_large = AppError("BODY_TOO_LARGE", metadata={"limit": str(max_bytes)})
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced[:20]) > 2 * max_bytes:
+        raise too_large
+    content, size = bytearray(), 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= max_bytes:
+            content += chunk
+        elif size > 2 * max_bytes:
+            break
+    # A little of what is too much is read and dropped, never kept: a client that is still sending would otherwise
+    # see its connection reset instead of this answer.
+    if size > max_bytes:
+        raise too_large
+    return bytes(content)
+
+
+def _is_json(content_type: str) -> bool:
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [value.strip('"') for name, _, value in (p.partition("=") for p in parameters) if name == "charset"]
+    return kind == "application/json" and all(charset in ("utf-8", "utf8") for charset in charsets)

@@ -1,0 +1,110 @@
+"""Around every request: its id, one log entry, security headers, and no exception's text to the client."""
+
+import time
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import failures
+from servicekit import identity
+from servicekit import request as current_request
+from servicekit.errors import AppError
+
+_LOG = structlog.stdlib.get_logger(__name__)
+
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+"""Sent with every answer that does not bring its own value."""
+
+_QUIET = frozenset({"/healthz", "/readyz"})
+
+
+class RequestMiddleware:
+    """The outermost layer of the gateway."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_at = time.perf_counter()
+        request_id = current_request.begin(Headers(scope=scope).get(current_request.REQUEST_ID_HEADER), None)
+        identity.set_current_caller(None)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.unbind_contextvars("user_id")
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[current_request.REQUEST_ID_HEADER] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            status = status or 499
+        finally:
+            _log(scope, status, started_at)
+
+
+class CrashMiddleware:
+    """The innermost layer: an unforeseen failure becomes an answer here, so that it, too, gets the headers of CORS."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        has_started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # noqa: BLE001 (the one place where a failure's own text is kept from the client)
+            failure = AppError("INTERNAL", cause=error)
+            _LOG.error("request.failed", **failures.log_values(failure))
+            if not has_started:
+                await failures.response(failure)(scope, receive, send)
+
+
+def _log(scope: Scope, status: int, started_at: float) -> None:
+    route = getattr(scope.get("route"), "path", None)
+    caller = identity.current_caller_or_none()
+    values: dict[str, Any] = {
+        "method": scope["method"][:10] if scope["method"].isalpha() else "-",
+        # The template: a path may hold what is nobody's business.
+        "route": route or "-",
+        "status": status,
+        "milliseconds": round((time.perf_counter() - started_at) * 1000, 1),
+    }
+    failure = scope.get("state", {}).get("failure")
+    if isinstance(failure, AppError):
+        values |= failures.log_values(failure)
+    if caller is not None:
+        values["user_id"] = caller.user_id
+    if status >= 500:
+        _LOG.warning("request.finished", **values)
+    elif route in _QUIET:
+        _LOG.debug("request.finished", **values)
+    else:
+        _LOG.info("request.finished", **values)

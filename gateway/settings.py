@@ -1,0 +1,111 @@
+"""Settings of the gateway, read once from the environment."""
+
+import secrets
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from limits import RateLimitItem, parse
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from servicekit.settings import TokenSettings
+
+Entries = Annotated[tuple[str, ...], NoDecode]
+"""Entries separated by commas."""
+
+
+class GatewaySettings(TokenSettings):
+    """Where the gateway listens, whom it calls, and what it lets in."""
+
+    host: str = Field("127.0.0.1", validation_alias="GATEWAY_HOST")
+    """Address to listen on."""
+    port: int = Field(8000, ge=0, le=65535, validation_alias="GATEWAY_PORT")
+    """Port to listen on; 0 picks a free one."""
+    drain_seconds: float = Field(10.0, ge=0, validation_alias="CONCERTO_DRAIN_SECONDS")
+    """How long running requests may take after SIGTERM."""
+    auth_target: str = Field("127.0.0.1:8003", validation_alias="AUTH_TARGET")
+    """host:port (or a dns:/// name) of the auth service."""
+    sessions_target: str = Field("127.0.0.1:8004", validation_alias="SESSIONS_TARGET")
+    """host:port of the sessions service."""
+    orchestrator_target: str = Field("127.0.0.1:8005", validation_alias="ORCHESTRATOR_TARGET")
+    """host:port of the orchestrator service."""
+    supabase_publishable_key: SecretStr | None = Field(None, validation_alias="SUPABASE_PUBLISHABLE_KEY")
+    """The project's publishable key; given to browsers in /config.json."""
+    public_url: str = Field("", validation_alias="GATEWAY_PUBLIC_URL")
+    """Where browsers find the gateway; absent means http://127.0.0.1:<port>."""
+    cors_origins: Entries = Field((), validation_alias="GATEWAY_CORS_ORIGINS")
+    """Origins of other web applications that may call the API, separated by commas; `*` allows every one."""
+    trusted_proxies: Entries = Field((), validation_alias="GATEWAY_TRUSTED_PROXIES")
+    """Addresses or networks whose X-Forwarded-For is believed, separated by commas."""
+    cookie_secret: SecretStr | None = Field(None, validation_alias="GATEWAY_COOKIE_SECRET")
+    """Encrypts the cookie of a sign-in with a provider, at least 32 characters; the same on every replica."""
+    max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, validation_alias="GATEWAY_MAX_BODY_BYTES")
+    """Largest request body."""
+    login_limit_per_email: str = Field("10/minute", validation_alias="GATEWAY_LOGIN_LIMIT_PER_EMAIL")
+    """Most attempts to sign in with one e-mail address, per replica, as `count/unit`."""
+    login_limit_per_address: str = Field("60/minute", validation_alias="GATEWAY_LOGIN_LIMIT_PER_ADDRESS")
+    """Most attempts to sign in from one client address, per replica, as `count/unit`."""
+
+    @field_validator("cors_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(entry.strip().rstrip("/") for entry in value.split(",") if entry.strip())
+        return value
+
+    @field_validator("cors_origins", mode="after")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if origin != "*" and (parts.scheme not in ("http", "https") or not parts.netloc or parts.path):
+                raise ValueError(f"{origin!r} is no origin; write https://app.example.org")
+        return value
+
+    @field_validator("public_url", mode="after")
+    @classmethod
+    def _check_public_url(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc):
+            raise ValueError("must begin with http:// or https:// and name a host")
+        return value.rstrip("/")
+
+    @field_validator("cookie_secret", mode="after")
+    @classmethod
+    def _check_length(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value
+
+    @field_validator("login_limit_per_email", "login_limit_per_address", mode="after")
+    @classmethod
+    def _check_limit(cls, value: str) -> str:
+        try:
+            parse(value)
+        except ValueError:
+            raise ValueError("write a limit as 10/minute or 100/hour") from None
+        return value
+
+    @model_validator(mode="after")
+    def _need_secret(self) -> Self:
+        if self.environment == "production" and self.cookie_secret is None:
+            raise ValueError("set GATEWAY_COOKIE_SECRET, the same on every replica")
+        return self
+
+    @property
+    def base_url(self) -> str:
+        """Where browsers find the gateway, without a slash at the end."""
+        return self.public_url or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def email_limit(self) -> RateLimitItem:
+        """The limit per e-mail address."""
+        return parse(self.login_limit_per_email)
+
+    @property
+    def address_limit(self) -> RateLimitItem:
+        """The limit per client address."""
+        return parse(self.login_limit_per_address)
+
+    def cookie_key(self) -> bytes:
+        """Return the secret of the cookies; without a configured one, a new one per process (development only)."""
+        return self.cookie_secret.get_secret_value().encode() if self.cookie_secret else secrets.token_bytes(32)

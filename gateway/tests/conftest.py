@@ -1,0 +1,39 @@
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from gateway.tests import fakes
+from servicekit.testing import mint_token
+
+
+@pytest.fixture(scope="session")
+async def shared() -> AsyncIterator[tuple[fakes.Neighbours, httpx.AsyncClient]]:
+    """One gateway for all tests that need no settings of their own."""
+    neighbours = fakes.Neighbours()
+    many = "100000/minute"
+    async with fakes.gateway(neighbours, login_limit_per_email=many, login_limit_per_address=many) as client:
+        yield neighbours, client
+
+
+@pytest.fixture
+async def neighbours(shared: tuple[fakes.Neighbours, httpx.AsyncClient]) -> fakes.Neighbours:
+    """The services behind the shared gateway."""
+    shared[0].reset()
+    return shared[0]
+
+
+@pytest.fixture
+async def client(
+    shared: tuple[fakes.Neighbours, httpx.AsyncClient],
+    neighbours: fakes.Neighbours,
+) -> httpx.AsyncClient:
+    """A client of the shared gateway that nobody is signed in to."""
+    shared[1].cookies.clear()
+    return shared[1]
+
+
+@pytest.fixture
+def bearer() -> dict[str, str]:
+    """The header of somebody who is signed in."""
+    return {"authorization": f"Bearer {mint_token()}"}

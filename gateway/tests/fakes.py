@@ -1,0 +1,258 @@
+"""The gateway's neighbours, faked: real gRPC servers whose answers a test chooses."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import uvicorn
+from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
+from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
+from fastapi import FastAPI
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+
+from gateway import contract
+from gateway.__main__ import Server, listen
+from gateway.app import build
+from gateway.settings import GatewaySettings
+from servicekit import server
+from servicekit.errors import AppError
+from servicekit.settings import ServiceSettings
+from servicekit.testing import JWT_SECRET
+
+SESSION_ID = "6f4d8a52-1f5e-4a3c-9b57-0d1f4c1f2a33"
+RUN_ID = "0c6f9f1e-0d53-4a55-8a55-5f0a3f5f7d11"
+
+_BASES: tuple[tuple[ServiceDescriptor, Any, Any], ...] = (
+    (contract.SERVICES[0], auth_pb2_grpc.AuthServiceServicer, auth_pb2_grpc.add_AuthServiceServicer_to_server),
+    (
+        contract.SERVICES[1],
+        sessions_pb2_grpc.SessionsServiceServicer,
+        sessions_pb2_grpc.add_SessionsServiceServicer_to_server,
+    ),
+    (
+        contract.SERVICES[2],
+        orchestrator_pb2_grpc.OrchestratorServiceServicer,
+        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server,
+    ),
+)
+
+Answer = Message | AppError | Callable[[Any], Awaitable[Message]]
+Turn = Callable[[Any], AsyncIterator[orchestrator_pb2.RunEvent]]
+
+
+class Neighbours:
+    """What the fakes answer, and what they were asked."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what a test before chose and asked."""
+        self.answers: dict[str, Answer] = {}
+        self.turn: Turn = default_turn
+        self.calls: list[tuple[str, Any, dict[str, str]]] = []
+        self.cancelled = asyncio.Event()
+        self.ready = True
+
+    @property
+    def last(self) -> tuple[str, Any, dict[str, str]]:
+        return self.calls[-1]
+
+    def registrations(self) -> list[server.Registration]:
+        return [
+            server.Registration(service, add, self._servicer(service, base), self._check_ready)
+            for service, base, add in _BASES
+        ]
+
+    async def _check_ready(self) -> None:
+        if not self.ready:
+            raise AppError("DATABASE_UNAVAILABLE")
+
+    def _servicer(self, service: ServiceDescriptor, base: type) -> Any:
+        handlers = {m.name: self._stream() if m.server_streaming else self._unary(m) for m in service.methods}
+        return type(f"Fake{service.name}", (base,), handlers)()
+
+    def _note(self, name: str, message: Message, context: Any) -> None:
+        metadata = {str(key): str(value) for key, value in context.invocation_metadata()}
+        self.calls.append((name, message, metadata))
+
+    def _unary(self, method: MethodDescriptor) -> Any:
+        async def handle(_: object, message: Message, context: Any) -> Message:
+            self._note(method.name, message, context)
+            answer = self.answers.get(method.name)
+            if isinstance(answer, AppError):
+                raise answer
+            if callable(answer):
+                return await answer(message)
+            return answer if answer is not None else empty_answer(method)
+
+        return handle
+
+    def _stream(self) -> Any:
+        async def handle(
+            _: object, message: Message, context: Any
+        ) -> AsyncIterator[orchestrator_pb2.StreamTurnResponse]:
+            self._note("StreamTurn", message, context)
+            try:
+                async for event in self.turn(message):
+                    yield orchestrator_pb2.StreamTurnResponse(event=event)
+            except (asyncio.CancelledError, GeneratorExit):
+                self.cancelled.set()
+                raise
+
+        return handle
+
+
+def empty_answer(method: MethodDescriptor) -> Message:
+    """Return an answer whose resource is there, with default values."""
+    answer = message_factory.GetMessageClass(method.output_type)()
+    for field in method.output_type.fields:
+        if field.message_type is not None and not field.is_repeated:
+            getattr(answer, field.name).SetInParent()
+    return answer
+
+
+def event(seq: int, **payload: Message) -> orchestrator_pb2.RunEvent:
+    return orchestrator_pb2.RunEvent(seq=seq, **payload)  # type: ignore[arg-type]
+
+
+def started(seq: int = 1) -> orchestrator_pb2.RunEvent:
+    message = sessions_pb2.Message(id=RUN_ID, session_id=SESSION_ID, role=sessions_pb2.ROLE_USER, content="Hi", order=1)
+    run = orchestrator_pb2.RunStarted(run_id=RUN_ID, session_id=SESSION_ID, user_message=message, model="offline")
+    return event(seq, run_started=run)
+
+
+def delta(seq: int, text: str) -> orchestrator_pb2.RunEvent:
+    return event(seq, message_delta=orchestrator_pb2.MessageDelta(text=text))
+
+
+def finished(
+    seq: int, state: "orchestrator_pb2.RunState.ValueType" = orchestrator_pb2.RUN_STATE_SUCCEEDED
+) -> orchestrator_pb2.RunEvent:
+    return event(seq, run_finished=orchestrator_pb2.RunFinished(state=state))
+
+
+def failed(seq: int, reason: str, *, code: int, status: str, **metadata: str) -> orchestrator_pb2.RunEvent:
+    detail = orchestrator_pb2.ErrorDetail(reason=reason, domain="concerto", metadata=metadata)
+    error = orchestrator_pb2.Error(code=code, status=status, message="It failed.", details=[detail])
+    return event(seq, error=orchestrator_pb2.RunError(error=error))
+
+
+def completed(seq: int, text: str) -> orchestrator_pb2.RunEvent:
+    message = sessions_pb2.Message(session_id=SESSION_ID, role=sessions_pb2.ROLE_ASSISTANT, content=text, order=2)
+    return event(seq, message_completed=orchestrator_pb2.MessageCompleted(message=message))
+
+
+async def default_turn(_: object) -> AsyncIterator[orchestrator_pb2.RunEvent]:
+    yield started()
+    yield delta(2, "Good ")
+    yield delta(3, "day\n\nto you")
+    yield completed(4, "Good day\n\nto you")
+    yield event(5, usage=orchestrator_pb2.Usage(model="offline", prompt_tokens=3, completion_tokens=4))
+    yield finished(6)
+
+
+def signed_in(email: str = "ada@example.com") -> dict[str, Any]:
+    """Return the fields of every answer that signs somebody in."""
+    session = auth_pb2.AuthSession(
+        access_token="at", refresh_token="rt", token_type="bearer", expires_in=3600, expires_at=1_900_000_000
+    )
+    return {"user": auth_pb2.User(id=RUN_ID, email=email, role=auth_pb2.USER_ROLE_USER), "session": session}
+
+
+def gateway_settings(target: str = "127.0.0.1:9", **values: Any) -> GatewaySettings:
+    return GatewaySettings(
+        _env_file=None,
+        **{
+            "supabase_url": "http://127.0.0.1:9",
+            "supabase_jwt_secret": JWT_SECRET,
+            "auth_target": target,
+            "sessions_target": target,
+            "orchestrator_target": target,
+            **values,
+        },
+    )  # type: ignore[call-arg]
+
+
+@contextlib.asynccontextmanager
+async def serving(neighbours: Neighbours) -> AsyncIterator[str]:
+    """Serve the fakes and yield where."""
+    settings = ServiceSettings(
+        _env_file=None,
+        port=0,
+        drain_seconds=0.1,
+        supabase_jwt_secret=JWT_SECRET,
+        supabase_url="http://127.0.0.1:9",
+    )  # type: ignore[call-arg]
+    async with server.serving(settings, neighbours.registrations()) as port:
+        yield f"127.0.0.1:{port}"
+
+
+@contextlib.asynccontextmanager
+async def client_of(app: FastAPI, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client that calls the application within the process."""
+    transport = httpx.ASGITransport(app, **options)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    neighbours: Neighbours, *, keep_alive_seconds: float = 15.0, **values: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of a gateway in front of the fakes, within the process."""
+    async with (
+        serving(neighbours) as target,
+        build(gateway_settings(target, **values), keep_alive_seconds=keep_alive_seconds) as app,
+        client_of(app) as client,
+    ):
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def listening(app: Any) -> AsyncIterator[int]:
+    """Serve an application over a real socket and yield the port."""
+    listener = listen("127.0.0.1", 0)
+    config = uvicorn.Config(
+        app, access_log=False, lifespan="off", log_config=None, timeout_graceful_shutdown=1, ws="none"
+    )
+    running = Server(config)
+    task = asyncio.create_task(running.serve(sockets=[listener]))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        running.should_exit = True
+        await task
+
+
+@contextlib.asynccontextmanager
+async def gateway_over_http(
+    neighbours: Neighbours, *, keep_alive_seconds: float = 15.0, **values: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of a gateway in front of the fakes, over a real socket."""
+    async with (
+        serving(neighbours) as target,
+        build(gateway_settings(target, **values), keep_alive_seconds=keep_alive_seconds) as app,
+        listening(app) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        yield client
+
+
+def error_of(response: httpx.Response) -> tuple[int, str, dict[str, str]]:
+    """Return status, reason and metadata of an error, after checking that its body has the agreed shape."""
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert body.keys() == {"error"}
+    error = body["error"]
+    assert error.keys() == {"code", "status", "message", "details"}
+    assert error["code"] == response.status_code
+    (detail,) = error["details"]
+    assert detail.keys() == {"reason", "domain", "metadata"}
+    assert detail["domain"] == "concerto"
+    return response.status_code, detail["reason"], detail["metadata"]

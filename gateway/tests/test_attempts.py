@@ -1,0 +1,99 @@
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.attempts import client_network
+from gateway.tests.fakes import Neighbours, build, client_of, error_of, gateway, gateway_settings, serving
+from servicekit.errors import AppError
+
+
+async def log_in(client: httpx.AsyncClient, email: str = "ada@example.com", **headers: str) -> httpx.Response:
+    return await client.post("/auth/login", json={"email": email, "password": "pw"}, headers=headers)
+
+
+async def test_attempts_per_email_are_limited_however_it_is_spelt() -> None:
+    neighbours = Neighbours()
+    neighbours.answers["LogIn"] = AppError("INVALID_CREDENTIALS")
+    async with gateway(neighbours, login_limit_per_email="2/minute") as client:
+        assert (await log_in(client)).status_code == 401
+        assert (await log_in(client, "ADA@Example.com")).status_code == 401
+        refused = await log_in(client, "Ada@example.COM")
+        status, reason, metadata = error_of(refused)
+        assert (status, reason) == (429, "TOO_MANY_ATTEMPTS")
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert metadata["retry_after_seconds"] == refused.headers["retry-after"]
+        assert (await log_in(client, "grace@example.com")).status_code == 401
+    assert len(neighbours.calls) == 3
+
+
+async def test_attempts_per_address_are_limited() -> None:
+    async with gateway(Neighbours(), login_limit_per_address="3/minute") as client:
+        statuses = [(await log_in(client, f"person-{number}@example.com")).status_code for number in range(5)]
+    assert statuses == [200, 200, 200, 429, 429]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/auth/signup", {"email": "ada@example.com", "password": "pw"}),
+        ("/auth/password/reset", {"email": "ada@example.com"}),
+    ],
+)
+async def test_sign_ups_and_resets_are_limited_by_themselves(path: str, body: dict[str, Any]) -> None:
+    async with gateway(Neighbours(), login_limit_per_email="1/minute") as client:
+        assert (await client.post(path, json=body)).is_success
+        assert (await client.post(path, json=body)).status_code == 429
+        assert (await log_in(client)).status_code == 200
+
+
+async def test_requests_that_cannot_be_an_attempt_do_not_count() -> None:
+    async with gateway(Neighbours(), login_limit_per_address="1/minute") as client:
+        assert (await log_in(client, "no-address")).status_code == 400
+        assert (await log_in(client)).status_code == 200
+
+
+async def test_a_forwarded_address_is_believed_only_from_a_trusted_proxy() -> None:
+    # The client within the process has the address 127.0.0.1.
+    for trusted, expected in (("", [200, 429]), ("10.0.0.0/8", [200, 429]), ("127.0.0.1", [200, 200])):
+        async with gateway(Neighbours(), login_limit_per_address="1/minute", trusted_proxies=trusted) as client:
+            answers = [
+                await log_in(client, f"p{number}@example.com", **{"x-forwarded-for": f"203.0.113.{number}"})
+                for number in range(2)
+            ]
+        assert [answer.status_code for answer in answers] == expected
+
+
+async def test_a_client_cannot_forge_its_way_past_a_trusted_proxy() -> None:
+    async with gateway(Neighbours(), login_limit_per_address="1/minute", trusted_proxies="127.0.0.1") as client:
+        answers = [
+            await log_in(client, f"p{number}@example.com", **{"x-forwarded-for": f"198.51.100.{number}, 203.0.113.9"})
+            for number in range(2)
+        ]
+    assert [answer.status_code for answer in answers] == [200, 429]
+
+
+async def test_clients_with_addresses_of_their_own_do_not_share_a_limit() -> None:
+    async with (
+        serving(Neighbours()) as target,
+        build(gateway_settings(target, login_limit_per_address="1/minute")) as app,
+        client_of(app, client=("203.0.113.1", 1)) as one,
+        client_of(app, client=("203.0.113.2", 1)) as other,
+    ):
+        assert (await log_in(one, "a@example.com")).status_code == 200
+        assert (await log_in(other, "b@example.com")).status_code == 200
+        assert (await log_in(one, "c@example.com")).status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_an_ipv6_customer_is_one_client(host: str, network: str) -> None:
+    assert client_network(SimpleNamespace(client=SimpleNamespace(host=host))) == network  # type: ignore[arg-type]

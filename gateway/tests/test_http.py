@@ -1,0 +1,254 @@
+import asyncio
+import signal
+import socket
+import sys
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+
+from gateway import middleware, pages
+from gateway.tests.fakes import (
+    SESSION_ID,
+    Neighbours,
+    build,
+    client_of,
+    error_of,
+    gateway,
+    gateway_settings,
+    listening,
+    serving,
+)
+from servicekit.testing import mint_token
+
+Header = dict[str, str]
+ORIGIN = "https://app.example.org"
+API_POLICY = middleware.SECURITY_HEADERS["content-security-policy"]
+EVERYWHERE = [("GET", "/"), ("GET", "/nothing"), ("GET", "/auth/me"), ("PUT", "/sessions"), ("GET", "/healthz")]
+
+
+@pytest.mark.parametrize(("method", "path"), EVERYWHERE)
+async def test_every_answer_has_the_security_headers_and_a_request_id(
+    client: httpx.AsyncClient, method: str, path: str
+) -> None:
+    response = await client.request(method, path)
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["content-security-policy"] == API_POLICY
+    assert len(response.headers["x-request-id"]) == 36
+
+
+@pytest.mark.parametrize(("method", "path"), EVERYWHERE)
+async def test_a_clients_request_id_comes_back(client: httpx.AsyncClient, method: str, path: str) -> None:
+    response = await client.request(method, path, headers={"x-request-id": "walk/7.a"})
+    assert response.headers["x-request-id"] == "walk/7.a"
+
+
+@pytest.mark.parametrize("unfit", ["a b", "x" * 129, '"><script>', ""])
+async def test_an_unfit_request_id_is_replaced(client: httpx.AsyncClient, unfit: str) -> None:
+    response = await client.get("/healthz", headers={"x-request-id": unfit})
+    assert len(response.headers["x-request-id"]) == 36
+
+
+async def test_one_log_entry_per_request_tells_who_and_how_but_not_what(
+    client: httpx.AsyncClient, neighbours: Neighbours
+) -> None:
+    user_id = "3f0c6a1e-8b1d-4a63-9a55-1c1f5e1d2c3b"
+    token = mint_token(user_id)
+    headers = {"authorization": f"Bearer {token}", "x-request-id": "walk-2"}
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as entries:
+        await client.get(f"/sessions/{SESSION_ID}", headers=headers)
+        await client.get("/sessions?query=secret-plans", headers=headers)
+        await client.post("/auth/login", json={"email": "ada@example.com", "password": "swordfish"})
+        await client.get("/nothing/secret-plans")
+    entries = [entry for entry in entries if entry["event"] == "request.finished"]
+    assert len(entries) == 4
+    first = entries[0]
+    assert (first["method"], first["route"], first["status"]) == ("GET", "/sessions/{session_id}", 200)
+    assert (first["user_id"], first["request_id"]) == (user_id, "walk-2")
+    assert first["milliseconds"] >= 0
+    assert "user_id" not in entries[2]
+    assert entries[3]["route"] == "-"
+    assert entries[3]["reason"] == "ROUTE_NOT_FOUND"
+    for secret in (token, "secret-plans", "swordfish", "ada@example.com", SESSION_ID):
+        assert secret not in repr(entries)
+
+
+async def test_other_origins_are_shut_out_unless_they_are_named(client: httpx.AsyncClient) -> None:
+    assert "access-control-allow-origin" not in (await client.get("/healthz", headers={"origin": ORIGIN})).headers
+    async with gateway(Neighbours(), cors_origins=f"{ORIGIN}/, http://localhost:3000") as named:
+        response = await named.get("/auth/me", headers={"origin": ORIGIN})
+        assert response.status_code == 401
+        assert response.headers["access-control-allow-origin"] == ORIGIN
+        assert set(response.headers["access-control-expose-headers"].split(", ")) == {"X-Request-Id", "Retry-After"}
+        assert "access-control-allow-credentials" not in response.headers
+        stranger = await named.get("/healthz", headers={"origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in stranger.headers
+
+
+async def test_a_preflight_is_answered() -> None:
+    headers = {
+        "origin": ORIGIN,
+        "access-control-request-method": "PATCH",
+        "access-control-request-headers": "authorization, content-type, x-request-id",
+    }
+    async with gateway(Neighbours(), cors_origins=ORIGIN) as client:
+        response = await client.options("/auth/me", headers=headers)
+    assert response.status_code == 200
+    assert "PATCH" in response.headers["access-control-allow-methods"]
+    assert response.headers["x-request-id"]
+
+
+async def test_liveness_needs_no_service() -> None:
+    async with build(gateway_settings()) as app, client_of(app) as client:
+        assert (await client.get("/healthz")).json() == {"status": "serving"}
+        assert (await client.head("/healthz")).status_code == 200
+
+
+async def test_readiness_tells_each_services_state() -> None:
+    neighbours = Neighbours()
+    async with gateway(neighbours) as client:
+        response = await client.get("/readyz")
+        serving_all = {"auth": "serving", "sessions": "serving", "orchestrator": "serving"}
+        assert response.status_code == 200
+        assert response.json() == {"status": "serving", "services": serving_all}
+
+
+async def test_readiness_tells_a_service_that_is_not_ready_from_one_that_is_gone() -> None:
+    neighbours = Neighbours()
+    neighbours.ready = False
+    async with (
+        serving(neighbours) as target,
+        build(gateway_settings(target, orchestrator_target="127.0.0.1:9")) as app,
+        client_of(app) as client,
+    ):
+        response = await client.get("/readyz")
+    assert response.status_code == 503
+    services = {"auth": "not_serving", "sessions": "not_serving", "orchestrator": "unreachable"}
+    assert response.json() == {"status": "not_serving", "services": services}
+
+
+async def test_the_web_app_is_configured_from_here() -> None:
+    asked = 0
+
+    async def supabase(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal asked
+        asked += 1
+        assert dict(scope["headers"])[b"apikey"] == b"sb_publishable_x"
+        body = b'{"external": {"github": true, "google": false, "email": true}}'
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    async with listening(supabase) as port:
+        url = f"http://127.0.0.1:{port}"
+        settings = gateway_settings(supabase_url=url, supabase_publishable_key="sb_publishable_x")
+        async with build(settings) as app, client_of(app) as client:
+            for _ in range(3):
+                response = await client.get("/config.json")
+    assert asked == 1
+    body = response.json()
+    assert body.pop("version")
+    assert body == {"supabase_url": url, "supabase_publishable_key": "sb_publishable_x", "providers": ["github"]}
+
+
+async def test_the_configuration_needs_no_supabase() -> None:
+    async with build(gateway_settings()) as app, client_of(app) as client:
+        assert (await client.get("/config.json")).json()["providers"] == []
+
+
+async def test_the_documentation_loads_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert page.status_code == 200
+    assert "://" not in page.text
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert (await client.get("/docs/start.js")).headers["content-type"].startswith("text/javascript")
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"):
+        assert f"/docs/{name}" in page.text
+        assert (await client.get(f"/docs/{name}")).status_code == 200
+    assert error_of(await client.get("/docs/package.json"))[0] == 404
+    assert error_of(await client.get("/docs/..%2fpackage.json"))[0] == 404
+
+
+async def test_without_its_files_the_documentation_points_to_the_document(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(pages, "DOCS_ASSETS", tmp_path)
+    response = await client.get("/docs")
+    assert response.status_code == 200
+    assert 'href="/openapi.json"' in response.text
+    assert "<script" not in response.text
+    assert (await client.get("/docs/swagger-ui.css")).status_code == 404
+
+
+async def test_the_start_page_links_onward(client: httpx.AsyncClient) -> None:
+    response = await client.get("/")
+    assert response.headers["content-type"].startswith("text/html")
+    for path in ("/docs", "/openapi.json", "/readyz"):
+        assert f'href="{path}"' in response.text
+        assert (await client.get(path)).status_code == 200
+
+
+async def start_process(port: int, **variables: str) -> asyncio.subprocess.Process:
+    environment = {"CONCERTO_ENV_FILE": "/dev/null", "GATEWAY_PORT": str(port)}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", env={**environment, **variables}, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def test_the_process_serves_until_sigterm_and_ends_with_0() -> None:
+    process = await start_process(0, CONCERTO_LOG_FORMAT="json")
+    assert process.stderr is not None
+    lines: list[bytes] = []
+    while not lines or b"server.started" not in lines[-1]:
+        lines.append(await process.stderr.readline())
+        assert lines[-1], b"".join(lines)
+    port = int(lines[-1].split(b"127.0.0.1:")[1].split(b'"')[0])
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        response = await client.get("/sessions?query=secret-plans", headers={"x-request-id": "walk-3"})
+        assert response.status_code == 401
+        assert "server" not in response.headers
+    process.send_signal(signal.SIGTERM)
+    log = (await process.stderr.read()).decode()
+    assert await process.wait() == 0
+    assert '"request_id": "walk-3"' in log
+    assert "server.stopped" in log
+    assert "secret-plans" not in log
+    assert "Traceback" not in log
+
+
+async def test_a_taken_port_is_named_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = await start_process(taken.getsockname()[1])
+        assert process.stderr is not None
+        log = (await process.stderr.read()).decode()
+        assert await process.wait() == 1
+    assert "Set GATEWAY_PORT to a free port" in log
+    assert "Traceback" not in log
+
+
+async def test_wrong_settings_are_named() -> None:
+    process = await start_process(
+        8000,
+        GATEWAY_CORS_ORIGINS="app.example.org",
+        GATEWAY_LOGIN_LIMIT_PER_EMAIL="often",
+        GATEWAY_COOKIE_SECRET="short",
+        GATEWAY_PUBLIC_URL="example.org",
+    )
+    assert process.stderr is not None
+    log = (await process.stderr.read()).decode()
+    assert await process.wait() == 1
+    for name in (
+        "GATEWAY_CORS_ORIGINS",
+        "GATEWAY_LOGIN_LIMIT_PER_EMAIL",
+        "GATEWAY_COOKIE_SECRET",
+        "GATEWAY_PUBLIC_URL",
+    ):
+        assert name in log
+    assert "Traceback" not in log
+
+
+def test_production_needs_a_cookie_secret() -> None:
+    with pytest.raises(ValueError, match="GATEWAY_COOKIE_SECRET"):
+        gateway_settings(environment="production")
+    assert gateway_settings(environment="production", cookie_secret="x" * 32).cookie_key() == b"x" * 32

@@ -1,0 +1,355 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from concerto.orchestrator.v1 import orchestrator_pb2
+
+from gateway.tests import fakes
+from gateway.tests.fakes import SESSION_ID, Neighbours, error_of
+from servicekit.errors import AppError
+
+Header = dict[str, str]
+TURNS = f"/sessions/{SESSION_ID}/turns"
+BODY = {"content": "Hi"}
+JSON = {"accept": "application/json"}
+Events = AsyncIterator[orchestrator_pb2.RunEvent]
+
+
+def frames(text: str) -> list[dict[str, str]]:
+    """Return the fields of each event; fails for anything that is neither a field nor a comment."""
+    assert text.endswith("\n\n")
+    found = []
+    for block in text.removesuffix("\n\n").split("\n\n"):
+        lines = [line for line in block.split("\n") if not line.startswith(":")]
+        assert all(": " in line for line in lines)
+        if lines:
+            found.append(dict(line.split(": ", 1) for line in lines))
+    return found
+
+
+async def test_each_event_has_its_place_its_type_and_its_json(client: httpx.AsyncClient, bearer: Header) -> None:
+    response = await client.post(TURNS, json=BODY, headers=bearer)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in response.headers
+    assert response.headers["x-request-id"]
+    events = frames(response.text)
+    assert [(event["id"], event["event"]) for event in events] == [
+        ("1", "run.started"),
+        ("2", "message.delta"),
+        ("3", "message.delta"),
+        ("4", "message.completed"),
+        ("5", "usage"),
+        ("6", "run.finished"),
+    ]
+    data = [json.loads(event["data"]) for event in events]
+    assert data[0]["user_message"]["content"] == "Hi"
+    assert data[0]["run_id"] == fakes.RUN_ID
+    assert data[2] == {"text": "day\n\nto you"}
+    assert data[3]["message"]["role"] == "assistant"
+    assert data[4] == {"model": "offline", "prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 0}
+    assert data[5] == {"state": "SUCCEEDED"}
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/event-stream",
+        "*/*",
+        "text/html",
+        ";;",
+        "application/json;q=0.1, text/event-stream",
+        "application/json;q=x",
+    ],
+)
+async def test_any_other_accept_header_means_events(client: httpx.AsyncClient, bearer: Header, accept: str) -> None:
+    response = await client.post(TURNS, json=BODY, headers={**bearer, "accept": accept})
+    assert response.headers["content-type"].startswith("text/event-stream")
+
+
+async def test_the_last_event_id_of_a_reconnecting_client_does_no_harm(
+    client: httpx.AsyncClient, bearer: Header
+) -> None:
+    response = await client.post(TURNS, json=BODY, headers={**bearer, "last-event-id": "3"})
+    assert len(frames(response.text)) == 6
+
+
+async def test_an_error_event_is_part_of_the_stream(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        yield fakes.failed(2, "MODEL_UNAVAILABLE", code=503, status="UNAVAILABLE")
+        yield fakes.finished(3, orchestrator_pb2.RUN_STATE_FAILED)
+
+    neighbours.turn = turn
+    events = frames((await client.post(TURNS, json=BODY, headers=bearer)).text)
+    assert [event["event"] for event in events] == ["run.started", "error", "run.finished"]
+    error = json.loads(events[1]["data"])["error"]
+    assert (error["code"], error["details"][0]["reason"]) == (503, "MODEL_UNAVAILABLE")
+
+
+async def test_an_event_of_a_newer_service_is_passed_over(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        yield orchestrator_pb2.RunEvent(seq=2)
+        yield fakes.finished(3)
+
+    neighbours.turn = turn
+    events = frames((await client.post(TURNS, json=BODY, headers=bearer)).text)
+    assert [event["id"] for event in events] == ["1", "3"]
+
+
+@pytest.mark.parametrize("accept", [{}, JSON])
+async def test_a_refusal_before_the_first_event_is_an_answer_of_its_own(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, accept: Header
+) -> None:
+    async def turn(_: object) -> Events:
+        raise AppError("SESSION_NOT_FOUND", metadata={"session_id": SESSION_ID})
+        yield fakes.started()
+
+    neighbours.turn = turn
+    response = await client.post(TURNS, json=BODY, headers={**bearer, **accept})
+    assert error_of(response) == (404, "SESSION_NOT_FOUND", {"session_id": SESSION_ID})
+
+
+@pytest.mark.parametrize("accept", [{}, JSON])
+async def test_a_stream_without_events_is_an_error(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, accept: Header
+) -> None:
+    async def turn(_: object) -> Events:
+        return
+        yield fakes.started()
+
+    neighbours.turn = turn
+    response = await client.post(TURNS, json=BODY, headers={**bearer, **accept})
+    assert error_of(response)[:2] == (500, "INTERNAL")
+
+
+async def test_a_stream_that_breaks_ends_with_one_error_event(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        yield fakes.delta(2, "half")
+        raise AppError("DATABASE_UNAVAILABLE")
+
+    neighbours.turn = turn
+    events = frames((await client.post(TURNS, json=BODY, headers=bearer)).text)
+    assert [event["event"] for event in events] == ["run.started", "message.delta", "error"]
+    assert "id" not in events[2]
+    assert json.loads(events[2]["data"])["error"]["details"][0]["reason"] == "DATABASE_UNAVAILABLE"
+
+
+async def test_a_crash_amid_a_stream_tells_nothing(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        raise RuntimeError("the password is swordfish")
+
+    neighbours.turn = turn
+    text = (await client.post(TURNS, json=BODY, headers=bearer)).text
+    assert json.loads(frames(text)[-1]["data"])["error"]["details"][0]["reason"] == "INTERNAL"
+    assert "swordfish" not in text
+
+
+async def test_a_service_that_dies_amid_a_stream_ends_it_with_an_error_event(bearer: Header) -> None:
+    neighbours = Neighbours()
+    going = asyncio.Event()
+
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        going.set()
+        await asyncio.sleep(60)
+
+    neighbours.turn = turn
+    serving = fakes.serving(neighbours)
+    target = await serving.__aenter__()
+    async with (
+        fakes.build(fakes.gateway_settings(target)) as app,
+        fakes.listening(app) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
+        client.stream("POST", TURNS, json=BODY, headers=bearer) as response,
+    ):
+        await going.wait()
+        await serving.__aexit__(None, None, None)
+        events = frames((await response.aread()).decode())
+    assert [event["event"] for event in events] == ["run.started", "error"]
+    error = json.loads(events[1]["data"])["error"]
+    assert error["code"] == 503
+
+
+async def test_an_idle_stream_is_kept_alive_with_comments(bearer: Header) -> None:
+    neighbours = Neighbours()
+
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        await asyncio.sleep(0.35)
+        yield fakes.finished(2)
+
+    neighbours.turn = turn
+    async with fakes.gateway_over_http(neighbours, keep_alive_seconds=0.1) as client:
+        text = (await client.post(TURNS, json=BODY, headers=bearer)).text
+    assert ": keep-alive\n\n" in text
+    assert [event["id"] for event in frames(text)] == ["1", "2"]
+
+
+async def test_a_busy_stream_needs_no_comments(bearer: Header) -> None:
+    neighbours = Neighbours()
+
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        for seq in range(2, 12):
+            await asyncio.sleep(0.02)
+            yield fakes.delta(seq, "x")
+        yield fakes.finished(12)
+
+    neighbours.turn = turn
+    async with fakes.gateway_over_http(neighbours, keep_alive_seconds=5) as client:
+        assert "keep-alive" not in (await client.post(TURNS, json=BODY, headers=bearer)).text
+
+
+async def test_events_arrive_as_they_happen(bearer: Header) -> None:
+    neighbours = Neighbours()
+    read = asyncio.Event()
+
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        await read.wait()  # the client has the first event while the second one does not exist yet
+        yield fakes.finished(2)
+
+    neighbours.turn = turn
+    async with (
+        fakes.gateway_over_http(neighbours) as client,
+        client.stream("POST", TURNS, json=BODY, headers=bearer) as response,
+    ):
+        chunks = response.aiter_text()
+        assert "run.started" in await anext(chunks)
+        read.set()
+        assert "run.finished" in "".join([chunk async for chunk in chunks])
+
+
+@pytest.mark.parametrize("accept", [{}, JSON])
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_client_that_goes_away_ends_the_rpc(bearer: Header, accept: Header, first: bool) -> None:
+    neighbours = Neighbours()
+    going = asyncio.Event()
+
+    async def turn(_: object) -> Events:
+        if first:
+            yield fakes.started()
+        going.set()
+        await asyncio.sleep(60)
+        yield fakes.finished(2)
+
+    neighbours.turn = turn
+    async with fakes.gateway_over_http(neighbours) as client:
+        asking = asyncio.create_task(_ask(client, {**bearer, **accept}))
+        await asyncio.wait_for(going.wait(), 10)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await asyncio.wait_for(neighbours.cancelled.wait(), 10)
+
+
+async def _ask(client: httpx.AsyncClient, headers: Header) -> None:
+    async with client.stream("POST", TURNS, json=BODY, headers=headers) as response:
+        await response.aread()
+
+
+async def test_a_gateway_that_stops_says_so_to_its_streams(bearer: Header, caplog: pytest.LogCaptureFixture) -> None:
+    neighbours = Neighbours()
+
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        await asyncio.sleep(60)
+
+    neighbours.turn = turn
+    async with fakes.serving(neighbours) as target, fakes.build(fakes.gateway_settings(target)) as app:
+        listening = fakes.listening(app)
+        port = await listening.__aenter__()
+        async with (
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+            client.stream("POST", TURNS, json=BODY, headers=bearer) as response,
+        ):
+            chunks = response.aiter_text()
+            assert "run.started" in await anext(chunks)
+            stopping = asyncio.create_task(listening.__aexit__(None, None, None))
+            assert "SHUTTING_DOWN" in "".join([chunk async for chunk in chunks])
+            await stopping
+    assert "Exception in ASGI application" not in caplog.text
+
+
+async def test_one_json_answer_folds_the_events(client: httpx.AsyncClient, bearer: Header) -> None:
+    response = await client.post(TURNS, json=BODY, headers={**bearer, **JSON})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert body.keys() == {"run_id", "session_id", "user_message", "model", "message", "usage", "state"}
+    assert (body["run_id"], body["session_id"], body["model"]) == (fakes.RUN_ID, SESSION_ID, "offline")
+    assert body["user_message"]["content"] == "Hi"
+    assert body["message"]["content"] == "Good day\n\nto you"
+    assert body["usage"]["completion_tokens"] == 4
+    assert body["state"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "wait"), [({"retry_after_seconds": "9"}, "9"), ({"retry_after_seconds": "soon"}, "60"), ({}, "60")]
+)
+async def test_one_json_answer_of_a_failed_turn_is_its_error(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, metadata: dict[str, str], wait: str
+) -> None:
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        yield fakes.delta(2, "half")
+        yield fakes.failed(3, "MODEL_RATE_LIMITED", code=429, status="RESOURCE_EXHAUSTED", **metadata)
+        yield fakes.completed(4, "half")
+        yield fakes.finished(5, orchestrator_pb2.RUN_STATE_FAILED)
+
+    neighbours.turn = turn
+    response = await client.post(TURNS, json=BODY, headers={**bearer, **JSON})
+    assert error_of(response) == (429, "MODEL_RATE_LIMITED", metadata)
+    assert response.headers["retry-after"] == wait
+
+
+async def test_one_json_answer_of_a_cancelled_turn_says_so(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        yield fakes.finished(2, orchestrator_pb2.RUN_STATE_CANCELLED)
+
+    neighbours.turn = turn
+    body = (await client.post(TURNS, json=BODY, headers={**bearer, **JSON})).json()
+    assert (body["state"], body["message"], body["usage"]) == ("CANCELLED", None, None)
+
+
+BROKEN: list[tuple[Any, str]] = [
+    (AppError("DATABASE_UNAVAILABLE"), "DATABASE_UNAVAILABLE"),
+    (None, "INTERNAL"),
+    (fakes.failed(2, "MODEL_TIMEOUT", code=0, status=""), "INTERNAL"),
+    (fakes.event(2, error=orchestrator_pb2.RunError()), "INTERNAL"),
+]
+
+
+@pytest.mark.parametrize(("end", "reason"), BROKEN)
+async def test_one_json_answer_of_a_broken_stream_is_an_error(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, end: Any, reason: str
+) -> None:
+    async def turn(_: object) -> Events:
+        yield fakes.started()
+        if isinstance(end, AppError):
+            raise end
+        if end is not None:
+            yield end
+
+    neighbours.turn = turn
+    response = await client.post(TURNS, json=BODY, headers={**bearer, **JSON})
+    assert error_of(response)[1] == reason
