@@ -1,0 +1,110 @@
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from local import lock
+from servicekit import reasons
+from tests.support.contract import ROOT
+
+SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if (path / "__init__.py").exists())
+AGREED_FILES = {"__init__.py", "__main__.py", "README.md", "servicer.py", "settings.py", "store.py", "tests"}
+README_HEADINGS = ("## Owns", "## Rpcs", "## Environment", "## Run alone", "## Test alone")
+PRODUCT = ("servicekit", "services", "gateway", "local")
+
+
+def sources(*folders: str) -> list[Path]:
+    return [
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        if "tests" not in path.relative_to(ROOT).parts
+    ]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_the_agreed_files(service: str) -> None:
+    assert {path.name for path in (ROOT / "services" / service).iterdir()} >= AGREED_FILES
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_services_readme_has_the_agreed_parts_and_names_its_extra_modules(service: str) -> None:
+    folder = ROOT / "services" / service
+    readme = (folder / "README.md").read_text()
+    assert [heading for heading in README_HEADINGS if heading not in readme] == []
+    extra = {path.name for path in folder.glob("*.py")} - AGREED_FILES
+    assert [name for name in extra if name not in readme] == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_services_never_import_each_other(service: str) -> None:
+    others = tuple(f"services.{other}" for other in SERVICES if other != service)
+    for path in sources(f"services/{service}"):
+        assert not [name for name in imports(path) if name.startswith((*others, "gateway", "local"))], path
+
+
+def test_servicekit_and_gateway_know_no_service() -> None:
+    for path in sources("servicekit", "gateway"):
+        assert not [name for name in imports(path) if name.startswith(("services", "local"))], path
+
+
+def test_the_orchestrator_has_no_database() -> None:
+    for path in sources("services/orchestrator"):
+        assert not [name for name in imports(path) if name.startswith(("servicekit.database", "asyncpg", "supabase"))]
+
+
+def test_the_page_of_errors_is_the_table() -> None:
+    assert (ROOT / "docs" / "errors.md").read_text() == reasons.document(), (
+        "Run: .venv/bin/python -m servicekit.reasons > docs/errors.md"
+    )
+
+
+@pytest.mark.parametrize("reason", reasons.REASONS)
+def test_every_reason_is_raised_somewhere(reason: str) -> None:
+    texts = [path.read_text() for path in sources(*PRODUCT) if path.name != "reasons.py"]
+    texts += [path.read_text() for path in (ROOT / "supabase" / "migrations").glob("*.sql")]
+    assert any(re.search(rf"""["']{reason}["']""", text) for text in texts)
+
+
+def test_every_reason_that_is_raised_is_in_the_table() -> None:
+    raised = set()
+    for path in sources(*PRODUCT):
+        raised |= set(re.findall(r"""AppError\(\s*["']([A-Z_]+)["']""", path.read_text()))
+    for path in (ROOT / "supabase" / "migrations").glob("*.sql"):
+        raised |= set(re.findall(r"""message\s*=\s*'([A-Z_]+)'""", path.read_text()))
+    assert raised - reasons.REASONS.keys() == set()
+
+
+def test_the_supabase_folder_never_shadows_the_library() -> None:
+    assert not (ROOT / "supabase" / "__init__.py").exists()
+
+
+def test_lock_files_name_no_addresses() -> None:
+    assert "://" not in (ROOT / "requirements.lock").read_text()
+    packages = json.loads((ROOT / "package-lock.json").read_text())["packages"]
+    entries = {name: entry for name, entry in packages.items() if name}
+    assert [name for name, entry in entries.items() if "resolved" in entry] == []
+    assert [name for name, entry in entries.items() if "integrity" not in entry] == []
+
+
+def test_every_optional_package_of_the_lock_is_locked_itself() -> None:
+    # npm writes a lock without the packages of other platforms when a registry lags behind; `npm ci` then fails.
+    assert lock.gaps(json.loads((ROOT / "package-lock.json").read_text())) == [], "run `make lock`"
+
+
+def test_npm_versions_are_exact() -> None:
+    package = json.loads((ROOT / "package.json").read_text())
+    versions = {**package.get("dependencies", {}), **package.get("devDependencies", {})}
+    assert [name for name, version in versions.items() if not re.fullmatch(r"\d+\.\d+\.\d+", version)] == []

@@ -1,0 +1,88 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from google.protobuf import descriptor_pb2
+
+from tests.support import contract
+
+OURS = [file for file in contract.descriptors().file if file.package.startswith("concerto.")]
+SERVICES = [(file, service) for file in OURS for service in file.service]
+RPCS = [(service, rpc) for _, service in SERVICES for rpc in service.method]
+ENUMS = [(file, enum) for file in OURS for enum in file.enum_type]
+
+
+def fields(file: descriptor_pb2.FileDescriptorProto, name: str) -> set[str]:
+    message = next(message for message in file.message_type if message.name == name)
+    return {field.name for field in message.field}
+
+
+def elements(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[tuple[int, ...], str]]:
+    """Yield the path (as in SourceCodeInfo) and name of everything that wants a comment."""
+    yield (12,), "package"
+    for n, service in enumerate(file.service):
+        yield (6, n), service.name
+        for m, rpc in enumerate(service.method):
+            yield (6, n, 2, m), f"{service.name}.{rpc.name}"
+    for n, message in enumerate(file.message_type):
+        yield (4, n), message.name
+        for m, entry in enumerate(message.field):
+            yield (4, n, 2, m), f"{message.name}.{entry.name}"
+    for n, enum in enumerate(file.enum_type):
+        yield (5, n), enum.name
+        for m, value in enumerate(enum.value):
+            yield (5, n, 2, m), f"{enum.name}.{value.name}"
+
+
+@pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)
+def test_a_package_is_named_for_its_folder_and_ends_in_a_version(file: descriptor_pb2.FileDescriptorProto) -> None:
+    assert file.package.replace(".", "/") == str(Path(file.name).parent)
+    assert file.package.split(".")[-1].startswith("v")
+
+
+@pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)
+def test_everything_has_a_comment(file: descriptor_pb2.FileDescriptorProto) -> None:
+    commented = {tuple(place.path) for place in file.source_code_info.location if place.leading_comments.strip()}
+    assert [name for path, name in elements(file) if path not in commented and path != (12,)] == []
+
+
+@pytest.mark.parametrize(("file", "service"), SERVICES, ids=lambda item: item.name)
+def test_a_service_says_so_in_its_name(
+    file: descriptor_pb2.FileDescriptorProto, service: descriptor_pb2.ServiceDescriptorProto
+) -> None:
+    assert service.name.endswith("Service")
+    assert file.service[0].name == service.name, "one service per file, first in it"
+
+
+@pytest.mark.parametrize(("service", "rpc"), RPCS, ids=lambda item: item.name)
+def test_an_rpc_owns_its_request_and_response(
+    service: descriptor_pb2.ServiceDescriptorProto, rpc: descriptor_pb2.MethodDescriptorProto
+) -> None:
+    assert rpc.input_type.split(".")[-1] == f"{rpc.name}Request"
+    assert rpc.output_type.split(".")[-1] == f"{rpc.name}Response"
+
+
+@pytest.mark.parametrize(("service", "rpc"), RPCS, ids=lambda item: item.name)
+def test_a_list_is_paged(
+    service: descriptor_pb2.ServiceDescriptorProto, rpc: descriptor_pb2.MethodDescriptorProto
+) -> None:
+    if not rpc.name.startswith("List"):
+        return
+    file = next(file for file, found in SERVICES if found is service)
+    assert {"page_size", "page_token"} <= fields(file, f"{rpc.name}Request")
+    assert "next_page_token" in fields(file, f"{rpc.name}Response")
+
+
+@pytest.mark.parametrize(("file", "enum"), ENUMS, ids=lambda item: item.name)
+def test_an_enum_begins_with_unspecified_and_prefixes_its_values(
+    file: descriptor_pb2.FileDescriptorProto, enum: descriptor_pb2.EnumDescriptorProto
+) -> None:
+    prefix = contract.upper_snake(enum.name)
+    assert enum.value[0].number == 0
+    assert enum.value[0].name == f"{prefix}_UNSPECIFIED"
+    assert all(value.name.startswith(f"{prefix}_") for value in enum.value)
+
+
+@pytest.mark.parametrize("method", contract.methods(), ids=lambda method: method.full_name)
+def test_an_rpc_has_a_route_or_says_why_not(method: contract.Method) -> None:
+    assert bool(method.bindings) != bool(method.policy.internal_reason)

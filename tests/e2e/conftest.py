@@ -1,0 +1,66 @@
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from local.testing import RunningStack, start_stack, stop_stack
+from tests.support.model_server import ModelServer
+
+PATIENCE_SECONDS = 60
+
+
+@pytest.fixture
+async def api(stack: RunningStack) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the running suite's gateway."""
+    async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ModelServer]:
+    """An OpenAI-compatible server that records what it is asked."""
+    async with ModelServer.running() as server:
+        yield server
+
+
+Start = Callable[..., Awaitable[RunningStack]]
+
+
+@pytest.fixture
+async def start(model: ModelServer, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts suites of this test's own, all on one data folder and one after the other, with the recording model."""
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    started: list[RunningStack] = []
+
+    async def start_one(only: str | None = None) -> RunningStack:
+        settings = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model"}
+        running = await asyncio.to_thread(start_stack, folder, only=only, **settings)
+        started.append(running)
+        return running
+
+    yield start_one
+    for running in started:
+        await asyncio.to_thread(stop_stack, running)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Return when the condition holds; fail after a minute."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not await condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s for {what}"
+        await asyncio.sleep(0.1)
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    """Return when the gateway and all services say that they are ready."""
+
+    async def ready() -> bool:
+        return (await client.get("/readyz")).is_success
+
+    await until(ready, "readiness")

@@ -1,0 +1,135 @@
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+import pytest
+
+from local.testing import ROOT, RunningStack
+from tests.e2e.conftest import Start, until, until_ready
+from tests.support.api import Event, Person, reason, text_of
+from tests.support.model_server import Behaviour, ModelServer
+
+SERVICES = ("auth", "sessions", "orchestrator", "gateway")
+
+
+async def test_killed_postgres_comes_back_without_a_restart_of_any_service(
+    stack: RunningStack, api: httpx.AsyncClient
+) -> None:
+    person = await Person.sign_up(api)
+    session = await person.create_session(name="before")
+    pids = {name: stack.process(name) for name in SERVICES}
+    old = stack.process("postgres")
+    seen = set()
+
+    async def works() -> bool:
+        response = await person.call("GET", f"/sessions/{session['id']}")
+        if not response.is_success:
+            assert response.status_code == 503, response.text
+            seen.add(reason(response))
+        return response.is_success and stack.process("postgres") != old
+
+    os.kill(old, signal.SIGKILL)
+    await until(works, "the database")
+    assert seen <= {"DATABASE_UNAVAILABLE", "DATABASE_BUSY"}
+    await until_ready(api)
+    again = await Person.log_in(api, person.user["email"])
+    await again.create_session(name="after")
+    assert {name: stack.process(name) for name in SERVICES} == pids
+
+
+async def test_a_killed_service_is_reported_and_restarted(stack: RunningStack, api: httpx.AsyncClient) -> None:
+    old = stack.process("auth")
+
+    async def replaced() -> bool:
+        return stack.process("auth") != old
+
+    os.kill(old, signal.SIGKILL)
+    await until(replaced, "the restart")
+    await until_ready(api)
+    await Person.sign_up(api)
+    assert "auth" in stack.output.rsplit("Stop ", 1)[-1]
+
+
+async def test_nothing_that_was_said_is_in_any_log(stack: RunningStack, api: httpx.AsyncClient) -> None:
+    words = "the-duchess-sails-at-dawn-7519"
+    person = await Person.sign_up(api, password=f"pw-{words}")
+    session = await person.create_session()
+    path = f"/sessions/{session['id']}"
+    assert [event async for event in person.turn(session["id"], f"Say {words}")][-1].data == {"state": "SUCCEEDED"}
+    await person.call("POST", f"{path}/messages", {"messages": [{"role": "robot", "content": words}]})
+    await person.call("POST", f"{path}/messages", {"messages": [{"role": "user", "content": words, words: 1}]})
+    await person.call("PATCH", path, {"name": words})
+    await person.call("GET", f"/sessions?query={words}")
+    await person.call("GET", f"/sessions?page_token={words}")
+    await api.post("/auth/login", json={"email": person.user["email"], "password": f"wrong-{words}"})
+    await api.post("/auth/signup", json={"email": f"{words}@example.com", "password": words[:3]})
+    await api.post("/auth/refresh", json={"refresh_token": f"x-{words}"})
+    await api.get("/sessions", headers={"Authorization": f"Bearer {words}"})
+    logs = {entry.name: entry.read_text(errors="replace") for entry in (stack.home / "logs").iterdir()}
+    assert set(logs) >= {"gateway.log", "sessions.log", "auth.log", "orchestrator.log", "postgres.log"}
+    for secret in (words, person.tokens["access_token"], person.tokens["refresh_token"]):
+        assert [name for name, text in logs.items() if secret in text] == []
+        assert secret not in stack.output
+
+
+SessionsService = Callable[[RunningStack], Awaitable[asyncio.subprocess.Process]]
+
+
+@pytest.fixture
+async def sessions_service() -> AsyncIterator[SessionsService]:
+    """Starts the sessions service by hand beside a suite that runs without it, so that nothing restarts it."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start_one(stack: RunningStack) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "services.sessions"),
+            cwd=ROOT,
+            env={**stack.env, "CONCERTO_ENV_FILE": "/dev/null"},
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        started.append(process)
+        return process
+
+    yield start_one
+    for process in started:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def test_a_sessions_service_killed_during_a_turn_gives_an_error_event_and_leaves_nothing_half_written(
+    start: Start, model: ModelServer, sessions_service: SessionsService
+) -> None:
+    stack = await start("postgres,supabase,auth,orchestrator,gateway")
+    service = await sessions_service(stack)
+    async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=60) as client:
+        await until_ready(client)
+        person = await Person.sign_up(client)
+        session = await person.create_session()
+        model.script(Behaviour(tokens=40, delay_seconds=0.02))
+        events: list[Event] = []
+        async for event in person.turn(session["id"], "Count, please."):
+            events.append(event)
+            if event.type == "message.delta" and service.returncode is None:
+                service.kill()
+                await service.wait()
+        assert events[0].type == "run.started"
+        assert [event.type for event in events][-2:] == ["error", "run.finished"]
+        assert events[-2].data["error"]["details"][0]["reason"] == "SERVICE_UNAVAILABLE"
+        assert events[-1].data == {"state": "FAILED"}
+        refused = await person.call("GET", "/sessions")
+        assert (refused.status_code, reason(refused)) == (503, "SERVICE_UNAVAILABLE")
+
+        await sessions_service(stack)
+        await until_ready(client)
+        stored = await person.messages(session["id"])
+        assert [(message["role"], message["content"]) for message in stored] == [("user", "Count, please.")]
+        events = [event async for event in person.turn(session["id"], "And now?")]
+        assert events[-1].data == {"state": "SUCCEEDED"}
+        stored = await person.messages(session["id"])
+        assert [message["order"] for message in stored] == [1, 2, 3]
+        assert stored[-1]["content"] == text_of(events)

@@ -1,0 +1,90 @@
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from local.testing import RunningStack
+from servicekit.testing import mint_token
+from tests.support import contract
+from tests.support.api import Person, reason
+
+PROTECTED = [
+    (verb, path) for method in contract.methods() if not method.policy.anonymous for verb, path in method.bindings
+]
+OF_A_SESSION = [(verb, path) for verb, path in PROTECTED if "{session_id}" in path]
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("PATCH", "/sessions/{session_id}"): {"name": "mine now"},
+    ("POST", "/sessions/{session_id}/messages"): {"messages": [{"role": "user", "content": "x"}]},
+    ("POST", "/sessions/{session_id}/turns"): {"content": "x"},
+}
+
+
+def claims(**changes: object) -> dict[str, object]:
+    now = int(time.time())
+    return {"sub": str(uuid4()), "aud": "authenticated", "role": "authenticated", "exp": now + 600, **changes}
+
+
+FORGED: dict[str, Callable[[str, RunningStack], str | None]] = {
+    "none": lambda token, stack: None,
+    "garbage": lambda token, stack: "garbage",
+    "truncated": lambda token, stack: token[:-4],
+    "expired": lambda token, stack: mint_token(secret=stack.jwt_secret, expires_in=-60),
+    "wrong audience": lambda token, stack: mint_token(secret=stack.jwt_secret, aud="other"),
+    "service role": lambda token, stack: mint_token(secret=stack.jwt_secret, role="service_role"),
+    "alg none": lambda token, stack: jwt.encode(claims(), "", algorithm="none"),
+    "foreign secret": lambda token, stack: mint_token(secret="not-the-secret-of-this-project-at-all"),
+    "foreign key": lambda token, stack: jwt.encode(
+        claims(), ec.generate_private_key(ec.SECP256R1()), algorithm="ES256", headers={"kid": "mine"}
+    ),
+    "publishable key": lambda token, stack: stack.publishable_key,
+}
+
+
+def at(path: str, session_id: str) -> str:
+    return path.replace("{session_id}", session_id)
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+@pytest.mark.parametrize(("verb", "path"), PROTECTED)
+async def test_without_a_valid_token_nothing_is_answered(
+    stack: RunningStack, api: httpx.AsyncClient, owner: Person, verb: str, path: str, forgery: str
+) -> None:
+    token = FORGED[forgery](owner.tokens["access_token"], stack)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    body = BODIES.get((verb, path), {}) if verb not in ("GET", "DELETE") else None
+    response = await api.request(verb, at(path, str(uuid4())), headers=headers, json=body)
+    assert response.status_code == 401, response.text
+    assert reason(response) in ("TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED")
+    assert response.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(("verb", "path"), OF_A_SESSION)
+async def test_a_strangers_session_answers_like_one_that_is_not_there(
+    owner: Person, stranger: Person, verb: str, path: str
+) -> None:
+    session = await owner.create_session(name="private")
+    body = BODIES.get((verb, path))
+    theirs = await stranger.call(verb, at(path, session["id"]), body)
+    nobodys = await stranger.call(verb, at(path, str(uuid4())), body)
+    assert theirs.status_code == nobodys.status_code == 404
+    assert reason(theirs) == reason(nobodys) == "SESSION_NOT_FOUND"
+    assert (await owner.call("GET", f"/sessions/{session['id']}")).json() == session
+
+
+async def test_lists_hold_only_what_is_ones_own(owner: Person, stranger: Person) -> None:
+    mine = await owner.create_session(name="only mine")
+    theirs = (await stranger.call("GET", "/sessions?page_size=100")).json()["sessions"]
+    assert mine["id"] not in [session["id"] for session in theirs]
+    own = (await owner.call("GET", "/sessions?page_size=100")).json()["sessions"]
+    assert mine["id"] in [session["id"] for session in own]
+    assert {session["user_id"] for session in own} == {owner.user["id"]}
+
+
+async def test_me_is_always_oneself(owner: Person, stranger: Person) -> None:
+    assert (await owner.call("GET", "/auth/me")).json()["email"] == owner.user["email"]
+    assert (await stranger.call("GET", "/auth/me")).json()["email"] == stranger.user["email"]
