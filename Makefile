@@ -39,7 +39,7 @@ lint: setup ## Check style, types, SQL and contracts
 	$(BIN)/ruff format --check .
 	$(CLEAN_ENV) $(BIN)/mypy
 	$(BIN)/sqlfluff lint supabase
-	PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/buf lint gen/descriptors.binpb --config buf.yaml --path concerto
+	PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/buf lint gen/concerto/descriptors.binpb --config buf.yaml --path concerto
 
 format: setup ## Put the code into its standard form
 	$(BIN)/ruff check --fix .

@@ -45,6 +45,7 @@ async def serve(settings: GatewaySettings) -> None:
             log_config=None,
             proxy_headers=False,
             server_header=False,
+            timeout_keep_alive=75,  # longer than load balancers keep idle connections, so that they close first
             timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
             ws="none",
         )

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import orjson
@@ -95,8 +95,7 @@ class Bridge:
 
         async def events(message: Message) -> AsyncGenerator[Message, None]:
             # Closed here and not by the collector, so that the rpc ends when the client goes away.
-            responses = cast(AsyncGenerator[Message, None], channel.stream(call, message))
-            async with contextlib.aclosing(responses):
+            async with contextlib.aclosing(channel.stream(call, message)) as responses:
                 async for response in responses:
                     yield _part(response, part)
 

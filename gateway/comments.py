@@ -17,18 +17,16 @@ _FIELD, _NESTED, _NESTED_ENUM, _METHOD, _VALUE = 2, 3, 4, 2, 2
 
 def load() -> Mapping[str, str]:
     """Return comment by full name of everything in the contract; empty, with a warning, when the file is absent."""
-    package = Path(next(iter(concerto.__path__)))
-    for path in (package / FILE_NAME, package.parent / FILE_NAME):
-        if path.is_file():
-            files = FileDescriptorSet.FromString(path.read_bytes()).file
-            return {
-                name: text
-                for file in files
-                if file.name.startswith("concerto/")
-                for name, text in _comments_of(file).items()
-            }
-    _LOG.warning("openapi.without_descriptions", missing=FILE_NAME)
-    return {}
+    path = Path(next(iter(concerto.__path__))) / FILE_NAME
+    if not path.is_file():
+        _LOG.warning("openapi.without_descriptions", missing=FILE_NAME)
+        return {}
+    return {
+        name: text
+        for file in FileDescriptorSet.FromString(path.read_bytes()).file
+        if file.name.startswith("concerto/")
+        for name, text in _comments_of(file).items()
+    }
 
 
 def _comments_of(file: FileDescriptorProto) -> dict[str, str]:

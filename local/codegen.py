@@ -11,14 +11,15 @@ from grpc_tools import protoc
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 TARGET = ROOT / "gen"
-DESCRIPTORS = "descriptors.binpb"
+DESCRIPTORS = Path("concerto") / "descriptors.binpb"
 
 
 def main() -> None:
     """Compile every contract into a temporary folder and put it in place of `gen/` in one move.
 
-    A failed run leaves the folder that was there. Also writes `gen/descriptors.binpb`, the whole contract with its
-    comments, from which the gateway takes its descriptions. Exits with protoc's code when a contract is wrong.
+    A failed run leaves the folder that was there. Also writes `gen/concerto/descriptors.binpb`, the
+    whole contract with its comments, from which the gateway takes its descriptions. Exits with protoc's code when a
+    contract is wrong.
     """
     sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
     # google/api/*.proto come from the googleapis-common-protos distribution, google/protobuf/*.proto from grpcio-tools.
@@ -27,7 +28,7 @@ def main() -> None:
     scripts = Path(sys.executable).parent
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".gen-") as folder:
         output = Path(folder) / "gen"
-        output.mkdir()
+        (output / DESCRIPTORS.parent).mkdir(parents=True)
         code = protoc.main(
             [
                 "protoc",

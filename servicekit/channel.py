@@ -1,6 +1,6 @@
 """Calls to neighbours: one channel per service, the caller's token and request id on each call, deadlines, retries."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -94,10 +94,10 @@ async def stream(
     message: Message,
     *,
     timeout_seconds: float = STREAM_TIMEOUT_SECONDS,
-) -> AsyncIterator[R]:
+) -> AsyncGenerator[R, None]:
     """Call a neighbour's streaming rpc for the current request and yield its answers; like `call` otherwise.
 
-    Closing the iterator cancels the call.
+    Closing the generator cancels the call, so close it (`contextlib.aclosing`) where it may not be read to its end.
     """
     responses = method(message, metadata=_metadata(), timeout=request.remaining_seconds(timeout_seconds))
     try:

@@ -4,7 +4,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.attempts import client_network
+from gateway import contract
+from gateway.attempts import LIMITED, client_network
 from gateway.tests.fakes import Neighbours, build, client_of, error_of, gateway, gateway_settings, serving
 from servicekit.errors import AppError
 
@@ -97,3 +98,10 @@ async def test_clients_with_addresses_of_their_own_do_not_share_a_limit() -> Non
 )
 def test_an_ipv6_customer_is_one_client(host: str, network: str) -> None:
     assert client_network(SimpleNamespace(client=SimpleNamespace(host=host))) == network  # type: ignore[arg-type]
+
+
+def test_the_limited_operations_are_operations_with_an_email() -> None:
+    found = {one.operation_id: one.request_type for one in contract.bindings(contract.SERVICES)}
+    assert all("email" in found[name].DESCRIPTOR.fields_by_name for name in LIMITED)
+    with_email = {name for name, kind in found.items() if "email" in kind.DESCRIPTOR.fields_by_name}
+    assert with_email == LIMITED

@@ -208,3 +208,9 @@ def test_a_second_message_of_one_name_is_told_apart() -> None:
         schemas.output(second)["$ref"] == f"#/components/schemas/{second.file.package.split('.')[1].capitalize()}Thing"
     )
     assert schemas.input(first)["$ref"].endswith("/ThingInput")
+
+
+def test_without_the_contracts_comments_the_document_is_still_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comments, "FILE_NAME", "absent.binpb")
+    bare = openapi.document(BINDINGS, comments.load(), version="1")
+    assert bare["paths"].keys() == DOCUMENT["paths"].keys()

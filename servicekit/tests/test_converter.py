@@ -133,3 +133,21 @@ def test_wrong_url_texts_are_refused(path: str, text: str, reason: str) -> None:
     with pytest.raises(AppError) as caught:
         converter.set_field_from_text(sessions_pb2.ListSessionsRequest(), path, text)
     assert caught.value.reason == reason
+
+
+def test_whatever_nesting_is_accepted_can_be_sent() -> None:
+    data: dict[str, object] = {}
+    for _ in range(converter.MAX_DEPTH * 2):
+        data = {"a": data}
+        try:
+            message = converter.from_json(sessions_pb2.AppendMessagesRequest, {"messages": [{"metadata": data}]})
+        except AppError:
+            break
+        assert sessions_pb2.AppendMessagesRequest.FromString(message.SerializeToString()) == message
+    else:
+        pytest.fail("no limit was met")
+
+
+def test_years_have_four_digits() -> None:
+    changes = converter.from_json(auth_pb2.ProfileChanges, {"status_expires_at": "0208-10-20T01:02:03Z"})
+    assert converter.to_json(changes)["status_expires_at"] == "0208-10-20T01:02:03Z"

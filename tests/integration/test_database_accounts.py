@@ -7,7 +7,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from conftest import RunningStack
+from local.testing import RunningStack
 from tests.support.database import add_user, call
 
 

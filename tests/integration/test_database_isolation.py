@@ -7,7 +7,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from conftest import RunningStack
+from local.testing import RunningStack
 from tests.support.database import INSUFFICIENT_PRIVILEGE, acting_as, add_user, call
 
 ACTORS = ("anon", "owner", "stranger")

@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from conftest import RunningStack
+from local.testing import RunningStack
 from tests.support.database import acting_as, add_user, call
 
 WRITERS, MESSAGES_EACH = 32, 50

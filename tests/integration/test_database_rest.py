@@ -6,7 +6,7 @@ import pytest
 from postgrest.exceptions import APIError
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
-from conftest import RunningStack
+from local.testing import RunningStack
 from tests.support.database import INSUFFICIENT_PRIVILEGE
 
 

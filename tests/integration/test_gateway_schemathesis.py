@@ -2,40 +2,35 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from conftest import RunningStack
+from local.testing import RunningStack
 from tests.support.api import Person
 
-EXAMPLES = 12
+EXAMPLES = 20
 SEED = 20261120
 # Every operation is asked and nothing is left out. These checks fail for any 5xx (501 and 503 too) and for answers
 # that the document does not describe.
+# Not reached: a log-in and a change of password that succeed (it knows no password, and logs itself out on the way)
+# and a provider's callback. Sessions, messages and turns are reached with ids that it has got from earlier answers.
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
-@pytest.fixture(scope="session")
-def unlimited(launch: Callable[..., RunningStack]) -> RunningStack:
-    """A stack of its own, without limits on attempts: after the tenth, sign-in would only be asked to wait."""
-    many = "1000000/minute"
-    return launch(GATEWAY_LOGIN_LIMIT_PER_EMAIL=many, GATEWAY_LOGIN_LIMIT_PER_ADDRESS=many)
-
-
 @pytest.fixture
-async def person(unlimited: RunningStack) -> AsyncIterator[Person]:
-    async with httpx.AsyncClient(base_url=unlimited.gateway_url, timeout=30) as client:
+async def person(stack: RunningStack) -> AsyncIterator[Person]:
+    async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=30) as client:
         yield await Person.sign_up(client)
 
 
-async def test_no_request_makes_a_server_error(unlimited: RunningStack, person: Person, tmp_path: Path) -> None:
+async def test_no_request_makes_a_server_error(stack: RunningStack, person: Person, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).parent / "schemathesis"),
         "run",
-        f"{unlimited.gateway_url}/openapi.json",
+        f"{stack.gateway_url}/openapi.json",
         f"--header=Authorization:{person.headers['Authorization']}",
         f"--checks={CHECKS}",
         f"--max-examples={EXAMPLES}",

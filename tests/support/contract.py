@@ -34,7 +34,7 @@ class Method:
 @cache
 def descriptors() -> descriptor_pb2.FileDescriptorSet:
     """Return all files with their comments."""
-    return descriptor_pb2.FileDescriptorSet.FromString((ROOT / "gen" / "descriptors.binpb").read_bytes())
+    return descriptor_pb2.FileDescriptorSet.FromString((ROOT / "gen" / "concerto" / "descriptors.binpb").read_bytes())
 
 
 @cache

@@ -11,7 +11,7 @@ from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 from google.protobuf.message import Message
 from pydantic import SecretStr
 
-from conftest import RunningStack
+from local.testing import RunningStack
 from servicekit import channel
 from servicekit.identity import Caller
 from servicekit.testing import acting_as, make_caller, served

@@ -11,7 +11,7 @@ from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr, ValidationError
 
-from conftest import RunningStack
+from local.testing import RunningStack
 from servicekit import channel
 from servicekit.errors import AppError
 from servicekit.testing import acting_as, make_caller, served

@@ -7,7 +7,7 @@ from concerto.sessions.v1 import sessions_pb2 as pb
 from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 from google.protobuf import struct_pb2
 
-from conftest import RunningStack
+from local.testing import RunningStack
 from servicekit.errors import AppError
 from servicekit.identity import Caller
 from servicekit.testing import acting_as, make_caller
