@@ -222,6 +222,8 @@ def _uv_environment() -> dict[str, str]:
     environment |= {"VIRTUAL_ENV": str(VENV), "UV_NO_PROGRESS": "1"}
     # Hard links fail across file systems; uv would warn for each package.
     environment.setdefault("UV_LINK_MODE", "copy")
+    if not can_write(Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"):
+        environment.setdefault("UV_NO_CACHE", "1")
     listed = subprocess.run(
         [str(PYTHON), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
@@ -231,6 +233,14 @@ def _uv_environment() -> dict[str, str]:
         if uv_name:
             environment.setdefault(uv_name, value.strip("'\""))
     return environment
+
+
+def can_write(folder: Path) -> bool:
+    """Whether this user can write into the folder, or could make it. A home folder may be absent or closed."""
+    for place in (folder, *folder.parents):
+        if os.access(place, os.F_OK):
+            return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    return False
 
 
 def _wheel_folder() -> Path:
@@ -262,7 +272,10 @@ def install_node_packages() -> None:
     environment["PATH"] = f"{NODE_LINKS}{os.pathsep}{environment.get('PATH', os.defpath)}"
     npm = [str(NODE_LINKS / "node"), str((NODE_LINKS / "npm").resolve()), "ci", "--no-progress"]
     hint = "Is the network there? Behind a proxy or a mirror, tell npm about it (HTTPS_PROXY, `npm config`)."
-    _run(npm, hint=hint, env=environment)
+    with tempfile.TemporaryDirectory() as cache:
+        if not can_write(Path.home() / ".npm"):
+            environment.setdefault("npm_config_cache", cache)
+        _run(npm, hint=hint, env=environment)
 
 
 def generate_code() -> None:

@@ -70,7 +70,12 @@ def up(
 
 
 def _detach(settings: LocalSettings, only: str | None, console: Console) -> int:
-    make_private_folder(settings.home)
+    stack.open_home(settings.home)
+    running = read_state(settings.home)
+    if running is not None and running.supervisor is not None:
+        # Told here, as the log below is the one that the running suite writes to.
+        console.problem(stack.already_running(settings.home))
+        return 1
     make_private_folder(settings.home / "logs")
     log = settings.home / "logs" / "up.log"
     command = [sys.executable, "-m", "local.cli", "up", "--port", str(settings.port)]

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 _BOLD = "\x1b[1m"
@@ -22,8 +22,10 @@ class Console:
 
     def line(self, text: str = "") -> None:
         """One line as it is."""
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        # A closed terminal or pipe reads no more, and must not keep the suite from being stopped in order.
+        with suppress(OSError):
+            self._stream.write(text + "\n")
+            self._stream.flush()
 
     def done(self, label: str, seconds: float) -> None:
         """A finished step and how long it took."""

@@ -10,18 +10,31 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+from pydantic import ValidationError
 
+from gateway.settings import GatewaySettings
 from local import bootstrap
 from local.console import Console
-from local.credentials import CredentialsError, credentials_file, read_credentials
+from local.credentials import Credentials, CredentialsError, credentials_file, read_credentials
 from local.migrations import pending_versions
 from local.ports import is_free, owner_of
 from local.postgres import Postgres, PostgresError
-from local.processes import EMBEDDED, NAMES, node_program
+from local.processes import EMBEDDED, NAMES, node_program, service_environment, suite_variables
 from local.settings import ROOT, LocalSettings, SettingsError, load_settings
 from local.state import State, read_state
+from servicekit.settings import Settings
+from services.auth.settings import AuthSettings
+from services.orchestrator.settings import OrchestratorSettings
+from services.sessions.settings import Settings as SessionsSettings
 
 LEAST_FREE_BYTES = 1024**3
+PROCESS_SETTINGS: dict[str, type[Settings]] = {
+    "auth": AuthSettings,
+    "sessions": SessionsSettings,
+    "orchestrator": OrchestratorSettings,
+    "gateway": GatewaySettings,
+}
+"""What each of our processes reads its environment with."""
 PREFIXES = ("CONCERTO_", "SUPABASE_", "AUTH_", "SESSIONS_", "ORCHESTRATOR_", "GATEWAY_", "OPENAI_")
 URL_NAMES = (
     "SUPABASE_URL",
@@ -54,8 +67,12 @@ async def run(console: Console) -> int:
     except SettingsError as error:
         findings.append(Finding("settings", str(error), "Correct it in the environment or in .env."))
     else:
-        findings += check_variables(settings.variables, known_names(ROOT))
-        findings += _hosted(settings) if settings.is_hosted else _data(settings)
+        named = check_variables(settings.variables, known_names(ROOT))
+        named += _hosted(settings) if settings.is_hosted else []
+        told = {finding.subject for finding in named}
+        named += [finding for finding in check_processes(settings) if finding.subject not in told]
+        findings += named or [Finding("settings", "no mistake found")]
+        findings += [] if settings.is_hosted else check_data(settings)
         state = read_state(settings.home)
         running = state if state is not None and state.supervisor is not None else None
         findings += _ports(settings, running)
@@ -117,11 +134,6 @@ def check_variables(variables: Mapping[str, str], known: set[str]) -> list[Findi
             findings.append(Finding(name, "is not a web address", "Write it whole: https://host/path."))
         elif name.endswith("_PORT") and not (value.isdigit() and 0 < int(value) < 65536):
             findings.append(Finding(name, "is not a port", "Use a number from 1 to 65535."))
-    if "OPENAI_BASE_URL" in variables and "OPENAI_API_KEY" not in variables:
-        advice = (
-            "Set OPENAI_API_KEY too; a server that needs none takes any text. Until then the offline model answers."
-        )
-        findings.append(Finding("OPENAI_BASE_URL", "is set without OPENAI_API_KEY", advice))
     for provider in ("GITHUB", "GOOGLE"):
         names = (f"CONCERTO_{provider}_CLIENT_ID", f"CONCERTO_{provider}_CLIENT_SECRET")
         missing = [name for name in names if name not in variables]
@@ -132,7 +144,26 @@ def check_variables(variables: Mapping[str, str], known: set[str]) -> list[Findi
         findings.append(
             Finding("GATEWAY_CORS_ORIGINS", "holds something else than origins", "Use https://host[:port].")
         )
-    return findings or [Finding("settings", "no mistake found")]
+    return findings
+
+
+def check_processes(settings: LocalSettings) -> list[Finding]:
+    """Every variable with which one of our processes would refuse to start, once."""
+    # Credentials that are made up: what the embedded stack adds is right, only what a person has set can be wrong.
+    credentials = Credentials.generate()
+    postgres = Postgres(settings.home, settings.port_of("postgres"), credentials)
+    suite = suite_variables(settings, credentials, postgres)
+    found: dict[str, Finding] = {}
+    for name, kind in PROCESS_SETTINGS.items():
+        try:
+            kind.model_validate(service_environment(name, settings, suite))
+        except ValidationError as error:
+            for problem in error.errors(include_input=False, include_url=False):
+                subject = ".".join(map(str, problem["loc"])) or name
+                detail = problem["msg"].removeprefix("Value error, ")
+                advice = f"Correct it, or {name} does not start; .env.example explains it."
+                found.setdefault(subject, Finding(subject, detail, advice))
+    return list(found.values())
 
 
 def _is_url(value: str) -> bool:
@@ -154,8 +185,12 @@ def _hosted(settings: LocalSettings) -> Iterator[Finding]:
         )
 
 
-def _data(settings: LocalSettings) -> Iterator[Finding]:
+def check_data(settings: LocalSettings) -> Iterator[Finding]:
+    """Whether the data folder can be used, and is closed to others."""
     home = settings.home
+    if not bootstrap.can_write(home):
+        yield Finding("data", f"{home} cannot be written", "Set CONCERTO_HOME to a folder of your own.")
+        return
     if not home.exists():
         yield Finding("data", f"{home} is made at the first start")
     elif home.stat().st_mode & 0o066:
@@ -196,7 +231,7 @@ async def _database(settings: LocalSettings, running: State | None) -> list[Find
         port = recorded.port if recorded else settings.port_of("postgres")
         postgres = Postgres(settings.home, port, credentials)
         _ = postgres.account
-    except CredentialsError:
+    except (CredentialsError, OSError):
         return []  # a new data folder; what is wrong with an old one has been said
     except PostgresError as error:
         return [Finding("Postgres", "cannot run here", str(error))]

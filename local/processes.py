@@ -123,7 +123,16 @@ def service_environment(name: str, settings: LocalSettings, suite: dict[str, str
     prefix = name.upper()
     wanted |= {f"{prefix}_HOST", f"{prefix}_PORT"}
     # The addresses come from CONCERTO_PORT, so that one variable moves everything.
-    return environment | {key: suite[key] for key in wanted if key in suite}
+    return environment | _past_proxies(environment) | {key: suite[key] for key in wanted if key in suite}
+
+
+def _past_proxies(environment: dict[str, str]) -> dict[str, str]:
+    """Keep the way to the neighbours, which are on this machine, out of a proxy for the world outside."""
+    if not any(name in environment for name in _PROXIES):
+        return {}
+    chosen = environment.get("no_proxy") or environment.get("NO_PROXY")
+    exempt = ",".join((*([chosen] if chosen else []), "127.0.0.1", "localhost"))
+    return {"NO_PROXY": exempt, "no_proxy": exempt}
 
 
 def postgres_spec(postgres: Postgres) -> ProcessSpec:

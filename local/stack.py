@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 
+from local.bootstrap import can_write
 from local.console import Console
 from local.credentials import Credentials, CredentialsError, ensure_credentials
 from local.files import make_private_folder
@@ -59,15 +60,23 @@ def plan_names(settings: LocalSettings, only: str | None) -> tuple[str, ...]:
 
 def run(settings: LocalSettings, plan: Plan, console: Console) -> int:
     """Start, stay until a signal comes, stop. Returns the exit code."""
-    make_private_folder(settings.home)
+    open_home(settings.home)
     with supervisor_lock(settings.home) as mine:
         if not mine:
-            console.problem(_already_running(settings.home))
+            console.problem(already_running(settings.home))
             return 1
         return asyncio.run(Stack(settings, plan, console).run())
 
 
-def _already_running(home: Path) -> str:
+def open_home(home: Path) -> None:
+    """Make the data folder when it is new. Raises SettingsError where this user cannot write."""
+    if not can_write(home):
+        raise SettingsError(f"{home} cannot be written. Set CONCERTO_HOME to a folder of your own.")
+    make_private_folder(home)
+
+
+def already_running(home: Path) -> str:
+    """Say who has the data folder, and what to do."""
     state = read_state(home)
     if state is None or state.supervisor is None:
         return f"Another `concerto` is starting or stopping on {home}. Wait a moment and try again."

@@ -19,6 +19,8 @@ R = TypeVar("R", bound=Message)
 CALL_TIMEOUT_SECONDS = 15.0
 STREAM_TIMEOUT_SECONDS = 900.0
 # Twice the most that the gateway takes in, as a page of messages with its JSON escapes may be larger than a request.
+# A silent stream is probed this often; servers allow it (servicekit.server), which by default they would not.
+KEEPALIVE_SECONDS = 60
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
@@ -35,7 +37,8 @@ def connect(target: str, service: ServiceDescriptor) -> grpc.aio.Channel:
             ("grpc.service_config", orjson.dumps(service_config(service)).decode()),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+            ("grpc.enable_http_proxy", 0),  # neighbours are never behind a proxy for the world outside
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 500),  # well within the time that retries last

@@ -20,6 +20,7 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 _CONNECTION_LOST = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that dies between two steps of asyncpg's own
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CannotConnectNowError,

@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from servicekit import telemetry
-from servicekit.channel import MAX_MESSAGE_BYTES
+from servicekit.channel import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES
 from servicekit.errors import AppError
 from servicekit.identity import Verifier
 from servicekit.interceptor import RpcInterceptor
@@ -80,6 +80,7 @@ async def serving(
         interceptors=[RpcInterceptor(own_verifier)],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ],
@@ -99,8 +100,8 @@ async def serving(
         raise SystemExit(
             f"{settings.host}:{settings.port} cannot be listened on. Set another port, or stop what is there."
         )
+    await health_servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)  # until what is needed was looked at
     await server.start()
-    await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     watch = asyncio.create_task(_watch_readiness(health_servicer, registrations))
     try:
         yield port
@@ -131,4 +132,9 @@ async def _watch_readiness(servicer: Any, registrations: Sequence[Registration])
                 known[name] = ready
                 state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
                 await servicer.set(name, state)
+        # The server as a whole, which is what a plain health check asks about.
+        whole = health_pb2.HealthCheckResponse.SERVING
+        if not all(known.values()):
+            whole = health_pb2.HealthCheckResponse.NOT_SERVING
+        await servicer.set("", whole)
         await asyncio.sleep(READINESS_INTERVAL_SECONDS)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,3 +59,11 @@ def test_setup_script_needs_nothing_but_the_standard_library() -> None:
     # -I -S: no site-packages, so that an import of anything else fails.
     code = f"import runpy; runpy.run_path({str(ROOT / 'local' / 'bootstrap.py')!r}, run_name='imported')"
     assert subprocess.run([sys.executable, "-I", "-S", "-c", code], check=False).returncode == 0
+
+
+def test_a_home_folder_without_room_for_caches_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    assert bootstrap.can_write(tmp_path / "not" / "there" / "yet")
+    assert not bootstrap.can_write(tmp_path / "file" / "cache")
+    monkeypatch.setattr(bootstrap.os, "access", lambda place, mode: mode == os.F_OK)
+    assert not bootstrap.can_write(tmp_path)

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from local.doctor import check_variables, known_names
-from local.settings import ROOT
+from local.doctor import check_data, check_processes, check_variables, known_names
+from local.settings import ROOT, LocalSettings, load_settings
 
 KNOWN = {"CONCERTO_PORT", "SUPABASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "GATEWAY_PORT", "SESSIONS_TARGET"}
 
@@ -14,7 +16,7 @@ KNOWN = {"CONCERTO_PORT", "SUPABASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "
         ({"SESSION_TARGET": "x"}, "", ""),
         ({"SESSIONS_TARGTE": "x"}, "SESSIONS_TARGTE", "Did you mean SESSIONS_TARGET?"),
         ({"SUPABASE_URL": "abc.supabase.co"}, "SUPABASE_URL", "https://"),
-        ({"OPENAI_BASE_URL": "http://127.0.0.1:1"}, "OPENAI_BASE_URL", "offline model"),
+        ({"OPENAI_BASE_URL": "127.0.0.1:1"}, "OPENAI_BASE_URL", "https://"),
         ({"OPENAI_API_KEY": "changeme"}, "OPENAI_API_KEY", "real value"),
         ({"GATEWAY_PORT": "high"}, "GATEWAY_PORT", "number"),
         ({"CONCERTO_GITHUB_CLIENT_ID": "x"}, "CONCERTO_GITHUB_CLIENT_SECRET", "both"),
@@ -33,7 +35,42 @@ def test_mistake_is_named_with_what_to_do(variables: dict[str, str], subject: st
 
 def test_right_settings_and_names_of_other_programs_are_left_in_peace() -> None:
     variables = {"CONCERTO_PORT": "8100", "PATH": "/usr/bin", "OPENAI_API_KEY": "sk", "OPENAI_BASE_URL": "http://a/v1"}
-    assert [finding.advice for finding in check_variables(variables, KNOWN)] == [""]
+    assert check_variables(variables, KNOWN) == []
+
+
+def test_a_models_address_needs_no_key() -> None:
+    assert check_variables({"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1"}, KNOWN) == []
+
+
+def settings_with(home: Path, **variables: str) -> LocalSettings:
+    return load_settings(environment={"CONCERTO_HOME": str(home), **variables}, env_file=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GATEWAY_COOKIE_SECRET", "short"),
+        ("GATEWAY_LOGIN_LIMIT_PER_EMAIL", "often"),
+        ("CONCERTO_MODEL_TIMEOUT_SECONDS", "-1"),
+        ("CONCERTO_DB_POOL_SIZE", "many"),
+        ("CONCERTO_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_setting_that_keeps_a_process_from_starting_is_named_once(tmp_path: Path, name: str, value: str) -> None:
+    found = check_processes(settings_with(tmp_path, **{name: value}))
+    assert [finding.subject for finding in found] == [name]
+    assert ".env.example" in found[0].advice
+
+
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_the_embedded_stacks_own_settings_keep_no_process_from_starting(tmp_path: Path, environment: str) -> None:
+    assert check_processes(settings_with(tmp_path, CONCERTO_ENVIRONMENT=environment)) == []
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    first, *_ = check_data(settings_with(tmp_path / "file" / "home"))
+    assert "CONCERTO_HOME" in first.advice
 
 
 def test_names_are_taken_from_the_example_file() -> None:

@@ -63,6 +63,8 @@ async def test_signing_up_twice_does_not_reveal_that_the_address_is_known(
     assert known.session is fresh.session is None
     assert known.user is not None
     assert known.user.id != await user_id(member)
+    assert fresh.user is not None
+    assert uuid.UUID(known.user.id).version == uuid.UUID(fresh.user.id).version
     assert len(mails_to(embedded, email)) == 1
 
 

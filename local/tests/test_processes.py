@@ -67,3 +67,12 @@ def test_hosted_project_is_passed_on_as_it_is_configured() -> None:
         given = service_environment(name, settings, suite)
         assert {key: given[key] for key in configured} == configured  # no SUPABASE_DB_URL: sessions go through REST
         assert "SUPABASE_JWT_SECRET" not in given
+
+
+def test_a_proxy_for_the_world_outside_is_not_asked_for_the_neighbours() -> None:
+    proxied = load_settings(
+        environment={**SETTINGS, "https_proxy": "http://p:1", "NO_PROXY": "corp.example"}, env_file=None
+    )
+    for name, values in environments(proxied, Credentials.generate()).items():
+        if name != "supabase":
+            assert values["no_proxy"] == values["NO_PROXY"] == "corp.example,127.0.0.1,localhost", name

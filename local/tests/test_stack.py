@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from local.settings import ROOT
-from local.testing import RunningStack, stack_environment, start_stack, stop_stack
+from local.testing import RunningStack, free_base_port, stack_environment, start_stack, stop_stack
 
 ONLY = "postgres,supabase"
 
@@ -91,6 +91,15 @@ def test_status_shows_each_process_and_doctor_names_a_misspelt_setting(small: Ru
     assert "reachable, all migrations applied" in small.command("doctor").stdout
 
 
+def test_a_second_start_in_the_background_leaves_the_log_of_the_first_alone(small: RunningStack) -> None:
+    log = small.home / "logs" / "up.log"
+    log.write_text("what the first one said")
+    second = small.command("up", "--detach", "--only", ONLY)
+    assert second.returncode == 1
+    assert f"Concerto already runs on {small.home}" in second.stdout
+    assert log.read_text() == "what the first one said"
+
+
 async def test_migration_role_is_no_superuser_and_the_login_role_may_only_switch(small: RunningStack) -> None:
     connection = await asyncpg.connect(small.migration_db_url)
     row = await connection.fetchrow("select rolsuper, rolbypassrls, rolcreaterole from pg_roles where rolname = user")
@@ -157,3 +166,37 @@ def test_down_stops_a_suite_in_the_background(tmp_path: Path) -> None:
     assert running.supervisor.wait(timeout=20) == 0
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert "does not run" in running.command("down").stdout
+
+
+def test_a_terminal_that_is_closed_stops_everything(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    supervisor = subprocess.Popen(
+        [sys.executable, "-m", "local.cli", "up", "--only", "postgres"],
+        cwd=ROOT,
+        env=stack_environment(home, free_base_port()),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert supervisor.stdout is not None
+    assert any("Ctrl-C" in line for line in supervisor.stdout)
+    postgres = json.loads((home / "run" / "state.json").read_text())["processes"]["postgres"]["pid"]
+    supervisor.stdout.close()
+    supervisor.send_signal(signal.SIGHUP)
+    supervisor.wait(timeout=30)
+    assert not psutil.pid_exists(postgres)
+    assert not (home / "run" / "state.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [("up",), ("up", "--detach"), ("migrate",)])
+def test_a_data_folder_that_cannot_be_made_is_refused_in_words(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "file").touch()
+    result = subprocess.run(
+        [sys.executable, "-m", "local.cli", *arguments],
+        cwd=ROOT,
+        env=stack_environment(tmp_path / "file" / "home", free_base_port()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "Set CONCERTO_HOME to a folder of your own." in result.stderr

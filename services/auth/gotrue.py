@@ -22,7 +22,7 @@ from supabase_auth.types import AuthResponse, Session, SignOutScope, User
 from servicekit import request
 from servicekit.errors import AppError
 from servicekit.identity import Caller
-from services.auth.refusals import Call, MailNotSentError, translate
+from services.auth.refusals import AuthServerError, Call, MailNotSentError, translate
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -106,13 +106,16 @@ class GoTrue:
             options["email_redirect_to"] = redirect_to
         credentials = {"email": email, "password": password, "options": options}
         try:
-            answer = await self._attempt(Call.SIGN_UP, self._client().sign_up(credentials))  # type: ignore[arg-type]
+            return _sign_in(await self._attempt(Call.SIGN_UP, self._client().sign_up(credentials)))  # type: ignore[arg-type]
+        except AuthServerError:
+            pass
         except MailNotSentError as error:
             if not error.recently:
                 raise
             # "Not again within a minute" is only ever said of an address that has an account waiting.
             return SignIn(user_id=str(uuid4()), email=email.lower(), tokens=None)
-        return _sign_in(answer)
+        # Of two sign-ups of one address at once, the loser gets a 500; asked again, the server says why.
+        return _sign_in(await self._attempt(Call.SIGN_UP, self._client().sign_up(credentials)))  # type: ignore[arg-type]
 
     async def log_in(self, email: str, password: str) -> SignIn:
         """Sign in. Raises INVALID_CREDENTIALS, EMAIL_NOT_CONFIRMED, USER_BANNED."""

@@ -97,6 +97,10 @@ class MailNotSentError(AppError):
     """True when the reason is that the same address got one less than a minute ago."""
 
 
+class AuthServerError(AppError):
+    """The auth server answered with an error of its own (5xx): it can be reached, so another try may go better."""
+
+
 def translate(error: Exception, call: Call) -> AppError:
     """Return the AppError for whatever a call of the auth server raised.
 
@@ -112,7 +116,9 @@ def translate(error: Exception, call: Call) -> AppError:
         refusal = MailNotSentError(reason, cause=cause, retry_after_seconds=_retry_after(reason, text))
         refusal.recently = text.lower().startswith("for security purposes")
         return refusal
-    return AppError(
+    broken = status is not None and status >= httpx.codes.INTERNAL_SERVER_ERROR and reason == "AUTH_SERVER_UNAVAILABLE"
+    kind = AuthServerError if broken else AppError
+    return kind(
         reason,
         metadata=_metadata(reason, error, code=code, status=status, text=text),
         cause=cause,

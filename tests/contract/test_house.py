@@ -108,3 +108,13 @@ def test_npm_versions_are_exact() -> None:
     package = json.loads((ROOT / "package.json").read_text())
     versions = {**package.get("dependencies", {}), **package.get("devDependencies", {})}
     assert [name for name, version in versions.items() if not re.fullmatch(r"\d+\.\d+\.\d+", version)] == []
+
+
+def test_no_npm_script_asks_for_a_database_in_docker() -> None:
+    # Without --remote the Supabase CLI looks for its own local stack, which never runs here.
+    scripts = json.loads((ROOT / "package.json").read_text())["scripts"]
+    targeted = {
+        name: script for name, script in scripts.items() if re.match(r"supabase (db|migration (up|list))", script)
+    }
+    assert targeted
+    assert [name for name, script in targeted.items() if "--remote" not in script] == []

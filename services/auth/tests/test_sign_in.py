@@ -41,6 +41,14 @@ async def test_sign_up_and_log_in_with_umlauts_and_other_scripts(client: Client)
     assert (answer.user.email, answer.user.display_name) == (email, "Jürgen Groß 🎶 田中")
 
 
+async def test_of_sign_ups_with_one_address_at_once_one_succeeds_and_the_others_are_told_why(client: Client) -> None:
+    email = new_email()
+    answers = await asyncio.gather(*(client.sign_up(email) for _ in range(4)), return_exceptions=True)
+    refusals = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert len(refusals) == 3
+    assert {getattr(refusal, "reason", refusal) for refusal in refusals} == {"EMAIL_TAKEN"}
+
+
 async def test_sign_up_with_a_registered_address_is_refused(client: Client) -> None:
     email = new_email()
     await client.sign_up(email)
