@@ -70,7 +70,7 @@ def enum_spellings(enum: EnumDescriptor) -> dict[str, int]:
 
 
 def set_field_from_text(message: Message, path: str, text: str) -> None:
-    """Set a scalar field from a URL's text (path or query parameter).
+    """Set a scalar field or an instant from a URL's text (path or query parameter).
 
     path: field name; nested fields are joined with dots. Raises AppError UNKNOWN_FIELD or INVALID_FIELD.
     """
@@ -81,6 +81,10 @@ def set_field_from_text(message: Message, path: str, text: str) -> None:
             raise _unknown(path)
         message = getattr(message, parent)
     field = _field(message, name)
+    if field is not None and _is_instant(field):
+        getattr(message, name).SetInParent()
+        _read_timestamp(getattr(message, name), text, path, False, 0)  # noqa: FBT003 (the readers' common form)
+        return
     if field is None or field.message_type is not None:
         raise _unknown(path)
     value = _scalar_reader(field)(_json_scalar(field, text, path), path)
@@ -399,6 +403,10 @@ def _json_scalar(field: FieldDescriptor, text: str, path: str) -> Json:
         except ValueError:
             raise _invalid(path, "must be a number") from None
     return text
+
+
+def _is_instant(field: FieldDescriptor) -> bool:
+    return not field.is_repeated and field.message_type is not None and field.message_type.full_name == _TIMESTAMP
 
 
 def _is_map(field: FieldDescriptor) -> bool:

@@ -17,6 +17,17 @@ from servicekit.settings import DatabaseSettings
 CALL_TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 
+SYSTEM_OPERATIONS = frozenset(
+    {
+        "append_run_events",
+        "finish_run",
+        "interrupt_expired_runs",
+        "promote_run",
+        "prune_run_events",
+        "renew_leases",
+    }
+)
+
 _CONNECTION_LOST = (
     OSError,
     asyncpg.InterfaceError,
@@ -38,6 +49,14 @@ class Database(Protocol):
         Raises AppError with the operation's own reason, DATABASE_UNAVAILABLE when there is no connection (nothing was
         done, or it is not known whether it was done: repeat only with a request_id), DATABASE_BUSY after 10 s or when
         the current request's deadline is over.
+        """
+        ...
+
+    async def call_system(self, operation: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Run `private.<operation>(args)`, which acts for no user but by a secret in its arguments or for upkeep.
+
+        operation: one of SYSTEM_OPERATIONS. Raises like `call`, and DIRECT_DATABASE_NEEDED over REST, which offers no
+        such operations.
         """
         ...
 
@@ -83,6 +102,14 @@ class DirectDatabase:
             operation,
             orjson.dumps(args).decode(),
         )
+        result: dict[str, Any] = orjson.loads(answer)
+        return result
+
+    async def call_system(self, operation: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        """See Database.call_system."""
+        if operation not in SYSTEM_OPERATIONS:
+            raise AppError("UNIMPLEMENTED", cause="not a system operation")
+        answer = await self._fetch(f"select private.{operation}($1::jsonb)::text", orjson.dumps(args).decode())
         result: dict[str, Any] = orjson.loads(answer)
         return result
 
@@ -155,6 +182,10 @@ class RestDatabase:
         result: dict[str, Any] = answer.data  # type: ignore[assignment]
         return result
 
+    async def call_system(self, operation: str, args: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """See Database.call_system."""
+        raise AppError("DIRECT_DATABASE_NEEDED")
+
     async def ping(self) -> None:
         """See Database.ping."""
         try:
@@ -188,12 +219,13 @@ def _timeout_seconds() -> float:
 def from_sql(*, sqlstate: str, message: str, detail: str | None, cause: BaseException | str) -> AppError:
     """Return the AppError for an error of SQL.
 
-    Operations raise sqlstate PT<HTTP status> with a reason as message and its metadata as JSON in the detail;
-    everything else is our mistake or the database's.
+    Operations raise sqlstate PT<HTTP status> with a reason as message and its metadata as JSON in the detail, where
+    `retry_after_seconds` also becomes the error's own; everything else is our mistake or the database's.
     """
     if sqlstate.startswith("PT") and message in REASONS:
-        metadata = orjson.loads(detail) if detail else {}
-        return AppError(message, metadata={key: str(value) for key, value in metadata.items()}, cause=cause)
+        metadata = {key: str(value) for key, value in (orjson.loads(detail) if detail else {}).items()}
+        wait = metadata.get("retry_after_seconds")
+        return AppError(message, metadata=metadata, cause=cause, retry_after_seconds=float(wait) if wait else None)
     if sqlstate in (
         "57014",
         "55P03",

@@ -208,6 +208,52 @@ REASONS: Mapping[str, Reason] = {
         "request_id {request_id} was used for other content.",
         "Use a new request_id for each new request.",
     ),
+    "MESSAGE_NOT_FOUND": Reason(
+        StatusCode.NOT_FOUND,
+        "Message {message_id} was not found in session {session_id}.",
+        "Check the id; list the session's messages with include_inactive.",
+    ),
+    "NOT_A_USER_MESSAGE": Reason(
+        StatusCode.FAILED_PRECONDITION,
+        "Message {message_id} was not said by the user.",
+        "Name the user's message: the one that is to be answered again or to be replaced.",
+    ),
+    # Runs
+    "RUN_NOT_FOUND": Reason(StatusCode.NOT_FOUND, "Run {run_id} was not found.", "Check the id."),
+    "RUN_IN_PROGRESS": Reason(
+        StatusCode.ABORTED,
+        "Session {session_id} has a run that has not ended: {run_id}.",
+        "Follow or cancel that run, or send if_running: queue or cancel.",
+    ),
+    "RUN_NOT_NEXT": Reason(
+        StatusCode.FAILED_PRECONDITION, "Run {run_id} waits for another run of its session.", "Try again in a moment."
+    ),
+    "TOO_MANY_RUNS": Reason(
+        StatusCode.RESOURCE_EXHAUSTED,
+        "Too many runs are under way ({scope}).",
+        "Wait as long as Retry-After says, or let a run end first.",
+    ),
+    "LEASE_LOST": Reason(
+        StatusCode.ABORTED, "Run {run_id} is no longer this process's.", "Stop working on it; it has been ended."
+    ),
+    "RUN_INTERRUPTED": Reason(
+        StatusCode.UNAVAILABLE,
+        "The answer was interrupted; what was said by then is kept.",
+        "Send the message again, or let it be answered anew.",
+    ),
+    "RUN_LIMIT_REACHED": Reason(
+        StatusCode.FAILED_PRECONDITION,
+        "The run was ended at its limit: {limit}.",
+        "Ask for less at once. Operators: see the limits of runs in .env.example.",
+    ),
+    "AGENT_NOT_FOUND": Reason(
+        StatusCode.INVALID_ARGUMENT, "There is no agent named {agent}.", "Choose one of GET /agents."
+    ),
+    "DIRECT_DATABASE_NEEDED": Reason(
+        StatusCode.FAILED_PRECONDITION,
+        "Answers need a direct database connection, which is not configured.",
+        "Operators: set SUPABASE_DB_URL for the sessions service.",
+    ),
     # Models
     "MODEL_CREDENTIALS_REJECTED": Reason(
         StatusCode.FAILED_PRECONDITION,

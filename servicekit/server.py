@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from servicekit.settings import ServiceSettings
 _LOG = structlog.stdlib.get_logger(__name__)
 
 READINESS_INTERVAL_SECONDS = 2.0
+DRAIN_LIMIT_SECONDS = 30.0
+LAST_WORDS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,9 @@ class Registration:
     """Handles the rpcs."""
     ready: Callable[[], Awaitable[None]] | None = None
     """Raises AppError while something that the servicer cannot do without is missing."""
+    drain: Callable[[float], Awaitable[None]] | None = None
+    """Called when the server is to stop, with the seconds that what is under way may take; ends what outlives calls.
+    Calls that are open stay open meanwhile."""
 
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -60,6 +67,9 @@ async def _run(settings: S, build: Build[S]) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     async with build(settings) as registrations, serving(settings, registrations) as port:
+        # What is there by now stays; without this the collector walks through all of it again and again.
+        gc.collect()
+        gc.freeze()
         _LOG.info("server.started", address=f"{settings.host}:{port}")
         await stop.wait()
         _LOG.info("server.draining", seconds=settings.drain_seconds)
@@ -72,7 +82,8 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Serve the registrations while the block runs; yield the port.
 
-    On leaving, new calls are refused and running ones get `settings.drain_seconds` to end.
+    On leaving, new calls are refused and running ones get `settings.drain_seconds` to end, and then as long as the
+    registrations' `drain` takes.
     Raises SystemExit with what to do when the port is taken.
     """
     own_verifier = verifier or Verifier(settings)
@@ -110,9 +121,26 @@ async def serving(
         with contextlib.suppress(asyncio.CancelledError):
             await watch
         await health_servicer.enter_graceful_shutdown()
-        await server.stop(settings.drain_seconds)
+        await _drain(server, settings.drain_seconds, registrations)
         if verifier is None:
             await own_verifier.close()
+
+
+async def _drain(server: grpc.aio.Server, seconds: float, registrations: Sequence[Registration]) -> None:
+    drains = [registration.drain for registration in registrations if registration.drain is not None]
+    if not drains:
+        await server.stop(seconds)
+        return
+    started_at = time.monotonic()
+    stopping = asyncio.create_task(server.stop(seconds + DRAIN_LIMIT_SECONDS))
+    for error in await asyncio.gather(*(drain(seconds) for drain in drains), return_exceptions=True):
+        if isinstance(error, BaseException):
+            _LOG.error("server.not_drained", cause=telemetry.describe(error))
+    # Who listens hears the end of what was ended just now.
+    left_seconds = max(LAST_WORDS_SECONDS, started_at + seconds - time.monotonic())
+    await asyncio.wait({stopping}, timeout=left_seconds)
+    await server.stop(0)
+    await stopping
 
 
 async def _watch_readiness(servicer: Any, registrations: Sequence[Registration]) -> None:

@@ -1,7 +1,6 @@
 import pytest
 from concerto.auth.v1 import auth_pb2
-from concerto.orchestrator.v1 import orchestrator_pb2
-from concerto.sessions.v1 import sessions_pb2
+from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.protobuf import struct_pb2
 
 from servicekit import converter
@@ -37,12 +36,12 @@ def test_defaults_are_written_and_unset_messages_are_null() -> None:
 
 
 def test_only_the_chosen_part_of_a_oneof_is_written() -> None:
-    event = orchestrator_pb2.RunEvent(seq=2, message_delta={"text": "a"})
+    event = runs_pb2.RunEvent(seq=2, message_delta={"text": "a"})
     assert converter.to_json(event) == {"seq": 2, "created_at": None, "message_delta": {"text": "a"}}
 
 
 def test_states_keep_their_names_without_the_prefix() -> None:
-    finished = orchestrator_pb2.RunFinished(state=orchestrator_pb2.RUN_STATE_SUCCEEDED)
+    finished = runs_pb2.RunFinished(state=runs_pb2.RUN_STATE_SUCCEEDED)
     assert converter.to_json(finished) == {"state": "SUCCEEDED"}
 
 
@@ -115,6 +114,17 @@ def test_url_texts_become_values(path: str, text: str, expected: object) -> None
     request = sessions_pb2.ListSessionsRequest()
     converter.set_field_from_text(request, path, text)
     assert getattr(request, path) == expected
+
+
+def test_instants_in_urls_are_read_and_present() -> None:
+    request = sessions_pb2.ListUsageRequest()
+    converter.set_field_from_text(request, "to", "1970-01-01T01:00:00+01:00")
+    assert request.HasField("to")
+    assert request.to.seconds == 0
+    for text in ("", "yesterday", "2026-11-20", "2026-11-20T10:00:00"):
+        with pytest.raises(AppError) as caught:
+            converter.set_field_from_text(request, "to", text)
+        assert (caught.value.reason, caught.value.metadata["field"]) == ("INVALID_FIELD", "to")
 
 
 @pytest.mark.parametrize(

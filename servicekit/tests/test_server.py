@@ -195,6 +195,24 @@ async def test_running_calls_end_before_the_server_does(sessions: Sessions) -> N
     await connection.close()
 
 
+async def test_what_outlives_calls_is_drained_while_calls_that_are_open_stay_open(sessions: Sessions) -> None:
+    seen: list[tuple[float, bool]] = []
+
+    async def drain(seconds: float) -> None:
+        await asyncio.sleep(0.1)
+        seen.append((seconds, running.done()))
+
+    async with server.serving(settings(drain_seconds=0.0), [registration(sessions, drain=drain)]) as port:
+        connection = channel.connect(f"127.0.0.1:{port}", SESSIONS)
+        stub: Any = sessions_pb2_grpc.SessionsServiceStub(connection)
+        with acting_as(make_caller()):
+            running = asyncio.create_task(channel.call(stub.CreateSession, create("slow")))
+            await sessions.called.wait()
+    assert seen == [(0.0, False)]
+    assert (await running).session.user_id
+    await connection.close()
+
+
 async def test_a_taken_port_ends_the_start_with_what_to_do(sessions: Sessions) -> None:
     async with server.serving(settings(), [registration(sessions)]) as port:
         with pytest.raises(SystemExit, match=f"{port} cannot be listened on"):
