@@ -1,32 +1,53 @@
 """Runs the sessions service: `python -m services.sessions`."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
+from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 
 from servicekit import server
 from servicekit.database import open_database
+from services.sessions.notifications import Notifications
+from services.sessions.run_store import RunStore
+from services.sessions.runs import RunsServicer
 from services.sessions.servicer import SessionsServicer
 from services.sessions.settings import Settings
 from services.sessions.store import SessionStore
+from services.sessions.upkeep import Upkeep
 
 
 @asynccontextmanager
 async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
-    """Open the database and yield the servicer; close the database on leaving."""
-    database = await open_database(settings)
-    try:
+    """Open the database and yield the servicers; on leaving, close everything in reverse order.
+
+    Notifications and upkeep need direct connections; over REST the service does without them and keeps no runs.
+    """
+    async with AsyncExitStack() as opened:
+        database = await open_database(settings)
+        opened.push_async_callback(database.close)
+        runs = RunStore(database)
+        notifications: Notifications | None = None
+        if settings.db_url is not None:
+            notifications = Notifications(settings.db_url.get_secret_value())
+            notifications.start()
+            opened.push_async_callback(notifications.close)
+            upkeep = Upkeep(runs, kept_seconds=settings.run_events_kept_seconds)
+            upkeep.start()
+            opened.push_async_callback(upkeep.close)
         yield [
             server.Registration(
                 service=sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"],
                 add=sessions_pb2_grpc.add_SessionsServiceServicer_to_server,
                 servicer=SessionsServicer(SessionStore(database)),
                 ready=database.ping,
-            )
+            ),
+            server.Registration(
+                service=runs_pb2.DESCRIPTOR.services_by_name["RunsService"],
+                add=runs_pb2_grpc.add_RunsServiceServicer_to_server,
+                servicer=RunsServicer(runs, notifications),
+                ready=database.ping,
+            ),
         ]
-    finally:
-        await database.close()
 
 
 def main() -> None:

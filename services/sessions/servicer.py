@@ -1,22 +1,26 @@
 """The rpcs of the sessions service: check, call, translate."""
 
-import hashlib
+import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import grpc
-import orjson
 from concerto.sessions.v1 import sessions_pb2 as pb
 from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 
 from servicekit import paging
 from servicekit.errors import AppError
 from servicekit.identity import current_caller
+from services.sessions import pages
 from services.sessions.store import SessionStore
 
-DEFAULT_PAGE_SIZE = 50
-MAX_PAGE_SIZE = 100
+_USAGE_GROUPS = {
+    pb.USAGE_GROUP_UNSPECIFIED: "day",
+    pb.USAGE_GROUP_DAY: "day",
+    pb.USAGE_GROUP_MODEL: "model",
+    pb.USAGE_GROUP_SESSION: "session",
+}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,11 +38,11 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
 
     async def ListSessions(self, request: pb.ListSessionsRequest, _: Context) -> pb.ListSessionsResponse:
         """List the caller's sessions, newest activity first."""
-        filters = _fingerprint("sessions", request.is_archived, request.query)
-        before = _session_place(request.page_token, filters) if request.page_token else None
+        filters = pages.fingerprint("sessions", request.is_archived, request.query)
+        before = pages.moment_place(request.page_token, filters) if request.page_token else None
         page = await self._store.list_sessions(
             current_caller(),
-            page_size=_page_size(request.page_size),
+            page_size=pages.size(request.page_size),
             is_archived=request.is_archived,
             query=request.query,
             before=before,
@@ -79,8 +83,13 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
 
     async def ListMessages(self, request: pb.ListMessagesRequest, _: Context) -> pb.ListMessagesResponse:
         """List a session's messages from its beginning or its end."""
-        filters = _fingerprint(
-            "messages", request.session_id.lower(), request.from_end, request.after_order, request.before_order
+        filters = pages.fingerprint(
+            "messages",
+            request.session_id.lower(),
+            request.from_end,
+            request.after_order,
+            request.before_order,
+            request.include_inactive,
         )
         after_order, before_order = request.after_order, request.before_order
         if request.page_token:
@@ -92,40 +101,76 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
         page = await self._store.list_messages(
             current_caller(),
             request.session_id,
-            page_size=_page_size(request.page_size),
+            page_size=pages.size(request.page_size),
             from_end=request.from_end,
             after_order=after_order,
             before_order=before_order,
+            include_inactive=request.include_inactive,
         )
         token = ""
         if page.has_more:
             token = paging.encode(filters, page.messages[0 if request.from_end else -1].order)
         return pb.ListMessagesResponse(messages=page.messages, next_page_token=token)
 
+    async def SelectBranch(self, request: pb.SelectBranchRequest, _: Context) -> pb.SelectBranchResponse:
+        """Make the branch that holds a message the active one."""
+        session = await self._store.select_branch(current_caller(), request.session_id, request.message_id)
+        return pb.SelectBranchResponse(session=session)
 
-def _page_size(wanted: int) -> int:
-    return min(wanted, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE
+    async def SearchMessages(self, request: pb.SearchMessagesRequest, _: Context) -> pb.SearchMessagesResponse:
+        """Find the caller's messages by their words."""
+        filters = pages.fingerprint("hits", request.query, request.session_id.lower())
+        page = await self._store.search_messages(
+            current_caller(),
+            request.query,
+            page_size=pages.size(request.page_size, default=20, most=50),
+            session_id=request.session_id,
+            before=_hit_place(request.page_token, filters) if request.page_token else None,
+        )
+        token = ""
+        if page.has_more:
+            last = page.hits[-1]
+            token = paging.encode(filters, page.last_rank, last.timestamp.ToDatetime(UTC).isoformat(), last.message_id)
+        return pb.SearchMessagesResponse(hits=page.hits, next_page_token=token)
 
-
-def _fingerprint(*filters: str | int) -> str:
-    # A token is short, while a filter may be long; two lists with one fingerprint would only mix up places.
-    return hashlib.blake2b(orjson.dumps(filters), digest_size=8).hexdigest()
-
-
-def _session_place(token: str, filters: str) -> tuple[str, str]:
-    given, updated_at, session_id = paging.decode(token, (str, datetime, UUID))
-    if given != filters:
-        raise AppError("INVALID_PAGE_TOKEN", cause="token of another list")
-    try:
-        # Python reads more spellings and offsets than Postgres.
-        moment = datetime.fromisoformat(updated_at).astimezone(UTC)
-    except OverflowError as error:
-        raise AppError("INVALID_PAGE_TOKEN", cause=error) from None
-    return moment.isoformat(), session_id
+    async def ListUsage(self, request: pb.ListUsageRequest, _: Context) -> pb.ListUsageResponse:
+        """Sum up what the caller has used."""
+        since, until = _optional_time(request, "from"), _optional_time(request, "to")
+        filters = pages.fingerprint("usage", since or "", until or "", request.group_by)
+        after_key: str | None = None
+        if request.page_token:
+            # Bounds that the request leaves open stay where the first page has put them.
+            since, until, after_key = pages.place(request.page_token, filters, (datetime, datetime, str))
+            since, until = pages.moment(since), pages.moment(until)
+        page = await self._store.list_usage(
+            current_caller(),
+            since=since,
+            until=until,
+            group_by=_USAGE_GROUPS[request.group_by],
+            page_size=pages.size(request.page_size, default=100, most=366),
+            after_key=after_key,
+        )
+        token = paging.encode(filters, page.since, page.until, page.entries[-1].key) if page.has_more else ""
+        return pb.ListUsageResponse(entries=page.entries, next_page_token=token, total=page.total)
 
 
 def _message_place(token: str, filters: str) -> int:
-    given, order = paging.decode(token, (str, int))
-    if given != filters or order < 1:
+    (order,) = pages.place(token, filters, (int,))
+    if order < 1:
         raise AppError("INVALID_PAGE_TOKEN", cause="token of another list")
     return int(order)
+
+
+def _hit_place(token: str, filters: str) -> tuple[str, str, str]:
+    rank, time, message_id = pages.place(token, filters, (str, datetime, UUID))
+    try:
+        number = float(rank)
+    except ValueError as error:
+        raise AppError("INVALID_PAGE_TOKEN", cause=error) from None
+    if not math.isfinite(number) or abs(number) > 1e30 or (number and abs(number) < 1e-30):
+        raise AppError("INVALID_PAGE_TOKEN", cause="no rank")
+    return repr(number), pages.moment(time), message_id
+
+
+def _optional_time(request: pb.ListUsageRequest, field: Literal["from", "to"]) -> str | None:
+    return getattr(request, field).ToDatetime(UTC).isoformat() if request.HasField(field) else None

@@ -12,3 +12,5 @@ class Settings(ServiceSettings, DatabaseSettings):
     """Address to listen on."""
     port: int = Field(8004, ge=0, le=65535, validation_alias="SESSIONS_PORT")
     """Port to listen on; 0 picks a free one."""
+    run_events_kept_seconds: float = Field(3600.0, ge=0, validation_alias="CONCERTO_RUN_EVENTS_KEPT_SECONDS")
+    """How long the deltas of a run are kept after its end; its message holds their text."""

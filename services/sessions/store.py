@@ -26,6 +26,30 @@ class MessagePage(NamedTuple):
     """True when the list goes on in the direction that was asked for."""
 
 
+class HitPage(NamedTuple):
+    """A part of what a search has found, best match first."""
+
+    hits: list[pb.MessageHit]
+    last_rank: str
+    """How well the last hit matches, as the database writes it; empty without hits."""
+    has_more: bool
+    """True when the list goes on after the last hit."""
+
+
+class UsagePage(NamedTuple):
+    """A part of the list of what was used, sorted by key."""
+
+    entries: list[pb.UsageEntry]
+    total: pb.UsageEntry
+    """The sum over the whole time, not only this page."""
+    has_more: bool
+    """True when the list goes on after the last entry."""
+    since: str
+    """Start of the time (RFC 3339)."""
+    until: str
+    """End of the time (RFC 3339, exclusive)."""
+
+
 class SessionStore:
     """Keeps sessions and messages; every method acts with the caller's rights.
 
@@ -118,10 +142,12 @@ class SessionStore:
         from_end: bool,
         after_order: int,
         before_order: int,
+        include_inactive: bool,
     ) -> MessagePage:
         """Return up to `page_size` (at most 100) messages with orders between the bounds (0: no bound).
 
-        The page ends before its contents pass 2 MiB, but holds at least one message.
+        The page ends before its contents pass 2 MiB, but holds at least one message. include_inactive: True lists all
+        branches, False the active one.
         """
         args = {
             "session_id": session_id,
@@ -129,9 +155,56 @@ class SessionStore:
             "from_end": from_end,
             "after_order": after_order or None,
             "before_order": before_order or None,
+            "include_inactive": include_inactive,
         }
         answer = await self._database.call("list_messages", args, caller)
         return MessagePage([_message(entry) for entry in answer["messages"]], answer["has_more"])
+
+    async def select_branch(self, caller: Caller, session_id: str, message_id: str) -> pb.Session:
+        """Make the branch that holds a message the active one. Raises MESSAGE_NOT_FOUND, RUN_IN_PROGRESS."""
+        args = {"session_id": session_id, "message_id": message_id}
+        answer = await self._database.call("select_branch", args, caller)
+        return _session(answer["session"])
+
+    async def search_messages(
+        self, caller: Caller, query: str, *, page_size: int, session_id: str, before: tuple[str, str, str] | None
+    ) -> HitPage:
+        """Return up to `page_size` (at most 50) messages of a session (empty: of all) that hold every word.
+
+        before: rank, `timestamp` (RFC 3339) and id of the hit to continue behind; None begins with the best.
+        """
+        before_rank, before_timestamp, before_id = before or (None, None, None)
+        args = {
+            "query": query,
+            "page_size": page_size,
+            "session_id": session_id or None,
+            "before_rank": before_rank,
+            "before_timestamp": before_timestamp,
+            "before_id": before_id,
+        }
+        answer = await self._database.call("search_messages", args, caller)
+        hits = [converter.from_json(pb.MessageHit, entry, ignore_unknown=True) for entry in answer["hits"]]
+        return HitPage(hits, str(answer["hits"][-1]["rank"]) if hits else "", answer["has_more"])
+
+    async def list_usage(
+        self,
+        caller: Caller,
+        *,
+        since: str | None,
+        until: str | None,
+        group_by: str,
+        page_size: int,
+        after_key: str | None,
+    ) -> UsagePage:
+        """Return up to `page_size` (at most 366) sums of what was used from `since` until before `until` (RFC 3339).
+
+        None means now for the end, and 30 days before the end for the start. group_by: `day`, `model` or `session`.
+        after_key: the entry to continue behind; None begins with the first.
+        """
+        args = {"from": since, "to": until, "group_by": group_by, "page_size": page_size, "after_key": after_key}
+        answer = await self._database.call("list_usage", args, caller)
+        entries = [_usage(entry) for entry in answer["entries"]]
+        return UsagePage(entries, _usage(answer["total"]), answer["has_more"], answer["from"], answer["to"])
 
 
 def _session(data: dict[str, Any]) -> pb.Session:
@@ -140,3 +213,7 @@ def _session(data: dict[str, Any]) -> pb.Session:
 
 def _message(data: dict[str, Any]) -> pb.Message:
     return converter.from_json(pb.Message, data, ignore_unknown=True)
+
+
+def _usage(data: dict[str, Any]) -> pb.UsageEntry:
+    return converter.from_json(pb.UsageEntry, data, ignore_unknown=True)

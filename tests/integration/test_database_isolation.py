@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from local.testing import RunningStack
-from tests.support.database import INSUFFICIENT_PRIVILEGE, acting_as, add_user, call
+from tests.support.database import INSUFFICIENT_PRIVILEGE, acting_as, add_user, call, call_system
 
 ACTORS = ("anon", "owner", "stranger")
 VERBS = ("select", "insert", "update", "delete")
@@ -18,6 +18,11 @@ FOUND, EMPTY, REFUSED = "found", "empty", "refused"
 KEPT_BY_TRIGGERS = {
     "owner": {"select": FOUND, "insert": REFUSED, "update": FOUND, "delete": REFUSED},
     "stranger": {"select": EMPTY, "insert": REFUSED, "update": EMPTY, "delete": REFUSED},
+}
+
+READ_ONLY = {
+    "owner": {"select": FOUND, "insert": REFUSED, "update": REFUSED, "delete": REFUSED},
+    "stranger": {"select": EMPTY, "insert": REFUSED, "update": REFUSED, "delete": REFUSED},
 }
 
 
@@ -79,6 +84,24 @@ TABLES = {
         },
         insertable=frozenset({"session_id", "role", "content", "metadata", "request_id", "request_size"}),
     ),
+    "runs": Table(
+        key="user_id = $1 and session_id = $2",
+        insert="(user_id, session_id, state) values ($1, $2, 'QUEUED')",
+        change="state = 'SUCCEEDED'",
+        outcomes=READ_ONLY,
+    ),
+    "run_events": Table(
+        key="payload ->> 'session_id' = $2::uuid::text and $1::uuid is not null",
+        insert="(run_id, seq, type, payload) select $2, 99, 'usage', '{}' where $1::uuid is not null",
+        change="payload = '{}'",
+        outcomes=READ_ONLY,
+    ),
+    "api_usage": Table(
+        key="user_id = $1 and session_id = $2",
+        insert="(user_id, session_id, model, source) values ($1, $2, 'm', 'turn')",
+        change="cost_micro_usd = 0",
+        outcomes=READ_ONLY,
+    ),
 }
 
 # What a stranger gets who calls an operation with the owner's ids: a reason, or None for an answer of their own.
@@ -92,12 +115,20 @@ OPERATIONS: dict[str, str | None] = {
     "delete_session": "SESSION_NOT_FOUND",
     "append_messages": "SESSION_NOT_FOUND",
     "list_messages": "SESSION_NOT_FOUND",
+    "select_branch": "SESSION_NOT_FOUND",
+    "search_messages": "SESSION_NOT_FOUND",
+    "start_run": "SESSION_NOT_FOUND",
+    "list_runs": "SESSION_NOT_FOUND",
+    "get_run": "RUN_NOT_FOUND",
+    "read_run_events": "RUN_NOT_FOUND",
+    "request_run_cancellation": "RUN_NOT_FOUND",
+    "list_usage": None,
 }
 
 
 @dataclass(frozen=True)
 class World:
-    """Two users, one of them with a session."""
+    """Two users, one of them with a session in which a run has ended and another is under way."""
 
     admin: asyncpg.Connection
     login: asyncpg.Connection
@@ -105,6 +136,8 @@ class World:
     stranger: str
     session_id: str
     request_id: str
+    run_id: str
+    message_id: str
 
     def user(self, actor: str) -> str | None:
         return {"owner": self.owner, "stranger": self.stranger}.get(actor)
@@ -127,12 +160,24 @@ async def world(stack: RunningStack) -> AsyncIterator[World]:
     session_id = created["session"]["id"]
     messages = [{"role": "user", "content": "private"}, {"role": "assistant", "content": "words"}]
     await call(login, owner, "append_messages", session_id=session_id, request_id=request_id, messages=messages)
-    yield World(admin, login, owner, stranger, session_id, request_id)
+    started = await call(login, owner, "start_run", session_id=session_id, content="the owner's", model="m")
+    await call_system(login, "finish_run", lease=started["lease"], state="SUCCEEDED", messages=[], next_seq=2)
+    running = await call(login, owner, "start_run", session_id=session_id, content="another", lease_seconds=3600)
+    yield World(
+        admin,
+        login,
+        owner,
+        stranger,
+        session_id,
+        request_id,
+        running["run"]["id"],
+        started["user_message"]["id"],
+    )
     await login.close()
     await admin.close()
 
 
-def arguments(world: World, session_id: str) -> dict[str, dict[str, Any]]:
+def arguments(world: World, session_id: str, run_id: str = "") -> dict[str, dict[str, Any]]:
     one = [{"role": "user", "content": "forged"}]
     return {
         "get_me": {},
@@ -144,6 +189,14 @@ def arguments(world: World, session_id: str) -> dict[str, dict[str, Any]]:
         "delete_session": {"session_id": session_id},
         "append_messages": {"session_id": session_id, "messages": one, "request_id": world.request_id},
         "list_messages": {"session_id": session_id},
+        "select_branch": {"session_id": session_id, "message_id": world.message_id},
+        "search_messages": {"session_id": session_id, "query": "private"},
+        "start_run": {"session_id": session_id, "content": "forged", "if_running": "cancel"},
+        "list_runs": {"session_id": session_id},
+        "get_run": {"run_id": run_id or world.run_id},
+        "read_run_events": {"run_id": run_id or world.run_id},
+        "request_run_cancellation": {"run_id": run_id or world.run_id},
+        "list_usage": {"group_by": "session"},
     }
 
 
@@ -228,8 +281,8 @@ async def test_a_message_inserted_by_its_owner_gets_order_and_time_from_the_data
             world.session_id,
         )
         count = await connection.fetchval("select message_count from public.sessions where id = $1", world.session_id)
-    assert [tuple(row) for row in rows] == [(3, True), (4, True)]
-    assert count == 4
+    assert [tuple(row) for row in rows] == [(5, True), (6, True)]
+    assert count == 6
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -249,13 +302,14 @@ async def test_a_stranger_reaches_nothing_of_the_owner_through_an_operation(worl
 
 
 @pytest.mark.parametrize("operation", [name for name, reason in OPERATIONS.items() if reason])
-async def test_a_missing_session_answers_like_a_strangers(world: World, operation: str) -> None:
+async def test_what_is_missing_answers_like_a_strangers(world: World, operation: str) -> None:
     answers = []
-    for session_id in (world.session_id, str(uuid4())):
+    for session_id, run_id in ((world.session_id, world.run_id), (str(uuid4()), str(uuid4()))):
         with pytest.raises(asyncpg.PostgresError) as refusal:
-            await call(world.login, world.stranger, operation, **arguments(world, session_id)[operation])
+            await call(world.login, world.stranger, operation, **arguments(world, session_id, run_id)[operation])
         error = refusal.value
-        answers.append((error.sqlstate, error.message, error.hint, str(error.detail).replace(session_id, "id")))
+        detail = str(error.detail).replace(session_id, "id").replace(run_id, "id")
+        answers.append((error.sqlstate, error.message, error.hint, detail))
     assert answers[0] == answers[1]
 
 
@@ -264,6 +318,13 @@ async def test_nobody_runs_an_operation_without_being_signed_in(world: World, op
     with pytest.raises(asyncpg.PostgresError) as refusal:
         await call(world.login, None, operation, **arguments(world, world.session_id)[operation])
     assert refusal.value.sqlstate == INSUFFICIENT_PRIVILEGE
+
+
+@pytest.mark.parametrize("operation", ["search_messages", "list_runs"])
+async def test_a_stranger_who_names_no_session_finds_nothing_of_the_owner(world: World, operation: str) -> None:
+    answer = await call(world.login, world.stranger, operation, query="private")
+    assert next(iter(answer.values())) == []
+    assert next(iter((await call(world.login, world.owner, operation, query="private")).values())) != []
 
 
 @pytest.mark.parametrize("role", ["service_role", "postgres", "supabase_admin", "concerto_login", ""])

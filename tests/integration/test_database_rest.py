@@ -84,7 +84,9 @@ async def test_strangers_rows_are_invisible_over_rest(stack: RunningStack, http:
     assert refusal.value.code == INSUFFICIENT_PRIVILEGE
 
 
-@pytest.mark.parametrize("table", ["users", "profiles", "user_settings", "sessions", "messages"])
+@pytest.mark.parametrize(
+    "table", ["users", "profiles", "user_settings", "sessions", "messages", "runs", "run_events", "api_usage"]
+)
 async def test_nobody_reads_over_rest_without_signing_in(
     stack: RunningStack, http: httpx.AsyncClient, table: str
 ) -> None:

@@ -10,12 +10,22 @@ import asyncpg
 import pytest
 
 from local.testing import RunningStack
+from servicekit.database import SYSTEM_OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))
 ROLLBACKS = sorted((ROOT / "supabase" / "rollbacks").glob("*.sql"))
 SUPABASE_CLI = ROOT / "node_modules" / ".bin" / "supabase"
 OURS = "('public', 'api', 'private')"
+# What a service's login may run besides private.call: acts by a run's lease token, or is upkeep.
+SYSTEM_FUNCTIONS = {f"private.{name}(jsonb)" for name in SYSTEM_OPERATIONS}
+# Helpers with more rights than the operation that calls them; each acts for auth.uid() alone.
+HELPERS = {
+    "private.find_messages(text,uuid,integer,real,timestamp with time zone,uuid)",
+    "private.mark_cancellation(uuid)",
+    "private.open_run(jsonb,bytea,boolean,boolean)",
+    "private.show_newest(uuid,uuid)",
+}
 
 # What a hosted project has before our migrations, as far as they touch it.
 PLATFORM = """
@@ -40,10 +50,13 @@ select string_agg(line, E'\n' order by line) from (
     union all
     select format('column %s.%s %s %s', a.attrelid::regclass, a.attname, a.atttypid::regtype, a.attacl)
     from pg_attribute as a join pg_class as c on c.oid = a.attrelid
-    where c.relnamespace::regnamespace::text in ('public', 'api', 'private') and c.relkind = 'r'
+    where c.relnamespace::regnamespace::text in ('public', 'api', 'private') and c.relkind = 'r' and not a.attisdropped
     union all
     select format('function %s %s %s', p.oid::regprocedure, p.proacl, md5(p.prosrc))
     from pg_proc as p where p.pronamespace::regnamespace::text in ('public', 'api', 'private')
+    union all
+    select format('index %s %s', x.indexname, x.indexdef) from pg_indexes as x
+    where x.schemaname in ('public', 'api', 'private')
     union all
     select format('policy %s %s', p.polrelid::regclass, p.polname) from pg_policy as p
     union all
@@ -100,7 +113,8 @@ async def test_only_users_hold_grants_on_tables_and_operations(admin: asyncpg.Co
         """
     )
     others = {(row["name"], row["grantee"]) for row in rows if row["grantee"] != "authenticated"}
-    assert others == {("private.call(jsonb,text,jsonb)", "concerto_login")}
+    allowed = {"private.call(jsonb,text,jsonb)", *SYSTEM_FUNCTIONS}
+    assert others == {(name, "concerto_login") for name in allowed}
 
 
 async def test_policies_ask_for_the_caller_once_per_statement(admin: asyncpg.Connection) -> None:
@@ -121,18 +135,27 @@ async def test_every_function_has_an_empty_search_path_and_none_stands_in_public
     assert {row["schema"] for row in rows} == {"api", "private"}
 
 
-async def test_definer_functions_are_private_and_executable_by_nobody(admin: asyncpg.Connection) -> None:
+async def test_definer_functions_are_private_and_executable_only_where_each_is_meant_to_be(
+    admin: asyncpg.Connection,
+) -> None:
     rows = await admin.fetch(
         "select p.oid::regprocedure::text as name, p.pronamespace::regnamespace::text as schema,"
         " array(select r.rolname::text from pg_roles as r where not r.rolsuper and r.oid <> p.proowner"
         "       and has_function_privilege(r.oid, p.oid, 'execute')) as roles"
         f" from pg_proc as p where p.prosecdef and p.pronamespace::regnamespace::text in {OURS}"
     )
-    assert rows
-    assert [(row["name"], row["roles"]) for row in rows if row["schema"] != "private" or row["roles"]] == []
+    assert {row["schema"] for row in rows} == {"private"}
+    executable = {row["name"]: row["roles"] for row in rows if row["roles"]}
+    expected = {name: ["concerto_login"] for name in SYSTEM_FUNCTIONS} | {name: ["authenticated"] for name in HELPERS}
+    assert executable == expected
 
 
-async def test_the_login_role_can_run_private_call_and_nothing_else(admin: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("helper", sorted(HELPERS))
+async def test_a_helper_with_more_rights_asks_who_calls(admin: asyncpg.Connection, helper: str) -> None:
+    assert "auth.uid()" in await admin.fetchval("select prosrc from pg_proc where oid = $1::text::regprocedure", helper)
+
+
+async def test_the_login_role_can_run_its_operations_and_nothing_else(admin: asyncpg.Connection) -> None:
     role = await admin.fetchrow("select * from pg_roles where rolname = 'concerto_login'")
     assert (role["rolinherit"], role["rolsuper"], role["rolbypassrls"]) == (False, False, False)
     assert (role["rolcreaterole"], role["rolcreatedb"], role["rolreplication"]) == (False, False, False)
@@ -140,7 +163,7 @@ async def test_the_login_role_can_run_private_call_and_nothing_else(admin: async
         f"select oid::regprocedure::text as name from pg_proc where pronamespace::regnamespace::text in {OURS}"
         " and has_function_privilege('concerto_login', oid, 'execute')"
     )
-    assert [row["name"] for row in rows] == ["private.call(jsonb,text,jsonb)"]
+    assert {row["name"] for row in rows} == {"private.call(jsonb,text,jsonb)", *SYSTEM_FUNCTIONS}
     rows = await admin.fetch(
         f"select oid::regclass::text as name from pg_class where relkind in ('r', 'p', 'v', 'm', 'S')"
         f" and relnamespace::regnamespace::text in {OURS}"
@@ -204,14 +227,17 @@ async def test_rollbacks_leave_nothing_and_the_migrations_apply_again(
         await superuser.execute("insert into auth.users (id, email) values (gen_random_uuid(), 'early@example.net')")
         await superuser.close()
         owner = await asyncpg.connect(with_database(stack.migration_db_url, name))
-        before = await owner.fetchval(SNAPSHOT)
-        await apply(owner, MIGRATIONS)
-        applied = await owner.fetchval(SNAPSHOT)
+        before = [await owner.fetchval(SNAPSHOT)]
+        for migration in MIGRATIONS:
+            await apply(owner, [migration])
+            before.append(await owner.fetchval(SNAPSHOT))
+        applied = before.pop()
         assert await owner.fetchval("select display_name from public.users") == "early"
         assert await owner.fetchval("select has_table_privilege('anon', 'public.users', 'select')") is False
         assert await owner.fetchval("select has_table_privilege('authenticated', 'public.users', 'delete')") is False
-        await apply(owner, reversed(ROLLBACKS))
-        assert await owner.fetchval(SNAPSHOT) == before
+        for rollback in reversed(ROLLBACKS):
+            await apply(owner, [rollback])
+            assert await owner.fetchval(SNAPSHOT) == before.pop(), rollback.name
         schemas = await owner.fetch("select nspname from pg_namespace where nspname in ('api', 'private')")
         assert schemas == []
         await apply(owner, MIGRATIONS)
@@ -274,7 +300,7 @@ def with_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
-async def apply(connection: asyncpg.Connection, files: "list[Path] | reversed[Path]") -> None:
+async def apply(connection: asyncpg.Connection, files: list[Path]) -> None:
     for file in files:
         async with connection.transaction():
             await connection.execute(file.read_text())

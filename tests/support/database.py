@@ -50,6 +50,12 @@ async def call(
     return dict(json.loads(answer))
 
 
+async def call_system(connection: asyncpg.Connection | asyncpg.Pool, operation: str, **args: Any) -> dict[str, Any]:
+    """Run an operation that acts for no user, over a connection of concerto_login."""
+    answer = await connection.fetchval(f"select private.{operation}($1::jsonb)::text", json.dumps(args))
+    return dict(json.loads(answer))
+
+
 @asynccontextmanager
 async def acting_as(login: asyncpg.Connection, user_id: str | None) -> AsyncIterator[asyncpg.Connection]:
     """Make statements run as the user (None: anon) as REST would; everything is undone at the end."""

@@ -1,11 +1,13 @@
 """The service alone, in the test's process, over each way to the database."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import pytest
+from concerto.sessions.v1 import runs_pb2_grpc
 from concerto.sessions.v1 import sessions_pb2 as pb
 from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 from google.protobuf.message import Message
@@ -27,10 +29,13 @@ class Service:
     """The served service."""
 
     stub: "pb_grpc.SessionsServiceAsyncStub"
+    runs: "runs_pb2_grpc.RunsServiceAsyncStub"
+    transport: str
 
     async def call(self, rpc: str, message: Message) -> Any:
-        """Call an rpc as the current caller. Raises the service's AppError."""
-        return await channel.call(getattr(self.stub, rpc), message)
+        """Call an rpc of either service as the current caller. Raises the service's AppError."""
+        stub = self.stub if hasattr(self.stub, rpc) else self.runs
+        return await channel.call(getattr(stub, rpc), message)
 
     async def new_session(self, name: str = "") -> str:
         """Create a session and return its id."""
@@ -55,11 +60,25 @@ def settings_for(stack: RunningStack, transport: str) -> Settings:
 
 @pytest.fixture(scope="session", params=TRANSPORTS)
 async def service(request: pytest.FixtureRequest, stack: RunningStack) -> AsyncIterator[Service]:
+    async with service_over(stack, request.param) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+async def direct(stack: RunningStack) -> AsyncIterator[Service]:
+    """The service over direct connections only, which runs need."""
+    async with service_over(stack, "direct") as service:
+        yield service
+
+
+@asynccontextmanager
+async def service_over(stack: RunningStack, transport: str, settings: Settings | None = None) -> AsyncIterator[Service]:
+    """Serve the service with one way to the database."""
     async with (
-        build(settings_for(stack, request.param)) as registrations,
+        build(settings or settings_for(stack, transport)) as registrations,
         served(registrations, secret=stack.jwt_secret) as connection,
     ):
-        yield Service(pb_grpc.SessionsServiceStub(connection))
+        yield Service(pb_grpc.SessionsServiceStub(connection), runs_pb2_grpc.RunsServiceStub(connection), transport)
 
 
 @pytest.fixture

@@ -32,11 +32,17 @@ def about_a_session(session_id: str) -> dict[str, Any]:
         "DeleteSession": pb.DeleteSessionRequest(session_id=session_id),
         "AppendMessages": pb.AppendMessagesRequest(session_id=session_id, messages=ONE_MESSAGE),
         "ListMessages": pb.ListMessagesRequest(session_id=session_id),
+        "SelectBranch": pb.SelectBranchRequest(session_id=session_id, message_id=str(uuid4())),
+        "SearchMessages": pb.SearchMessagesRequest(session_id=session_id, query="private"),
     }
 
 
 def of_anybody() -> dict[str, Any]:
-    return {"CreateSession": pb.CreateSessionRequest(), "ListSessions": pb.ListSessionsRequest()}
+    return {
+        "CreateSession": pb.CreateSessionRequest(),
+        "ListSessions": pb.ListSessionsRequest(),
+        "ListUsage": pb.ListUsageRequest(),
+    }
 
 
 def test_every_rpc_of_the_contract_is_answered() -> None:
@@ -216,6 +222,10 @@ async def test_metadata_of_many_small_entries_fits_as_far_as_the_contract_says(
             "messages[0].role",
         ),
         ("ListMessages", pb.ListMessagesRequest(session_id=str(uuid4()), after_order=-1), "after_order"),
+        ("SelectBranch", pb.SelectBranchRequest(session_id=str(uuid4())), "message_id"),
+        ("SearchMessages", pb.SearchMessagesRequest(query="  "), "query"),
+        ("SearchMessages", pb.SearchMessagesRequest(query="x" * 201), "query"),
+        ("ListUsage", pb.ListUsageRequest(page_size=-1), "page_size"),
     ],
 )
 async def test_a_wrong_field_is_named(service: Service, signed_in: Caller, rpc: str, message: Any, field: str) -> None:

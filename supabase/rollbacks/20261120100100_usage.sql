@@ -1,0 +1,3 @@
+drop function api.list_usage(jsonb);
+
+drop table public.api_usage;
