@@ -32,8 +32,11 @@ _SUPABASE = (
 )
 _OWN: dict[str, tuple[str, ...]] = {
     "auth": ("AUTH_", "CONCERTO_DB_", *_PROXIES),
-    "sessions": ("SESSIONS_", "CONCERTO_DB_", *_PROXIES),
-    "orchestrator": ("ORCHESTRATOR_", "OPENAI_", "CONCERTO_MODEL", "CONCERTO_SYSTEM_PROMPT", "LANGSMITH_", *_PROXIES),
+    "sessions": ("SESSIONS_", "CONCERTO_DB_", "CONCERTO_RUN_EVENTS_", *_PROXIES),
+    "orchestrator": (
+        *("ORCHESTRATOR_", "OPENAI_", "LANGSMITH_", "CONCERTO_MODEL", "CONCERTO_SYSTEM_PROMPT", "CONCERTO_AGENT"),
+        *("CONCERTO_MAX_RUNS", "CONCERTO_RUN_MAX_", "CONCERTO_TITLE_MODEL", *_PROXIES),
+    ),
     "gateway": ("GATEWAY_", *_PROXIES),
 }
 

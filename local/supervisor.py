@@ -22,7 +22,8 @@ LONGEST_BACKOFF_SECONDS = 10.0
 HEALTHY_SECONDS = 30.0
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
-STOP_SECONDS = 20.0
+# A little more than a service's drain time and the storing of interrupted answers after it.
+STOP_SECONDS = 30.0
 LOG_CHECK_SECONDS = 30.0
 LOG_LIMIT_BYTES = 20 * 1024 * 1024
 TAIL_LINES = 12

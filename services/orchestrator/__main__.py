@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from servicekit import server
+from services.orchestrator.agents import Agents
+from services.orchestrator.chat import ChatCompletions
 from services.orchestrator.models import Models
 from services.orchestrator.runs import Runs
 from services.orchestrator.servicer import OrchestratorServicer
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.store import SessionsStore
+from services.orchestrator.titles import Titles
 from services.orchestrator.window import Window
 
 
@@ -19,24 +22,40 @@ async def build(settings: OrchestratorSettings) -> AsyncIterator[Sequence[server
     """Make the servicer; on leaving, end the runs, then close the connections to the provider and to sessions."""
     store = SessionsStore.at(settings.sessions_target)
     models = Models(settings)
+    agents = Agents(settings, models=models, store=store)
+    titles = Titles(store=store, models=models, idle=agents.idle, model=settings.title_model)
     window = Window(
         prompt_tokens=settings.context_tokens - settings.answer_tokens,
         refuse_tokens=settings.context_tokens,
         history_messages=settings.history_messages,
         system_prompt=settings.system_prompt,
     )
-    runs = Runs(store=store, models=models, window=window)
+    runs = Runs(
+        store=store,
+        models=models,
+        window=window,
+        answerer=agents,
+        namer=titles,
+        max_runs=settings.max_runs,
+        max_user_runs=settings.max_user_runs,
+        prices=settings.prices,
+    )
+    chat = ChatCompletions(
+        models=models, runs=runs, context_tokens=settings.context_tokens, stall_seconds=settings.stall_seconds
+    )
     try:
         # Without `ready`: while sessions is away each call answers SERVICE_UNAVAILABLE, which says more than no answer.
         yield [
             server.Registration(
                 service=orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"],
                 add=orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server,
-                servicer=OrchestratorServicer(runs),
+                servicer=OrchestratorServicer(runs, store=store, agents=agents, chat=chat),
+                drain=runs.drain,
             )
         ]
     finally:
         await runs.close()
+        await titles.close()
         await models.close()
         await store.close()
 

@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import warnings
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import langsmith
@@ -19,6 +18,8 @@ from servicekit.errors import AppError
 from services.orchestrator import offline
 from services.orchestrator.provider_errors import from_provider
 from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.steps import Piece, TokenUsage, ToolCall
+from services.orchestrator.tool_calls import CallParts
 
 PROVIDER_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
@@ -28,26 +29,6 @@ MAX_ANSWER_BYTES = 1024 * 1024
 _RETRIED = ("MODEL_UNREACHABLE", "MODEL_CONNECTION_LOST", "MODEL_UNAVAILABLE")
 _TRIES = 2
 _PAUSE_SECONDS = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class TokenUsage:
-    """Tokens of one answer, as the provider counts them."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    """Those of the prompt that the provider had cached."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of an answer. The last ones bring no text but what is known at the end."""
-
-    text: str = ""
-    finish_reason: str = ""
-    """Why the model stopped; `length` when it ran into its limit."""
-    usage: TokenUsage | None = None
 
 
 class Models:
@@ -63,23 +44,37 @@ class Models:
         self._client: openai.DefaultAsyncHttpxClient | None = None
         self._chat: BaseChatModel = offline.OfflineModel() if settings.offline else self._chat_openai(settings)
 
+    @property
+    def is_offline(self) -> bool:
+        """True when no provider is configured; the offline model can use no tools."""
+        return self._offline
+
+    @property
+    def provider(self) -> openai.AsyncOpenAI | None:
+        """The provider's client, on the connections that all models share; None when no provider is configured."""
+        return self._chat.root_async_client if isinstance(self._chat, ChatOpenAI) else None
+
     def name_for(self, wanted: str) -> str:
         """Return the model that answers when a turn asks for `wanted`; empty asks for the configured one."""
         return self._default if self._offline or not wanted else wanted
 
-    async def answer(self, messages: Sequence[BaseMessage], *, model: str) -> AsyncGenerator[Piece, None]:
+    async def answer(
+        self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any] | None = None
+    ) -> AsyncGenerator[Piece | ToolCall, None]:
         """Yield the answer's pieces as the model says them, ready to be stored (no NUL, no half characters).
 
+        The tools that the model asks come last, whole, and only when `options` offers it some.
         model: as `name_for` gives it.
+        options: further fields of the request as OpenAI names them (tools, max_completion_tokens, temperature …).
         Raises AppError with a reason of the table's Models section; what was yielded before stays said. An answer
         that ends without the model saying why, counts as cut off.
         """
         for attempt in range(1, _TRIES + 1):
             spoken = False
             try:
-                async with contextlib.aclosing(self._attempt(messages, model=model)) as pieces:
+                async with contextlib.aclosing(self._attempt(messages, model=model, options=options or {})) as pieces:
                     async for piece in pieces:
-                        spoken = spoken or bool(piece.text)
+                        spoken = spoken or isinstance(piece, ToolCall) or bool(piece.text)
                         yield piece
                 return
             except AppError as error:
@@ -92,20 +87,26 @@ class Models:
         if self._client is not None:
             await self._client.aclose()
 
-    async def _attempt(self, messages: Sequence[BaseMessage], *, model: str) -> AsyncGenerator[Piece, None]:
-        mender, size, finish_reason = _Mender(), 0, ""
+    async def _attempt(
+        self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
+    ) -> AsyncGenerator[Piece | ToolCall, None]:
+        mender, size, finish_reason, calls = Mender(), 0, "", CallParts()
+        usage: TokenUsage | None = None
         try:
-            async with contextlib.aclosing(self._chunks(messages, model=model)) as chunks:
+            async with contextlib.aclosing(self._chunks(messages, model=model, options=options)) as chunks:
                 async for chunk in chunks:
                     text = mender.feed(str(chunk.text))
                     size += len(text.encode())
+                    if chunk.tool_call_chunks:
+                        size += calls.add(chunk.tool_call_chunks)
                     if size > MAX_ANSWER_BYTES:
                         yield Piece(finish_reason="length")
                         return
                     finish_reason = str(chunk.response_metadata.get("finish_reason") or "") or finish_reason
-                    usage = _usage_of(chunk)
-                    if text or usage is not None:
-                        yield Piece(text=text, usage=usage)
+                    # Some servers count in each chunk what there was so far; the last count is the call's.
+                    usage = _usage_of(chunk) or usage
+                    if text:
+                        yield Piece(text=text)
         except (AppError, GeneratorExit):
             raise
         except Exception as error:
@@ -113,16 +114,21 @@ class Models:
             if known is None:
                 raise
             raise known from error
-        if tail := mender.finish():
-            yield Piece(text=tail)
+        if (tail := mender.finish()) or usage is not None:
+            yield Piece(text=tail, usage=usage)
         if not finish_reason:
             raise AppError("MODEL_CONNECTION_LOST", cause="the stream ended without a finish_reason")
         if finish_reason == "content_filter":
             raise AppError("CONTENT_FILTERED", cause="finish_reason content_filter")
         yield Piece(finish_reason=finish_reason)
+        if finish_reason != "length":
+            for call in calls.whole():
+                yield call
 
-    async def _chunks(self, messages: Sequence[BaseMessage], *, model: str) -> AsyncGenerator[AIMessageChunk, None]:
-        stream = self._chat.astream(list(messages), model=model)
+    async def _chunks(
+        self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
+    ) -> AsyncGenerator[AIMessageChunk, None]:
+        stream = self._chat.astream(list(messages), model=model, **options)
         try:
             async for chunk in stream:
                 if isinstance(chunk, AIMessageChunk):
@@ -135,7 +141,7 @@ class Models:
     def _chat_openai(self, settings: OrchestratorSettings) -> BaseChatModel:
         timeout = openai.Timeout(settings.stall_seconds, connect=min(CONNECT_SECONDS, settings.stall_seconds))
         self._client = openai.DefaultAsyncHttpxClient(timeout=timeout)
-        return _LeanChatOpenAI(
+        chat = _LeanChatOpenAI(
             model=settings.model,
             # Local servers need no key, but the client insists on one.
             api_key=settings.openai_api_key or SecretStr("not-needed"),
@@ -149,6 +155,37 @@ class Models:
             stream_usage=True,
             # Compatible servers know chat completions; not all know OpenAI's newer Responses API.
             use_responses_api=False,
+        )
+        chat.async_client = _LeanCompletions(chat.root_async_client)
+        return chat
+
+
+class _LeanCompletions:
+    """The client's completions, but a stream's chunks stay the JSON that they are.
+
+    Making typed objects of them, which LangChain takes apart again at once, costs more than all else that is done for
+    a token.
+    """
+
+    def __init__(self, client: openai.AsyncOpenAI) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client.chat.completions, name)
+
+    async def create(
+        self, *, stream: bool = False, extra_body: Mapping[str, object] | None = None, **fields: Any
+    ) -> Any:
+        """Ask for a completion, as the client's own method does."""
+        if not stream or any(name in fields for name in ("extra_headers", "extra_query", "timeout")):
+            return await self._client.chat.completions.create(stream=stream, extra_body=extra_body, **fields)
+        return await self._client.post(
+            "/chat/completions",
+            body={**fields, "stream": True},
+            options={"extra_json": extra_body or {}},
+            cast_to=object,
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
         )
 
 
@@ -166,13 +203,14 @@ class _LeanChatOpenAI(ChatOpenAI):
         return payload
 
 
-class _Mender:
+class Mender:
     """Makes text storable: characters that a provider cut in two are joined, what no text may hold is replaced."""
 
     def __init__(self) -> None:
         self._half = ""
 
     def feed(self, text: str) -> str:
+        """Return the text, mended; half a character at its end waits for the next one."""
         if text.isascii() and not self._half:
             return text.replace("\0", "\ufffd")
         text, self._half = self._half + text, ""
@@ -181,6 +219,7 @@ class _Mender:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
 
     def finish(self) -> str:
+        """Return what is left of half a character."""
         half, self._half = self._half, ""
         return "\ufffd" if half else ""
 

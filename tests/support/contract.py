@@ -7,13 +7,13 @@ from pathlib import Path
 from concerto.auth.v1 import auth_pb2
 from concerto.options.v1 import options_pb2
 from concerto.orchestrator.v1 import orchestrator_pb2
-from concerto.sessions.v1 import sessions_pb2
+from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILES = (auth_pb2, sessions_pb2, orchestrator_pb2)
+FILES = (auth_pb2, sessions_pb2, runs_pb2, orchestrator_pb2)
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,25 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 Json = dict[str, Any]
 MAX_BODY_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """One call of a tool by the model."""
+
+    name: str = ""
+    """The tool; empty means the first one that the request offers."""
+    arguments: Mapping[str, Any] | str | None = None
+    """JSON object, or text that is sent as it is; None sends a text for each argument that the tool requires."""
+    id: str | None = None
+    """The call's id; None gives each call of the server one of its own."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ class Behaviour:
     usage: bool = True
     """False: sends no usage, as older servers do."""
     cached_tokens: int = 0
+    tool_calls: tuple[ToolUse, ...] = ()
+    """Tools that are called after the text, which is empty unless it is set; only when the request offers tools."""
 
 
 def _error(status: int, kind: str, code: str | None = None, message: str = "no", **headers: str) -> Behaviour:
@@ -94,6 +108,8 @@ FAULTS: Mapping[str, Behaviour] = {
     "length": Behaviour(finish_reason="length"),
     "no_usage": Behaviour(usage=False),
     "slow": Behaviour(tokens=1000, delay_seconds=0.02),
+    "loop": Behaviour(tool_calls=(ToolUse(),)),
+    "parallel_loop": Behaviour(tool_calls=(ToolUse(), ToolUse(), ToolUse())),
 }
 
 _MARK = re.compile(r"\[\[fault:([a-z_]+)\]\]")
@@ -117,9 +133,12 @@ class ModelServer:
     def __init__(self, *, default: Behaviour | None = None, record: Path | None = None) -> None:
         self.requests: list[Request] = []
         self.default = default or Behaviour()
+        self.choose: Callable[[Json], Behaviour | None] | None = None
+        """Set by a test: picks the behaviour by the request's body; None leaves it to script, mark and default."""
         self.open_streams = 0
         self.sent_tokens = 0
         self.port = 0
+        self.sent_calls = 0
         self._script: deque[Behaviour] = deque()
         self._record = record
         self._connections: set[asyncio.Task[None]] = set()
@@ -203,6 +222,9 @@ class ModelServer:
             self.open_streams -= 1
 
     def _behaviour_for(self, body: Json) -> Behaviour:
+        chosen = self.choose(body) if self.choose is not None else None
+        if chosen is not None:
+            return chosen
         if self._script:
             return self._script.popleft()
         name = str(body.get("model", ""))
@@ -211,15 +233,18 @@ class ModelServer:
         return FAULTS.get(found, self.default)
 
     async def _send_whole(self, writer: asyncio.StreamWriter, body: Json, behaviour: Behaviour) -> bool:
-        tokens = _tokens(body, behaviour)
+        tokens, calls = _tokens(body, behaviour), self._calls(body, behaviour)
         await asyncio.sleep(behaviour.delay_seconds * len(tokens))
+        message: Json = {"role": "assistant", "content": "".join(tokens)}
+        if calls:
+            message |= {"content": message["content"] or None, "tool_calls": calls}
         answer = {
             **_head(body, "chat.completion"),
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": "".join(tokens)},
-                    "finish_reason": behaviour.finish_reason,
+                    "message": message,
+                    "finish_reason": "tool_calls" if calls else behaviour.finish_reason,
                 }
             ],
             "usage": _usage(body, tokens, behaviour),
@@ -232,7 +257,7 @@ class ModelServer:
         writer.write(
             f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n{extra}\r\n".encode()
         )
-        tokens = _tokens(body, behaviour)
+        tokens, calls = _tokens(body, behaviour), self._calls(body, behaviour)
         head = _head(body, "chat.completion.chunk")
 
         def chunk(delta: Json, finish_reason: str | None = None) -> Json:
@@ -247,11 +272,28 @@ class ModelServer:
                 await asyncio.sleep(behaviour.delay_seconds)
             await _send_event(writer, json.dumps(chunk({"content": token})))
             self.sent_tokens += 1
-        await _send_event(writer, json.dumps(chunk({}, behaviour.finish_reason)))
+        for delta in _call_deltas(calls):
+            await _send_event(writer, json.dumps(chunk({"tool_calls": [delta]})))
+        await _send_event(writer, json.dumps(chunk({}, "tool_calls" if calls else behaviour.finish_reason)))
         if behaviour.usage and (body.get("stream_options") or {}).get("include_usage"):
             await _send_event(writer, json.dumps({**head, "choices": [], "usage": _usage(body, tokens, behaviour)}))
         await _send_event(writer, "[DONE]")
         return await _end_stream(writer)
+
+    def _calls(self, body: Json, behaviour: Behaviour) -> list[Json]:
+        offered = [tool["function"] for tool in body.get("tools") or ()]
+        calls = []
+        for use in behaviour.tool_calls if offered else ():
+            self.sent_calls += 1
+            name = use.name or offered[0]["name"]
+            arguments = use.arguments
+            if arguments is None:
+                parameters = next((tool["parameters"] for tool in offered if tool["name"] == name), {})
+                arguments = dict.fromkeys(parameters.get("required", ()), "x")
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+            call_id = f"call_{self.sent_calls}" if use.id is None else use.id
+            calls.append({"id": call_id, "type": "function", "function": {"name": name, "arguments": text}})
+        return calls
 
     async def _misbehave(self, writer: asyncio.StreamWriter, behaviour: Behaviour) -> bool:
         await writer.drain()
@@ -313,7 +355,19 @@ async def _end_stream(writer: asyncio.StreamWriter) -> bool:
     return True
 
 
+def _call_deltas(calls: list[Json]) -> Iterable[Json]:
+    """Yield the parts in which a stream brings calls: first the name, then the arguments in two halves."""
+    for index, call in enumerate(calls):
+        arguments = call["function"]["arguments"]
+        half = len(arguments) // 2
+        yield {"index": index, **call, "function": {"name": call["function"]["name"], "arguments": ""}}
+        yield {"index": index, "function": {"arguments": arguments[:half]}}
+        yield {"index": index, "function": {"arguments": arguments[half:]}}
+
+
 def _tokens(body: Json, behaviour: Behaviour) -> list[str]:
+    if behaviour.text is None and behaviour.tool_calls and body.get("tools"):
+        return []
     if behaviour.text is None and behaviour.tokens is not None:
         return [f"t{place} " for place in range(behaviour.tokens)]
     text = behaviour.text

@@ -2,11 +2,12 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 
-from tests.support.model_server import FAULTS, Behaviour, ModelServer
+from tests.support.model_server import FAULTS, Behaviour, ModelServer, ToolUse
 
 ROOT = Path(__file__).resolve().parents[2]
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -50,6 +51,39 @@ async def test_script_model_name_and_mark_choose_the_behaviour() -> None:
             await client.chat.completions.create(model="m", messages=marked)
         last = await client.chat.completions.create(model="m", messages=HELLO)
         assert last.choices[0].message.content == "t0 t1 t2 "
+
+
+async def test_scripted_tool_calls_come_whole_and_in_parts() -> None:
+    tools: Any = [
+        {
+            "type": "function",
+            "function": {"name": name, "parameters": {"type": "object", "properties": {}, "required": ["place"]}},
+        }
+        for name in ("weather", "news")
+    ]
+    asks = Behaviour(text="Let me see.", tool_calls=(ToolUse(), ToolUse("news", {"place": "Köln", "days": 3}, "mine")))
+    async with ModelServer.running() as server, client_of(server.base_url) as client:
+        server.script(asks, asks, asks)
+        whole = await client.chat.completions.create(model="m", messages=HELLO, tools=tools)
+        message = whole.choices[0].message
+        assert (message.content, whole.choices[0].finish_reason) == ("Let me see.", "tool_calls")
+        assert [(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()] == [
+            ("call_1", "weather", '{"place": "x"}'),
+            ("mine", "news", '{"place": "K\\u00f6ln", "days": 3}'),
+        ]
+        stream = await client.chat.completions.create(model="m", messages=HELLO, tools=tools, stream=True)
+        arguments, names, reasons = {0: "", 1: ""}, {}, []
+        async for chunk in stream:
+            for call in chunk.choices[0].delta.tool_calls or ():
+                arguments[call.index] += call.function.arguments
+                names[call.index] = names.get(call.index) or call.function.name
+            reasons.append(chunk.choices[0].finish_reason)
+        assert arguments == {0: '{"place": "x"}', 1: '{"place": "K\\u00f6ln", "days": 3}'}
+        assert names == {0: "weather", 1: "news"}
+        assert reasons[-1] == "tool_calls"
+        plain = await client.chat.completions.create(model="m", messages=HELLO)
+        assert plain.choices[0].message.tool_calls is None
+        assert plain.choices[0].finish_reason == "stop"
 
 
 async def test_server_ends_although_a_stream_stalls() -> None:

@@ -1,5 +1,6 @@
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -8,17 +9,20 @@ from uuid import uuid4
 import grpc
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
-from concerto.sessions.v1 import sessions_pb2
+from concerto.sessions.v1 import runs_pb2, sessions_pb2
 
 from servicekit import channel
 from servicekit.identity import Caller
-from servicekit.testing import acting_as, make_caller, served
+from servicekit.testing import JWT_SECRET, acting_as, make_caller, served
 from services.orchestrator.__main__ import build
+from services.orchestrator.runs import Runs
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.tests.fakes import FakeSessions, SessionsProcess, sessions_running
 from tests.support.model_server import ModelServer
 
-Event = orchestrator_pb2.RunEvent
+Event = runs_pb2.RunEvent
+
+SLOW = "Go on [[fault:slow]]"
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Suite:
     model: ModelServer
     connection: grpc.aio.Channel
     caller: Caller
+    runs: Runs
 
     @property
     def fake(self) -> FakeSessions:
@@ -43,6 +48,36 @@ class Suite:
     def texts(self, session_id: str) -> list[str]:
         return [message.content for message in self.stored(session_id)]
 
+    @property
+    def stub(self) -> "orchestrator_pb2_grpc.OrchestratorServiceAsyncStub":
+        return orchestrator_pb2_grpc.OrchestratorServiceStub(self.connection)
+
+    async def create(self, session_id: str, content: str = "", **fields: Any) -> runs_pb2.Run:
+        request = orchestrator_pb2.CreateRunRequest(session_id=session_id, content=content, **fields)
+        with acting_as(self.caller):
+            return (await channel.call(self.stub.CreateRun, request)).run
+
+    async def get(self, run_id: str) -> runs_pb2.Run:
+        with acting_as(self.caller):
+            return (await channel.call(self.stub.GetRun, orchestrator_pb2.GetRunRequest(run_id=run_id))).run
+
+    async def cancel(self, run_id: str) -> runs_pb2.Run:
+        with acting_as(self.caller):
+            return (await channel.call(self.stub.CancelRun, orchestrator_pb2.CancelRunRequest(run_id=run_id))).run
+
+    async def follow(
+        self, run_id: str, *, after_seq: int = 0, caller: Caller | None = None
+    ) -> AsyncGenerator[Event, None]:
+        request = orchestrator_pb2.StreamRunRequest(run_id=run_id, after_seq=after_seq)
+        with acting_as(caller or self.caller):
+            responses = channel.stream(self.stub.StreamRun, request)
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    yield response.event
+
+    async def events(self, run_id: str, *, after_seq: int = 0, caller: Caller | None = None) -> list[Event]:
+        return [event async for event in self.follow(run_id, after_seq=after_seq, caller=caller)]
+
     async def turn(self, session_id: str, content: str, *, caller: Caller | None = None, **fields: Any) -> list[Event]:
         """Run a turn to its end and return its events."""
         return [event async for event in self.stream(session_id, content, caller=caller, **fields)]
@@ -55,14 +90,31 @@ class Suite:
         caller: Caller | None = None,
         timeout_seconds: float = 60.0,
         **fields: Any,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         request = orchestrator_pb2.StreamTurnRequest(session_id=session_id, content=content, **fields)
-        stub = orchestrator_pb2_grpc.OrchestratorServiceStub(self.connection)
         with acting_as(caller or self.caller):
-            responses = channel.stream(stub.StreamTurn, request, timeout_seconds=timeout_seconds)
+            responses = channel.stream(self.stub.StreamTurn, request, timeout_seconds=timeout_seconds)
             async with contextlib.aclosing(responses):
                 async for response in responses:
                     yield response.event
+
+
+@contextlib.asynccontextmanager
+async def replica(
+    sessions: SessionsProcess, model: ModelServer, caller: Caller, **settings: Any
+) -> AsyncIterator[Suite]:
+    """One orchestrator beside neighbours that run already."""
+    values = {
+        "sessions_target": sessions.target,
+        "openai_base_url": model.base_url,
+        "openai_api_key": "test-key",
+        "model": "test-model",
+        "title_model": "off",
+        **settings,
+    }
+    loaded = OrchestratorSettings(_env_file=None, **values)
+    async with build(loaded) as registrations, served(registrations) as connection:
+        yield Suite(sessions, model, connection, caller, registrations[0].servicer._runs)
 
 
 MakeSuite = Callable[..., AbstractAsyncContextManager[Suite]]
@@ -75,17 +127,12 @@ def make_suite(monkeypatch: pytest.MonkeyPatch) -> MakeSuite:
 
     @contextlib.asynccontextmanager
     async def make(**settings: Any) -> AsyncIterator[Suite]:
-        async with ModelServer.running() as model, sessions_running() as sessions:
-            values = {
-                "sessions_target": sessions.target,
-                "openai_base_url": model.base_url,
-                "openai_api_key": "test-key",
-                "model": "test-model",
-                **settings,
-            }
-            loaded = OrchestratorSettings(_env_file=None, **values)
-            async with build(loaded) as registrations, served(registrations) as connection:
-                yield Suite(sessions, model, connection, make_caller(str(uuid4())))
+        async with (
+            ModelServer.running() as model,
+            sessions_running() as sessions,
+            replica(sessions, model, make_caller(str(uuid4())), **settings) as suite,
+        ):
+            yield suite
 
     return make
 
@@ -94,6 +141,14 @@ def make_suite(monkeypatch: pytest.MonkeyPatch) -> MakeSuite:
 async def suite(make_suite: MakeSuite) -> AsyncIterator[Suite]:
     async with make_suite() as made:
         yield made
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it did not happen")
 
 
 def kinds(events: list[Event]) -> list[str]:
@@ -107,8 +162,43 @@ def text_of(events: list[Event]) -> str:
 
 
 def state_of(events: list[Event]) -> str:
-    return orchestrator_pb2.RunState.Name(events[-1].run_finished.state).removeprefix("RUN_STATE_")
+    return runs_pb2.RunState.Name(events[-1].run_finished.state).removeprefix("RUN_STATE_")
 
 
-def error_of(events: list[Event]) -> orchestrator_pb2.Error:
+def error_of(events: list[Event]) -> runs_pb2.Error:
     return next(event.error.error for event in events if event.HasField("error"))
+
+
+@pytest.fixture
+async def other(suite: Suite) -> AsyncIterator[Suite]:
+    """A second replica, for the same user."""
+    async with replica(suite.sessions, suite.model, suite.caller) as second:
+        yield second
+
+
+def settings_beside(suite: Suite) -> OrchestratorSettings:
+    """Settings of a whole server beside the suite's neighbours."""
+    return OrchestratorSettings(
+        _env_file=None,
+        port=0,
+        drain_seconds=0.5,
+        supabase_jwt_secret=JWT_SECRET,
+        sessions_target=suite.sessions.target,
+        openai_base_url=suite.model.base_url,
+        model="test-model",
+        title_model="off",
+    )
+
+
+def assert_whole(events: list[Event], *, after_seq: int = 0) -> None:
+    assert [event.seq for event in events] == list(range(after_seq + 1, after_seq + 1 + len(events)))
+
+
+def reason_of(events: list[Event]) -> str:
+    return str(error_of(events).details[0].reason)
+
+
+async def first_of(events: AsyncIterator[Event]) -> Event:
+    async for event in events:
+        return event
+    raise AssertionError("no event came")

@@ -8,13 +8,13 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
-from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
-from google.protobuf import timestamp_pb2
+from concerto.sessions.v1 import runs_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 
 from servicekit import identity, paging, server
 from servicekit.errors import AppError
 from servicekit.settings import ServiceSettings
 from servicekit.testing import JWT_SECRET
+from services.orchestrator.tests.fake_runs import RUNS_SERVICE, FakeRuns, now
 
 SERVICE = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -29,6 +29,7 @@ class FakeSessions(sessions_pb2_grpc.SessionsServiceServicer):
         self.calls: Counter[str] = Counter()
         self.hold: dict[str, asyncio.Event] = {}
         self.refuse: dict[str, str] = {}
+        self.runs = FakeRuns(self)
         self._answers: dict[tuple[str, str], tuple[bytes, sessions_pb2.AppendMessagesResponse]] = {}
 
     def add_session(self, user_id: str, *, name: str = "") -> str:
@@ -42,18 +43,21 @@ class FakeSessions(sessions_pb2_grpc.SessionsServiceServicer):
         for place, content in enumerate(contents):
             self._add(session_id, sessions_pb2.NewMessage(role=roles[place % 2], content=content))
 
-    def _add(self, session_id: str, new: sessions_pb2.NewMessage) -> sessions_pb2.Message:
+    def _add(
+        self, session_id: str, new: sessions_pb2.NewMessage, *, parent_id: str | None = None
+    ) -> sessions_pb2.Message:
         stored = self.messages[session_id]
-        now = timestamp_pb2.Timestamp()
-        now.GetCurrentTime()
+        active = next((one for one in reversed(stored) if one.is_active), None)
         message = sessions_pb2.Message(
             id=str(uuid4()),
             session_id=session_id,
             role=new.role,
             content=new.content,
-            timestamp=now,
+            timestamp=now(),
             order=len(stored) + 1,
-            metadata=new.metadata,
+            metadata=new.metadata if new.HasField("metadata") else None,
+            parent_id=(active.id if active else "") if parent_id is None else parent_id,
+            is_active=True,
         )
         stored.append(message)
         self.sessions[session_id].message_count = len(stored)
@@ -110,12 +114,45 @@ class FakeSessions(sessions_pb2_grpc.SessionsServiceServicer):
         if request.page_token:
             (place,) = paging.decode(request.page_token, (int,))
             after, before = (after, place) if request.from_end else (place, before)
-        found = [one for one in self.messages[request.session_id] if after < one.order < before]
+        found = [
+            one
+            for one in self.messages[request.session_id]
+            if after < one.order < before and (one.is_active or request.include_inactive)
+        ]
         page = found[-size:] if request.from_end else found[:size]
         token = ""
         if len(found) > len(page):
             token = paging.encode(page[0].order if request.from_end else page[-1].order)
         return sessions_pb2.ListMessagesResponse(messages=page, next_page_token=token)
+
+    async def SearchMessages(
+        self, request: sessions_pb2.SearchMessagesRequest, context: Context
+    ) -> sessions_pb2.SearchMessagesResponse:
+        """Newest first; the real one ranks."""
+        self.calls["SearchMessages"] += 1
+        if "SearchMessages" in self.refuse:
+            raise AppError(self.refuse["SearchMessages"])
+        words = request.query.lower().split()
+        own = [one for one in self.sessions.values() if one.user_id == identity.current_caller().user_id]
+        hits = [
+            sessions_pb2.MessageHit(
+                message_id=message.id,
+                session_id=session.id,
+                session_name=session.name,
+                role=message.role,
+                order=message.order,
+                timestamp=message.timestamp,
+                excerpt=message.content[:200],
+            )
+            for session in own
+            if request.session_id in ("", session.id)
+            for message in reversed(self.messages[session.id])
+            if all(word in message.content.lower() for word in words)
+        ]
+        (start,) = paging.decode(request.page_token, (int,)) if request.page_token else (0,)
+        end = start + min(request.page_size or 20, 50)
+        token = paging.encode(end) if end < len(hits) else ""
+        return sessions_pb2.SearchMessagesResponse(hits=hits[start:end], next_page_token=token)
 
 
 class SessionsProcess:
@@ -134,10 +171,15 @@ class SessionsProcess:
             supabase_jwt_secret=JWT_SECRET,
             supabase_url="http://127.0.0.1:9",
         )
-        registration = server.Registration(
-            service=SERVICE, add=sessions_pb2_grpc.add_SessionsServiceServicer_to_server, servicer=self.fake
-        )
-        self.port = await self._stack.enter_async_context(server.serving(settings, [registration]))
+        registrations = [
+            server.Registration(
+                service=SERVICE, add=sessions_pb2_grpc.add_SessionsServiceServicer_to_server, servicer=self.fake
+            ),
+            server.Registration(
+                service=RUNS_SERVICE, add=runs_pb2_grpc.add_RunsServiceServicer_to_server, servicer=self.fake.runs
+            ),
+        ]
+        self.port = await self._stack.enter_async_context(server.serving(settings, registrations))
 
     async def stop(self) -> None:
         await self._stack.aclose()

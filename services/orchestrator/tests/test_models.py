@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langsmith.utils import tracing_is_enabled
 from pydantic import ValidationError
 
-from services.orchestrator.models import Models, _Mender
+from services.orchestrator.models import Mender, Models
 from services.orchestrator.offline import OfflineModel
 from services.orchestrator.settings import OrchestratorSettings
 from tests.support.model_server import Behaviour, ModelServer
@@ -102,7 +102,7 @@ async def test_offline_model_answers_alike_in_each_way_of_asking() -> None:
 
 
 def test_mender_joins_halves_and_replaces_what_no_text_may_hold() -> None:
-    mender = _Mender()
+    mender = Mender()
     assert mender.feed("a\ud83d") + mender.feed("\ude00b") + mender.finish() == "a😀b"
     assert mender.feed("\ud83d") + mender.feed("x\0") + mender.finish() == "\ufffdx\ufffd"
     assert mender.feed("\udc00\ud83d") + mender.finish() == "\ufffd\ufffd"

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from concerto.sessions.v1 import runs_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from servicekit import channel
@@ -32,6 +33,9 @@ def test_settings_are_read_from_the_names_in_the_readme(monkeypatch: pytest.Monk
         "CONCERTO_MODEL_HISTORY_MESSAGES": "20",
         "CONCERTO_MODEL_TIMEOUT_SECONDS": "2.5",
         "CONCERTO_SYSTEM_PROMPT": "Be brief.",
+        "CONCERTO_MAX_RUNS": "7",
+        "CONCERTO_MAX_RUNS_PER_USER": "3",
+        "CONCERTO_MODEL_PRICES": '{"m": {"prompt": 5, "completion": 6}}',
         "LANGSMITH_TRACING": "true",
     }
     for name, value in values.items():
@@ -43,6 +47,8 @@ def test_settings_are_read_from_the_names_in_the_readme(monkeypatch: pytest.Monk
     assert settings.openai_api_key.get_secret_value() == "k"
     assert (settings.model, settings.context_tokens, settings.max_output_tokens) == ("m", 4096, 512)
     assert (settings.history_messages, settings.stall_seconds) == (20, 2.5)
+    assert (settings.max_runs, settings.max_user_runs) == (7, 3)
+    assert settings.prices == {"m": runs_pb2.Prices(prompt=5, completion=6, cached=5)}
     assert (settings.system_prompt, settings.tracing) == ("Be brief.", True)
 
 

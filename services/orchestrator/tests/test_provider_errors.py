@@ -40,7 +40,7 @@ BREAKS = {
 
 
 def test_every_fault_of_the_model_server_has_its_case() -> None:
-    assert FAULTS.keys() == REFUSALS.keys() | BREAKS.keys() | {"length", "no_usage", "slow"}
+    assert FAULTS.keys() == REFUSALS.keys() | BREAKS.keys() | {"length", "no_usage", "slow", "loop", "parallel_loop"}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def test_refusal_gets_its_reason_and_stores_no_answer(impatient: MakeSuite
     async with impatient as suite:
         session_id = suite.add_session()
         events = await suite.turn(session_id, "Hello", model=f"fault:{fault}")
-        assert kinds(events) == ["run_started", "error", "run_finished"]
+        assert kinds(events) == ["run_started", "usage", "error", "run_finished"]
         assert error_of(events).details[0].reason == reason
         assert state_of(events) == "FAILED"
         assert suite.texts(session_id) == ["Hello"]
