@@ -16,12 +16,13 @@ from starlette.responses import Response
 from starlette.routing import Match
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from gateway import comments, contract, failures, openapi, pages, sse
+from gateway import comments, contract, failures, openai_door, openai_errors, openapi, pages, sse
 from gateway.attempts import Attempts
 from gateway.bridge import Bridge
 from gateway.contract import Binding, ContractError
 from gateway.health import Health
 from gateway.middleware import CrashMiddleware, RequestMiddleware
+from gateway.openai_door import OpenAIDoor
 from gateway.settings import GatewaySettings
 from gateway.social import SocialLogIn
 from servicekit import channel
@@ -56,7 +57,10 @@ async def build(
         bridge = Bridge(settings, channels, verifier, Attempts(settings), keep_alive_seconds=keep_alive_seconds)
         app = _bare_app(settings)
         bindings = contract.bindings(contract.SERVICES)
-        add_contract_routes(app, bindings, bridge, SocialLogIn(settings, bridge.stub))
+        contract.check_internal(contract.INTERNAL_SERVICES)
+        door = OpenAIDoor(settings, bridge, keep_alive_seconds=keep_alive_seconds)
+        add_contract_routes(app, bindings, bridge, SocialLogIn(settings, bridge.stub), door)
+        door.add_model_routes(app, bindings)
         Health(channels).add_routes(app)
         document = openapi.document(bindings, comments.load(), version=version())
         pages.add_routes(app, settings, pages.Providers(settings, client), document, version=version())
@@ -64,13 +68,18 @@ async def build(
         yield app
 
 
-def add_contract_routes(app: FastAPI, bindings: Iterable[Binding], bridge: Bridge, social: SocialLogIn) -> None:
+def add_contract_routes(
+    app: FastAPI, bindings: Iterable[Binding], bridge: Bridge, *by_hand: SocialLogIn | OpenAIDoor
+) -> None:
     """Add every route of the contract. Raises ContractError for a hand-written one that nobody has written."""
     for binding in bindings:
         if not binding.policy.handwritten_reason:
             bridge.add_route(app, binding)
-        elif binding.operation_id in social.operations:
-            social.add_route(app, binding)
+            continue
+        for writer in by_hand:
+            if binding.operation_id in writer.operations:
+                writer.add_route(app, binding)
+                break
         else:
             raise ContractError(f"{binding.method.full_name} is served by hand, but nothing serves it")
 
@@ -103,7 +112,13 @@ def _bare_app(settings: GatewaySettings) -> FastAPI:
                 CORSMiddleware,
                 allow_origins=list(settings.cors_origins),
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-                allow_headers=["Authorization", "Content-Type", "X-Request-Id", "Last-Event-ID"],
+                allow_headers=[
+                    "Authorization",
+                    "Content-Type",
+                    "X-Request-Id",
+                    "Last-Event-ID",
+                    *openai_door.REQUEST_HEADERS,
+                ],
                 expose_headers=["X-Request-Id", "Retry-After"],
                 max_age=600,
             )
@@ -143,7 +158,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _fail(request: Request, error: AppError, *, headers: Mapping[str, str] | None = None) -> Response:
     request.state.failure = error  # for the log entry
-    return failures.response(error, headers=headers)
+    write = openai_errors.response if openai_errors.speaks_at(request.url.path) else failures.response
+    return write(error, headers=headers)
 
 
 def _methods_at(request: Request) -> list[str]:

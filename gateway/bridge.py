@@ -94,7 +94,8 @@ class Bridge:
         call, part = self.stub(binding), binding.response_body
 
         async def events(message: Message) -> AsyncGenerator[Message, None]:
-            # Closed here and not by the collector, so that the rpc ends when the client goes away.
+            # Closed here and not by the collector, so that the rpc ends when the client goes away. It only reads: a run
+            # ends by itself or by CancelRun.
             async with contextlib.aclosing(channel.stream(call, message)) as responses:
                 async for response in responses:
                     yield _part(response, part)
@@ -102,10 +103,17 @@ class Bridge:
         async def stream(request: Request) -> Response:
             message = await self.read(request, binding)
             source = events(message)
+            # Asked from a place on, a run that has ended may have nothing more to tell.
+            may_be_empty = binding.is_resumable
             if negotiation.prefers(request.headers.get("accept"), "application/json", over=sse.MEDIA_TYPE):
-                return await sse.while_connected(request.receive, sse.fold(source))
-            first = await sse.while_connected(request.receive, sse.first_of(source))
-            return sse.EventStream(first, source, keep_alive_seconds=self._keep_alive_seconds)
+                return await sse.while_connected(request.receive, sse.fold(source, may_be_empty=may_be_empty))
+            return await sse.begin(
+                request.receive,
+                source,
+                wording=sse.EVENTS,
+                keep_alive_seconds=self._keep_alive_seconds,
+                may_be_empty=may_be_empty,
+            )
 
         return stream
 

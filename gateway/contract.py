@@ -8,9 +8,9 @@ from typing import Any
 from concerto.auth.v1 import auth_pb2
 from concerto.options.v1 import options_pb2
 from concerto.orchestrator.v1 import orchestrator_pb2
-from concerto.sessions.v1 import sessions_pb2
+from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.api import annotations_pb2, http_pb2
-from google.protobuf import message_factory
+from google.protobuf import message_factory, timestamp_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
@@ -23,6 +23,13 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"],
 )
 """The services behind the gateway."""
+
+INTERNAL_SERVICES: tuple[ServiceDescriptor, ...] = (runs_pb2.DESCRIPTOR.services_by_name["RunsService"],)
+"""Services that only other services call: the gateway checks that each of their rpcs says so, and opens no channel."""
+
+AFTER_SEQ = "after_seq"
+"""The field of a stream's request that says from where on; on a request over HTTP, Last-Event-ID stands for it."""
+_TIMESTAMP = timestamp_pb2.Timestamp.DESCRIPTOR.full_name
 
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
 
@@ -65,6 +72,11 @@ class Binding:
     def is_stream(self) -> bool:
         """Whether the rpc answers with a stream."""
         return bool(self.method.server_streaming)
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the stream can be asked for from a place on."""
+        return self.is_stream and AFTER_SEQ in self.method.input_type.fields_by_name
 
     @property
     def request_type(self) -> type[Message]:
@@ -143,6 +155,12 @@ def bindings(services: Iterable[ServiceDescriptor]) -> list[Binding]:
     return sorted(found, key=lambda one: [("{" in segment, segment) for segment in one.path.split("/")])
 
 
+def check_internal(services: Iterable[ServiceDescriptor]) -> None:
+    """Raise ContractError for an rpc of these services that has a route, or no reason for having none."""
+    for binding in bindings(services):
+        raise ContractError(f"{binding.method.full_name} has a route, but its service is internal")
+
+
 def _bindings_of(method: MethodDescriptor) -> Iterator[Binding]:
     options = method.GetOptions()
     policy = policy_of(method)
@@ -178,13 +196,15 @@ def _check(binding: Binding) -> None:
         field = answer.get(binding.response_body)
         if field is None or field.message_type is None or field.is_repeated:
             raise ContractError(f"{name}: response_body {binding.response_body!r} is not a message of the response")
-    if binding.is_stream and not {"seq", "payload"} <= {*binding.answer.fields_by_name, *binding.answer.oneofs_by_name}:
+    by_hand = bool(binding.policy.handwritten_reason)
+    parts = {*binding.answer.fields_by_name, *binding.answer.oneofs_by_name}
+    if binding.is_stream and not by_hand and not {"seq", "payload"} <= parts:
         raise ContractError(f"{name}: the events of a stream need `seq` and a oneof `payload`")
 
 
 def _scalars(descriptor: Descriptor, prefix: str, depth: int) -> Iterator[tuple[str, FieldDescriptor]]:
     for field in descriptor.fields:
-        if field.message_type is None:
+        if field.message_type is None or (field.message_type.full_name == _TIMESTAMP and not field.is_repeated):
             yield prefix + field.name, field
         elif not field.is_repeated and depth < 2 and not field.message_type.full_name.startswith("google.protobuf."):
             yield from _scalars(field.message_type, f"{prefix}{field.name}.", depth + 1)

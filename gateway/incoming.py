@@ -8,11 +8,12 @@ import orjson
 from google.protobuf.message import Message
 from starlette.requests import Request
 
-from gateway.contract import Binding
+from gateway.contract import AFTER_SEQ, Binding
 from servicekit import converter, validation
 from servicekit.errors import AppError
 
 MAX_QUERY_PARAMETERS = 100
+LAST_EVENT_ID = "Last-Event-ID"
 
 
 async def read(request: Request, binding: Binding, *, max_body_bytes: int) -> Message:
@@ -23,11 +24,13 @@ async def read(request: Request, binding: Binding, *, max_body_bytes: int) -> Me
     or FIELD_TOO_LARGE.
     """
     query = query_parameters(request)
-    data = await _read_json(request, max_body_bytes) if binding.body else {}
+    data = parse_json(await read_content(request, max_bytes=max_body_bytes)) if binding.body else {}
     message = _read_body(binding, data)
     read_query(message, query, binding)
     for name, text in request.path_params.items():
         converter.set_field_from_text(message, name, text)
+    if binding.is_resumable:
+        _read_last_event_id(message, request.headers.get(LAST_EVENT_ID))
     validation.check(message)
     return message
 
@@ -62,6 +65,15 @@ def read_query(message: Message, query: list[tuple[str, str]], binding: Binding)
         converter.set_field_from_text(message, name, text)
 
 
+def _read_last_event_id(message: Message, text: str | None) -> None:
+    """Let the header that browsers send when they reconnect win over the query, which still holds the first place."""
+    if text is None:
+        return
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) >= 2**63:
+        raise AppError("INVALID_FIELD", metadata={"field": LAST_EVENT_ID, "problem": "must be the id of an event"})
+    setattr(message, AFTER_SEQ, int(text))
+
+
 def _read_body(binding: Binding, data: Any) -> Message:
     if not isinstance(data, Mapping):
         raise AppError("INVALID_FIELD", metadata={"field": "The body", "problem": "must be an object"})
@@ -74,15 +86,24 @@ def _read_body(binding: Binding, data: Any) -> Message:
     return converter.from_json(binding.request_type, data)
 
 
-async def _read_json(request: Request, max_bytes: int) -> Any:
+async def read_content(request: Request, *, max_bytes: int) -> bytes:
+    """Return the request's body, which says that it is JSON; empty when there is none.
+
+    Raises AppError UNSUPPORTED_MEDIA_TYPE or BODY_TOO_LARGE.
+    """
     content_type = request.headers.get("content-type")
     if content_type is not None and not _is_json(content_type):
         raise AppError("UNSUPPORTED_MEDIA_TYPE")
     content = await _read_bytes(request, max_bytes)
+    if content and content_type is None:
+        raise AppError("UNSUPPORTED_MEDIA_TYPE")
+    return content
+
+
+def parse_json(content: bytes) -> Any:
+    """Return what a body says; nothing is an empty object. Raises AppError INVALID_JSON."""
     if not content:
         return {}
-    if content_type is None:
-        raise AppError("UNSUPPORTED_MEDIA_TYPE")
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import failures
+from gateway import failures, openai_errors
 from servicekit import identity
 from servicekit import request as current_request
 from servicekit.errors import AppError
@@ -84,7 +84,8 @@ class CrashMiddleware:
             failure = AppError("INTERNAL", cause=error)
             _LOG.error("request.failed", **failures.log_values(failure))
             if not has_started:
-                await failures.response(failure)(scope, receive, send)
+                write = openai_errors.response if openai_errors.speaks_at(scope["path"]) else failures.response
+                await write(failure)(scope, receive, send)
 
 
 def _log(scope: Scope, status: int, started_at: float) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from concerto.auth.v1 import auth_pb2
-from concerto.orchestrator.v1 import orchestrator_pb2
+from concerto.sessions.v1 import runs_pb2
 
-from gateway import contract, sse
+from gateway import contract, incoming, openai_schemas, sse
 from gateway.contract import SERVICES, Binding
 from gateway.schemas import Schema, Schemas
 from servicekit import validation
@@ -17,10 +17,10 @@ _ERRORS: Mapping[int, tuple[str, str]] = {
     401: ("Unauthenticated", "Nobody is signed in, or a credential is not valid."),
     403: ("PermissionDenied", "The caller may not do this."),
     404: ("NotFound", "It does not exist, or belongs to somebody else."),
-    409: ("Conflict", "It exists already, or was changed meanwhile."),
+    409: ("Conflict", "It exists already, was changed meanwhile, or is busy with something else."),
     413: ("BodyTooLarge", "The body is larger than the gateway takes in."),
     415: ("UnsupportedMediaType", "The body is not application/json."),
-    429: ("TooManyRequests", "Too many attempts; wait as long as Retry-After says."),
+    429: ("TooManyRequests", "Too many at once or too often; wait as long as Retry-After says."),
     500: ("Internal", "Something went wrong on our side."),
     503: ("Unavailable", "A part of the suite cannot be reached at the moment; try again."),
     504: ("DeadlineExceeded", "The call took too long."),
@@ -64,7 +64,7 @@ class _Writer:
     def __init__(self, comments: Mapping[str, str]) -> None:
         self.schemas = Schemas(comments)
         self.paths: dict[str, dict[str, Any]] = {}
-        error = self.schemas.output(orchestrator_pb2.Error.DESCRIPTOR)
+        error = self.schemas.output(runs_pb2.Error.DESCRIPTOR)
         self._error_body = self.schemas.add(
             "ErrorBody",
             {
@@ -87,7 +87,10 @@ class _Writer:
             operation |= {"parameters": self._parameters(binding)}
             if binding.body:
                 operation["requestBody"] = self._body(binding)
-            operation["responses"] = {str(binding.success_status): self.success(binding), **self._failures(binding)}
+            answers = {str(binding.success_status): self.success(binding)}
+            if binding.is_resumable:
+                answers["204"] = {"description": "The run has ended, and nothing follows the place that was asked for."}
+            operation["responses"] = {**answers, **self._failures(binding)}
         if not operation["parameters"]:
             del operation["parameters"]
         self.paths.setdefault(binding.path, {})[binding.verb.lower()] = operation
@@ -121,6 +124,8 @@ class _Writer:
         self._plain(
             "/config.json", "GetConfig", "Returns what the web app is configured with.", {"200": ("It.", config)}
         )
+        for path, operation in openai_schemas.models(self.schemas).items():
+            self.paths[path] = {"get": {**operation, "security": _BEARER}}
 
     def _plain(self, path: str, name: str, summary: str, answers: Mapping[str, tuple[str, Schema]]) -> None:
         responses = {code: {"description": text, "content": _json(schema)} for code, (text, schema) in answers.items()}
@@ -141,7 +146,7 @@ class _Writer:
         fields = binding.method.input_type.fields_by_name
         parameters = [(name, "path", fields[name]) for name in binding.path_fields]
         parameters += [(name, "query", field) for name, field in binding.query_fields.items()]
-        return [
+        described = [
             {
                 "name": name,
                 "in": place,
@@ -151,6 +156,17 @@ class _Writer:
             }
             for name, place, field in parameters
         ]
+        return [*described, self._last_event_id(fields[contract.AFTER_SEQ])] if binding.is_resumable else described
+
+    def _last_event_id(self, field: Any) -> Schema:
+        return {
+            "name": incoming.LAST_EVENT_ID,
+            "in": "header",
+            "required": False,
+            "description": "The id of the last event that was received, as browsers send it when they reconnect: only "
+            f"what follows it is sent. Wins over `{field.name}`.",
+            "schema": self.schemas.parameter(field),
+        }
 
     def _resolve(self, reference: Schema) -> Schema:
         return self.schemas.components[reference["$ref"].rsplit("/", 1)[1]]
@@ -212,7 +228,16 @@ class _Writer:
                 properties |= self._resolve(self.schemas.output(field.message_type))["properties"]
             elif field.name in sse.NESTED:
                 properties[field.name] = self.schemas.output(field.message_type)
-        return {name: _or_null(schema) for name, schema in properties.items()}
+        return {**{name: _or_null(schema) for name, schema in properties.items()}, "tools": self._tools(payloads)}
+
+    def _tools(self, payloads: Iterable[Any]) -> Schema:
+        parts = [self.schemas.output(field.message_type) for field in payloads if field.name in sse.GATHERED]
+        properties: dict[str, Schema] = {}
+        for part in parts:
+            properties |= self._resolve(part)["properties"]
+        nullable = {name: _or_null(schema) for name, schema in properties.items() if name in ("arguments", "output")}
+        entry = {"type": "object", "properties": properties | nullable, "required": list(properties)}
+        return {"type": "array", "items": entry, "description": "The tools that were called, in order."}
 
     def _failures(self, binding: Binding) -> dict[str, Schema]:
         skipped = {413, 415} if not binding.body else set()
@@ -224,6 +249,8 @@ class _Writer:
         return {**answers, "default": {"$ref": "#/components/responses/Internal"}}
 
     def _handwritten_parts(self, binding: Binding) -> dict[str, Any]:
+        if binding.operation_id == "StreamChatCompletion":
+            return openai_schemas.chat_completion(self.schemas)
         make = {"StartSocialLogIn": self._start_social, "CompleteSocialLogIn": self._complete_social}
         return make[binding.operation_id](binding)
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import orjson
 import structlog
@@ -23,6 +24,8 @@ _KEEP_ALIVE = b": keep-alive\n\n"
 # Payloads whose fields are fields of the folded answer; other single payloads stand under their own name.
 SPREAD = ("run_started", "message_completed", "run_finished")
 NESTED = ("usage",)
+# Payloads that are gathered by their call: each call is one entry of `tools`.
+GATHERED = ("tool_started", "tool_finished")
 
 T = TypeVar("T")
 Events = AsyncGenerator[Message, None]
@@ -41,6 +44,18 @@ def encode(event: Message) -> bytes:
         return b""
     seq: int = event.seq  # type: ignore[attr-defined]
     return _frame(event_name(payload), to_json(getattr(event, payload)), seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Wording(Generic[T]):
+    """How a stream is put into bytes."""
+
+    encode: Callable[[T], bytes]
+    """One event."""
+    encode_error: Callable[[AppError], bytes]
+    """The last event of a stream that breaks."""
+    tail: bytes = b""
+    """What stands after the last event of a stream that ends well."""
 
 
 def _frame(name: str, data: Mapping[str, Any], seq: int | None = None) -> bytes:
@@ -64,33 +79,80 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
         await _cancel(working, gone)
 
 
-async def first_of(events: Events) -> Message:
-    """Return the first event, so that a refusal can still be an answer of its own.
+async def first_of(events: AsyncGenerator[T, None], *, may_be_empty: bool = False) -> T | None:
+    """Return the first event, so that a refusal can still be an answer of its own; None when nothing comes at all.
 
-    Raises the AppError of the refusal, INTERNAL for a stream without events.
+    may_be_empty: whether that may be; otherwise it raises AppError INTERNAL. Raises the AppError of a refusal.
     """
+    async for event in events:
+        return event
+    if may_be_empty:
+        return None
+    raise AppError("INTERNAL", cause="a stream ended before its first event")
+
+
+def nothing() -> Response:
+    """Return the answer of a stream that is over and of which the client has everything.
+
+    It is what tells a browser's EventSource to stop reconnecting.
+    """
+    return Response(status_code=204, headers={"cache-control": "no-store"})
+
+
+EVENTS: Wording[Message] = Wording(encode, lambda error: _frame("error", failures.body(error)))
+"""The contract's events."""
+
+
+async def begin(
+    receive: Receive,
+    events: AsyncGenerator[T, None],
+    *,
+    wording: Wording[T],
+    keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+    may_be_empty: bool = False,
+) -> Response:
+    """Return the answer that sends a stream's events, once its first one is there or `keep_alive_seconds` are over.
+
+    A run may wait in a queue for long; what is between here and the client must not take that for a dead connection.
+    Raises the AppError of a stream that is refused by then; a later refusal is its `error` event.
+    """
+    first = asyncio.ensure_future(first_of(events, may_be_empty=may_be_empty))
     try:
-        return await anext(events)
-    except StopAsyncIteration:
-        raise AppError("INTERNAL", cause="a stream ended before its first event") from None
+        await while_connected(receive, asyncio.wait({first}, timeout=keep_alive_seconds))
+    except BaseException:
+        await _cancel(first)
+        raise
+    if first.done() and first.result() is None:
+        return nothing()
+    return EventStream(first, events, wording=wording, keep_alive_seconds=keep_alive_seconds)
 
 
-class EventStream(Response):
+class EventStream(Response, Generic[T]):
     """Sends events as they come, until the stream ends or the client goes away (which cancels the rpc).
 
+    To a run's stream the cancelled rpc is a reader that leaves; the run goes on.
+    first: the event that is sent before all of `events`; None for none.
     keep_alive_seconds: after so much silence a comment line is sent, without touching the stream of events.
     A stream that breaks ends with one `error` event.
     """
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, first: Message, events: Events, *, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
+    def __init__(
+        self,
+        first: "asyncio.Future[T | None]",
+        events: AsyncGenerator[T, None],
+        *,
+        wording: Wording[T],
+        keep_alive_seconds: float,
+    ) -> None:
         self.status_code = 200
         self.background = None
         self.body = b""
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
         self._first = first
         self._events = events
+        self._wording = wording
         self._keep_alive_seconds = keep_alive_seconds
         self._sent_at = 0.0
 
@@ -118,25 +180,27 @@ class EventStream(Response):
             if task is not None:
                 task.uncancel()
         finally:
-            await _cancel(writing, idling, gone)
+            await _cancel(writing, idling, gone, self._first)
             await self._events.aclose()
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await self._send(send, encode(self._first))
         try:
+            first = await self._first
+            if first is not None:
+                await self._send(send, self._wording.encode(first))
             async for event in self._events:
-                await self._send(send, encode(event))
+                await self._send(send, self._wording.encode(event))
         except AppError as error:
             await self._end(send, error)
         except Exception as error:  # noqa: BLE001 (its text must not reach the client; the headers are sent)
             await self._end(send, AppError("INTERNAL", cause=error))
         else:
-            await send({"type": "http.response.body", "body": b""})
+            await send({"type": "http.response.body", "body": self._wording.tail})
 
     async def _end(self, send: Send, error: AppError) -> None:
         _LOG.warning("stream.broken", **failures.log_values(error))
-        last = _frame("error", failures.body(error))
+        last = self._wording.encode_error(error)
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _send(self, send: Send, content: bytes) -> None:
@@ -155,24 +219,31 @@ class EventStream(Response):
                 await self._send(send, _KEEP_ALIVE)
 
 
-async def fold(events: Events) -> Response:
+async def fold(events: Events, *, may_be_empty: bool = False) -> Response:
     """Return the whole stream as one JSON answer, or as the error that it tells of.
 
-    The answer holds run_id, session_id, user_message, model, message, usage and state; null for what did not happen.
+    The answer holds run_id, session_id, user_message, model, agent, message, usage and state, null for what did not
+    happen, and tools: one entry per call, with what it was asked and, once it has answered, what it said.
+    may_be_empty: whether a stream without any event is `nothing` and no failure.
     Raises the AppError of a stream that breaks, INTERNAL for one that never finishes.
     """
     answer: dict[str, Any] = dict.fromkeys(
-        ("run_id", "session_id", "user_message", "model", "message", "usage", "state")
+        ("run_id", "session_id", "user_message", "model", "agent", "message", "usage", "state")
     )
+    tools: dict[str, dict[str, Any]] = {}
     failure: Mapping[str, Any] | None = None
-    finished = False
+    finished, is_empty = False, True
     async with contextlib.aclosing(events):
         async for event in events:
+            is_empty = False
             payload = event.WhichOneof("payload")
             if payload in SPREAD:
                 answer.update(to_json(getattr(event, payload)))
             elif payload in NESTED:
                 answer[payload] = to_json(getattr(event, payload))
+            elif payload in GATHERED:
+                part = to_json(getattr(event, payload))
+                tools.setdefault(part["call_id"], {"arguments": None, "output": None, "is_error": False}).update(part)
             elif payload == "error":
                 failure = to_json(event.error)  # type: ignore[attr-defined]
                 failure = failure if failure["error"] else failures.body(AppError("INTERNAL"))
@@ -181,8 +252,11 @@ async def fold(events: Events) -> Response:
         if not 400 <= failure["error"]["code"] <= 599:
             raise AppError("INTERNAL", cause="an error event came without an HTTP status")
         return failures.response_of(failure, retry_after_seconds=_retry_after_seconds(failure))
+    if is_empty and may_be_empty:
+        return nothing()
     if not finished:
         raise AppError("INTERNAL", cause="a stream ended before its last event")
+    answer["tools"] = list(tools.values())
     return Response(orjson.dumps(answer), media_type="application/json", headers={"cache-control": "no-store"})
 
 

@@ -9,7 +9,7 @@ import httpx
 import uvicorn
 from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
-from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
+from concerto.sessions.v1 import runs_pb2, sessions_pb2, sessions_pb2_grpc
 from fastapi import FastAPI
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -42,7 +42,8 @@ _BASES: tuple[tuple[ServiceDescriptor, Any, Any], ...] = (
 )
 
 Answer = Message | AppError | Callable[[Any], Awaitable[Message]]
-Turn = Callable[[Any], AsyncIterator[orchestrator_pb2.RunEvent]]
+Turn = Callable[[Any], AsyncIterator[runs_pb2.RunEvent]]
+Completion = Callable[[Any], AsyncIterator[str]]
 
 
 class Neighbours:
@@ -55,6 +56,7 @@ class Neighbours:
         """Forget what a test before chose and asked."""
         self.answers: dict[str, Answer] = {}
         self.turn: Turn = default_turn
+        self.completion: Completion = default_completion
         self.calls: list[tuple[str, Any, dict[str, str]]] = []
         self.cancelled = asyncio.Event()
         self.ready = True
@@ -74,7 +76,7 @@ class Neighbours:
             raise AppError("DATABASE_UNAVAILABLE")
 
     def _servicer(self, service: ServiceDescriptor, base: type) -> Any:
-        handlers = {m.name: self._stream() if m.server_streaming else self._unary(m) for m in service.methods}
+        handlers = {m.name: self._stream(m) if m.server_streaming else self._unary(m) for m in service.methods}
         return type(f"Fake{service.name}", (base,), handlers)()
 
     def _note(self, name: str, message: Message, context: Any) -> None:
@@ -93,14 +95,21 @@ class Neighbours:
 
         return handle
 
-    def _stream(self) -> Any:
-        async def handle(
-            _: object, message: Message, context: Any
-        ) -> AsyncIterator[orchestrator_pb2.StreamTurnResponse]:
-            self._note("StreamTurn", message, context)
+    def _stream(self, method: MethodDescriptor) -> Any:
+        async def answers(message: Message) -> AsyncIterator[Message]:
+            if method.name == "StreamChatCompletion":
+                async for completion in self.completion(message):
+                    yield orchestrator_pb2.StreamChatCompletionResponse(completion_json=completion)
+                return
+            response = message_factory.GetMessageClass(method.output_type)
+            async for event in self.turn(message):
+                yield response(event=event)
+
+        async def handle(_: object, message: Message, context: Any) -> AsyncIterator[Message]:
+            self._note(method.name, message, context)
             try:
-                async for event in self.turn(message):
-                    yield orchestrator_pb2.StreamTurnResponse(event=event)
+                async for answer in answers(message):
+                    yield answer
             except (asyncio.CancelledError, GeneratorExit):
                 self.cancelled.set()
                 raise
@@ -117,44 +126,56 @@ def empty_answer(method: MethodDescriptor) -> Message:
     return answer
 
 
-def event(seq: int, **payload: Message) -> orchestrator_pb2.RunEvent:
-    return orchestrator_pb2.RunEvent(seq=seq, **payload)  # type: ignore[arg-type]
+def event(seq: int, **payload: Message) -> runs_pb2.RunEvent:
+    return runs_pb2.RunEvent(seq=seq, **payload)  # type: ignore[arg-type]
 
 
-def started(seq: int = 1) -> orchestrator_pb2.RunEvent:
+def started(seq: int = 1) -> runs_pb2.RunEvent:
     message = sessions_pb2.Message(id=RUN_ID, session_id=SESSION_ID, role=sessions_pb2.ROLE_USER, content="Hi", order=1)
-    run = orchestrator_pb2.RunStarted(run_id=RUN_ID, session_id=SESSION_ID, user_message=message, model="offline")
+    run = runs_pb2.RunStarted(
+        run_id=RUN_ID, session_id=SESSION_ID, user_message=message, model="offline", agent="assistant"
+    )
     return event(seq, run_started=run)
 
 
-def delta(seq: int, text: str) -> orchestrator_pb2.RunEvent:
-    return event(seq, message_delta=orchestrator_pb2.MessageDelta(text=text))
+def delta(seq: int, text: str) -> runs_pb2.RunEvent:
+    return event(seq, message_delta=runs_pb2.MessageDelta(text=text))
 
 
-def finished(
-    seq: int, state: "orchestrator_pb2.RunState.ValueType" = orchestrator_pb2.RUN_STATE_SUCCEEDED
-) -> orchestrator_pb2.RunEvent:
-    return event(seq, run_finished=orchestrator_pb2.RunFinished(state=state))
+def finished(seq: int, state: "runs_pb2.RunState.ValueType" = runs_pb2.RUN_STATE_SUCCEEDED) -> runs_pb2.RunEvent:
+    return event(seq, run_finished=runs_pb2.RunFinished(state=state))
 
 
-def failed(seq: int, reason: str, *, code: int, status: str, **metadata: str) -> orchestrator_pb2.RunEvent:
-    detail = orchestrator_pb2.ErrorDetail(reason=reason, domain="concerto", metadata=metadata)
-    error = orchestrator_pb2.Error(code=code, status=status, message="It failed.", details=[detail])
-    return event(seq, error=orchestrator_pb2.RunError(error=error))
+def failed(seq: int, reason: str, *, code: int, status: str, **metadata: str) -> runs_pb2.RunEvent:
+    detail = runs_pb2.ErrorDetail(reason=reason, domain="concerto", metadata=metadata)
+    error = runs_pb2.Error(code=code, status=status, message="It failed.", details=[detail])
+    return event(seq, error=runs_pb2.RunError(error=error))
 
 
-def completed(seq: int, text: str) -> orchestrator_pb2.RunEvent:
+def completed(seq: int, text: str) -> runs_pb2.RunEvent:
     message = sessions_pb2.Message(session_id=SESSION_ID, role=sessions_pb2.ROLE_ASSISTANT, content=text, order=2)
-    return event(seq, message_completed=orchestrator_pb2.MessageCompleted(message=message))
+    return event(seq, message_completed=runs_pb2.MessageCompleted(message=message))
 
 
-async def default_turn(_: object) -> AsyncIterator[orchestrator_pb2.RunEvent]:
+async def default_turn(_: object) -> AsyncIterator[runs_pb2.RunEvent]:
     yield started()
     yield delta(2, "Good ")
     yield delta(3, "day\n\nto you")
     yield completed(4, "Good day\n\nto you")
-    yield event(5, usage=orchestrator_pb2.Usage(model="offline", prompt_tokens=3, completion_tokens=4))
+    yield event(5, usage=runs_pb2.Usage(model="offline", prompt_tokens=3, completion_tokens=4))
     yield finished(6)
+
+
+def tool_started(seq: int, call_id: str, name: str) -> runs_pb2.RunEvent:
+    return event(seq, tool_started=runs_pb2.ToolStarted(call_id=call_id, name=name))
+
+
+def tool_finished(seq: int, call_id: str, name: str, output: str) -> runs_pb2.RunEvent:
+    return event(seq, tool_finished=runs_pb2.ToolFinished(call_id=call_id, name=name, output=output))
+
+
+async def default_completion(_: object) -> AsyncIterator[str]:
+    yield '{"id": "chatcmpl-1", "object": "chat.completion", "choices": []}'
 
 
 def signed_in(email: str = "ada@example.com") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from gateway import comments, contract, openapi
 from gateway.app import refuse_doubles
-from gateway.contract import SERVICES, ContractError
+from gateway.contract import INTERNAL_SERVICES, SERVICES, ContractError
 from servicekit.interceptor import policy_of
 
 BINDINGS = contract.bindings(SERVICES)
@@ -93,8 +93,24 @@ def test_an_internal_rpc_has_no_route() -> None:
     assert contract.bindings([service_of(None, policy={"internal_reason": "Only services call it."})]) == []
 
 
+def test_an_internal_service_states_a_reason_for_each_rpc() -> None:
+    contract.check_internal(INTERNAL_SERVICES)
+    assert "RunsService" in [service.name for service in INTERNAL_SERVICES]
+    for rules, problem in (([{"get": "/a"}], "its service is internal"), ([None], "neither a route nor")):
+        with pytest.raises(ContractError, match=problem):
+            contract.check_internal([service_of(*rules)])
+
+
+def test_every_service_of_the_contract_is_known() -> None:
+    files = {service.file.name for service in (*SERVICES, *INTERNAL_SERVICES)}
+    described = comments.load()
+    named = {name for name in described if name.endswith("Service") and name.count(".") == 3}
+    assert named == {service.full_name for service in (*SERVICES, *INTERNAL_SERVICES)}
+    assert len(files) == len(named)
+
+
 def rpcs() -> Iterator[Any]:
-    for service in SERVICES:
+    for service in (*SERVICES, *INTERNAL_SERVICES):
         yield from service.methods
 
 
@@ -105,7 +121,7 @@ async def test_each_rpc_has_a_route_or_a_stated_reason(client: httpx.AsyncClient
         assert policy_of(method).internal_reason
         return
     for binding in bound:
-        path = binding.path.replace("{session_id}", str(uuid4()))
+        path = binding.path.format_map({name: uuid4() for name in binding.path_fields})
         response = await client.request(binding.verb, path)
         # Whatever it answers to an empty request, the route is there.
         assert response.status_code not in (404, 405, 500)
@@ -151,7 +167,7 @@ def test_every_part_of_the_contract_is_described() -> None:
         operation = DOCUMENT["paths"][binding.path][binding.verb.lower()]
         assert operation["description"]
         assert all(parameter["description"] for parameter in operation.get("parameters", []))
-    made_here = {"ErrorBody", "StreamTurnAnswer"}
+    made_here = {"ErrorBody", "StreamTurnAnswer", "StreamRunAnswer"}
     for name, schema in DOCUMENT["components"]["schemas"].items():
         assert schema["description"], name
         if name not in made_here:
@@ -192,6 +208,20 @@ def test_answers_are_described_as_they_are_written() -> None:
     assert turn.keys() == {"text/event-stream", "application/json"}
     events = [event["properties"] for event in turn["text/event-stream"]["itemSchema"]["oneOf"]]
     assert "message.delta" in [event["event"]["const"] for event in events]
+
+
+def test_a_stream_that_can_be_resumed_says_how() -> None:
+    parameters = DOCUMENT["paths"]["/runs/{run_id}/events"]["get"]["parameters"]
+    assert [(one["name"], one["in"]) for one in parameters] == [
+        ("run_id", "path"),
+        ("after_seq", "query"),
+        ("Last-Event-ID", "header"),
+    ]
+    folded = DOCUMENT["components"]["schemas"]["StreamRunAnswer"]
+    assert "tools" in folded["required"]
+    assert folded["properties"]["tools"]["items"]["required"] == ["call_id", "name", "arguments", "output", "is_error"]
+    names = [parameter["name"] for parameter in DOCUMENT["paths"]["/sessions/{session_id}/turns"]["post"]["parameters"]]
+    assert names == ["session_id"]
 
 
 def test_every_operation_describes_its_errors() -> None:

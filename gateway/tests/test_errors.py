@@ -38,7 +38,7 @@ BAD: list[tuple[str, str, Any, str, str]] = [
     ("POST", MESSAGES, {"messages": [{"role": "user", "metadata": [1]}]}, "INVALID_FIELD", "messages[0].metadata"),
     ("POST", MESSAGES, {"session_id": SESSION_ID, "messages": [{"role": "user"}]}, "UNKNOWN_FIELD", "session_id"),
     ("POST", "/sessions/42/messages", {"messages": [{"role": "user"}]}, "INVALID_FIELD", "session_id"),
-    ("POST", f"/sessions/{SESSION_ID}/turns", {"content": "  "}, "MISSING_FIELD", "content"),
+    ("POST", f"/sessions/{SESSION_ID}/branch", {"message_id": "  "}, "MISSING_FIELD", "message_id"),
     ("PATCH", PATCHED, {"is_archived": "yes"}, "INVALID_FIELD", "is_archived"),
     ("GET", f"{SESSIONS}?page_size=-1", None, "INVALID_FIELD", "page_size"),
     ("GET", f"{SESSIONS}?page_size=many", None, "INVALID_FIELD", "page_size"),
@@ -221,4 +221,4 @@ def test_every_reason_has_a_status_and_a_body(reason: str) -> None:
 
 
 def test_the_module_names_every_public_rpc() -> None:
-    assert len(set(gateway_app.public_rpcs())) == len(gateway_app.public_rpcs()) == 18
+    assert len(set(gateway_app.public_rpcs())) == len(gateway_app.public_rpcs()) == 29

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2
+from concerto.sessions.v1 import runs_pb2
 
 from gateway.tests import fakes
 from gateway.tests.fakes import SESSION_ID, Neighbours, error_of
@@ -15,7 +16,9 @@ Header = dict[str, str]
 TURNS = f"/sessions/{SESSION_ID}/turns"
 BODY = {"content": "Hi"}
 JSON = {"accept": "application/json"}
-Events = AsyncIterator[orchestrator_pb2.RunEvent]
+RUNS = f"/sessions/{SESSION_ID}/runs"
+EVENTS = f"/runs/{fakes.RUN_ID}/events"
+Events = AsyncIterator[runs_pb2.RunEvent]
 
 
 def frames(text: str) -> list[dict[str, str]]:
@@ -52,7 +55,14 @@ async def test_each_event_has_its_place_its_type_and_its_json(client: httpx.Asyn
     assert data[0]["run_id"] == fakes.RUN_ID
     assert data[2] == {"text": "day\n\nto you"}
     assert data[3]["message"]["role"] == "assistant"
-    assert data[4] == {"model": "offline", "prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 0}
+    assert data[4] == {
+        "model": "offline",
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+        "cached_tokens": 0,
+        "cost_micro_usd": 0,
+        "is_estimated": False,
+    }
     assert data[5] == {"state": "SUCCEEDED"}
 
 
@@ -85,7 +95,7 @@ async def test_an_error_event_is_part_of_the_stream(
     async def turn(_: object) -> Events:
         yield fakes.started()
         yield fakes.failed(2, "MODEL_UNAVAILABLE", code=503, status="UNAVAILABLE")
-        yield fakes.finished(3, orchestrator_pb2.RUN_STATE_FAILED)
+        yield fakes.finished(3, runs_pb2.RUN_STATE_FAILED)
 
     neighbours.turn = turn
     events = frames((await client.post(TURNS, json=BODY, headers=bearer)).text)
@@ -99,7 +109,7 @@ async def test_an_event_of_a_newer_service_is_passed_over(
 ) -> None:
     async def turn(_: object) -> Events:
         yield fakes.started()
-        yield orchestrator_pb2.RunEvent(seq=2)
+        yield runs_pb2.RunEvent(seq=2)
         yield fakes.finished(3)
 
     neighbours.turn = turn
@@ -202,6 +212,60 @@ async def test_an_idle_stream_is_kept_alive_with_comments(bearer: Header) -> Non
     assert [event["id"] for event in frames(text)] == ["1", "2"]
 
 
+async def test_a_stream_whose_first_event_is_late_begins_without_it(bearer: Header) -> None:
+    neighbours = Neighbours()
+    read = asyncio.Event()
+
+    async def turn(_: object) -> Events:
+        await read.wait()
+        yield fakes.started()
+        yield fakes.finished(2)
+
+    neighbours.turn = turn
+    async with (
+        fakes.gateway_over_http(neighbours, keep_alive_seconds=0.1) as client,
+        client.stream("POST", TURNS, json=BODY, headers=bearer) as response,
+    ):
+        chunks = response.aiter_text()
+        assert await anext(chunks) == ": keep-alive\n\n"
+        read.set()
+        text = "".join([chunk async for chunk in chunks])
+    assert [event["id"] for event in frames(text)] == ["1", "2"]
+
+
+async def test_a_late_refusal_is_an_error_event(bearer: Header) -> None:
+    neighbours = Neighbours()
+
+    async def turn(_: object) -> Events:
+        await asyncio.sleep(0.3)
+        raise AppError("SESSION_NOT_FOUND", metadata={"session_id": SESSION_ID})
+        yield fakes.started()
+
+    neighbours.turn = turn
+    async with fakes.gateway_over_http(neighbours, keep_alive_seconds=0.1) as client:
+        response = await client.post(TURNS, json=BODY, headers=bearer)
+    (event,) = frames(response.text)
+    assert (response.status_code, event["event"]) == (200, "error")
+    assert json.loads(event["data"])["error"]["code"] == 404
+
+
+async def test_a_client_that_goes_away_before_a_late_first_event_only_stops_reading(bearer: Header) -> None:
+    neighbours = Neighbours()
+    going = asyncio.Event()
+
+    async def turn(_: object) -> Events:
+        going.set()
+        await asyncio.sleep(60)
+        yield fakes.started()
+
+    neighbours.turn = turn
+    async with fakes.gateway_over_http(neighbours, keep_alive_seconds=0.05) as client:
+        async with client.stream("POST", TURNS, json=BODY, headers=bearer) as response:
+            assert response.status_code == 200
+            await going.wait()
+        await asyncio.wait_for(neighbours.cancelled.wait(), 10)
+
+
 async def test_a_busy_stream_needs_no_comments(bearer: Header) -> None:
     neighbours = Neighbours()
 
@@ -239,7 +303,7 @@ async def test_events_arrive_as_they_happen(bearer: Header) -> None:
 
 @pytest.mark.parametrize("accept", [{}, JSON])
 @pytest.mark.parametrize("first", [True, False])
-async def test_a_client_that_goes_away_ends_the_rpc(bearer: Header, accept: Header, first: bool) -> None:
+async def test_a_client_that_goes_away_only_stops_reading(bearer: Header, accept: Header, first: bool) -> None:
     neighbours = Neighbours()
     going = asyncio.Event()
 
@@ -257,6 +321,7 @@ async def test_a_client_that_goes_away_ends_the_rpc(bearer: Header, accept: Head
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await asyncio.wait_for(neighbours.cancelled.wait(), 10)
+    assert [name for name, _, _ in neighbours.calls] == ["StreamTurn"]
 
 
 async def _ask(client: httpx.AsyncClient, headers: Header) -> None:
@@ -292,12 +357,145 @@ async def test_one_json_answer_folds_the_events(client: httpx.AsyncClient, beare
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     body = response.json()
-    assert body.keys() == {"run_id", "session_id", "user_message", "model", "message", "usage", "state"}
+    assert body.keys() == {
+        *("run_id", "session_id", "user_message", "model", "agent", "message", "usage", "state", "tools")
+    }
+    assert body["tools"] == []
     assert (body["run_id"], body["session_id"], body["model"]) == (fakes.RUN_ID, SESSION_ID, "offline")
     assert body["user_message"]["content"] == "Hi"
     assert body["message"]["content"] == "Good day\n\nto you"
     assert body["usage"]["completion_tokens"] == 4
     assert body["state"] == "SUCCEEDED"
+
+
+async def with_tools(_: object) -> Events:
+    yield fakes.started()
+    yield fakes.tool_started(2, "one", "search")
+    yield fakes.tool_started(3, "two", "summarise")
+    yield fakes.tool_finished(4, "one", "search", "found")
+    yield fakes.completed(5, "Done")
+    yield fakes.finished(6)
+
+
+async def test_tools_have_events_of_their_own(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    neighbours.turn = with_tools
+    events = frames((await client.post(TURNS, json=BODY, headers=bearer)).text)
+    assert [event["event"] for event in events][1:4] == ["tool.started", "tool.started", "tool.finished"]
+    assert json.loads(events[3]["data"]) == {"call_id": "one", "name": "search", "output": "found", "is_error": False}
+
+
+async def test_one_json_answer_gathers_each_tools_call(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    neighbours.turn = with_tools
+    body = (await client.post(TURNS, json=BODY, headers={**bearer, **JSON})).json()
+    assert [(tool["call_id"], tool["name"], tool["output"]) for tool in body["tools"]] == [
+        ("one", "search", "found"),
+        ("two", "summarise", None),
+    ]
+
+
+async def test_a_runs_events_are_streamed_and_folded_like_a_turns(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    response = await client.get(EVENTS, headers=bearer)
+    assert [event["id"] for event in frames(response.text)] == ["1", "2", "3", "4", "5", "6"]
+    assert neighbours.last[:2] == ("StreamRun", orchestrator_pb2.StreamRunRequest(run_id=fakes.RUN_ID))
+    body = (await client.get(EVENTS, headers={**bearer, **JSON})).json()
+    assert (body["run_id"], body["state"], body["message"]["content"]) == (
+        fakes.RUN_ID,
+        "SUCCEEDED",
+        "Good day\n\nto you",
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "header", "place"),
+    [("", None, 0), ("?after_seq=3", None, 3), ("", "7", 7), ("?after_seq=3", "7", 7), ("?after_seq=3", "0", 0)],
+)
+async def test_the_last_event_id_is_the_place_and_wins_over_the_query(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, query: str, header: str | None, place: int
+) -> None:
+    headers = bearer if header is None else {**bearer, "last-event-id": header}
+    assert (await client.get(EVENTS + query, headers=headers)).status_code == 200
+    assert neighbours.last[1].after_seq == place
+
+
+@pytest.mark.parametrize("accept", [{}, JSON])
+async def test_a_client_that_has_everything_is_told_to_stop_reconnecting(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, accept: Header
+) -> None:
+    async def turn(_: object) -> Events:
+        return
+        yield fakes.started()
+
+    neighbours.turn = turn
+    response = await client.get(EVENTS, headers={**bearer, **accept, "last-event-id": "6"})
+    assert (response.status_code, response.content) == (204, b"")
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "1e3", "+1", "9223372036854775808", "9" * 30])
+async def test_a_last_event_id_that_is_no_place_is_named(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, text: str
+) -> None:
+    response = await client.get(EVENTS, headers={**bearer, "last-event-id": text})
+    assert error_of(response) == (
+        400,
+        "INVALID_FIELD",
+        {"field": "Last-Event-ID", "problem": "must be the id of an event"},
+    )
+    assert neighbours.calls == []
+
+
+@pytest.mark.parametrize("seconds", [None, 2.5])
+@pytest.mark.parametrize(
+    ("reason", "metadata", "status"),
+    [("TOO_MANY_RUNS", {"scope": "user"}, 429), ("RUN_IN_PROGRESS", {"session_id": "s", "run_id": "r"}, 409)],
+)
+async def test_a_refused_run_says_how_long_to_wait_where_that_is_known(
+    client: httpx.AsyncClient,
+    neighbours: Neighbours,
+    bearer: Header,
+    reason: str,
+    metadata: dict[str, str],
+    status: int,
+    seconds: float | None,
+) -> None:
+    neighbours.answers["CreateRun"] = AppError(reason, metadata=metadata, retry_after_seconds=seconds)
+    response = await client.post(RUNS, json=BODY, headers=bearer)
+    assert error_of(response) == (status, reason, metadata)
+    known = "3" if seconds else None
+    assert response.headers.get("retry-after") == (known or "60" if status == 429 else known)
+
+
+async def test_a_created_run_comes_back_with_201(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    run = runs_pb2.Run(id=fakes.RUN_ID, session_id=SESSION_ID, state=runs_pb2.RUN_STATE_QUEUED)
+    neighbours.answers["CreateRun"] = orchestrator_pb2.CreateRunResponse(run=run)
+    response = await client.post(RUNS, json={**BODY, "if_running": "queue"}, headers=bearer)
+    assert (response.status_code, response.json()["state"]) == (201, "QUEUED")
+    assert neighbours.last[1].if_running == runs_pb2.IF_RUNNING_QUEUE
+
+
+async def test_a_run_is_cancelled_without_a_body(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    for body in (None, {}):
+        response = await client.post(f"/runs/{fakes.RUN_ID}/cancel", json=body, headers=bearer)
+        assert (response.status_code, response.json()["id"]) == (200, "")
+    assert neighbours.last[1].run_id == fakes.RUN_ID
+
+
+async def test_instants_of_a_query_are_read(client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header) -> None:
+    query = {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T01:00:00+01:00", "group_by": "model"}
+    assert (await client.get("/usage", params=query, headers=bearer)).status_code == 200
+    asked = neighbours.last[1]
+    assert asked.to.seconds - getattr(asked, "from").seconds == 86_400
+    response = await client.get("/usage", params={"from": "yesterday"}, headers=bearer)
+    assert error_of(response)[:2] == (400, "INVALID_FIELD")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +509,7 @@ async def test_one_json_answer_of_a_failed_turn_is_its_error(
         yield fakes.delta(2, "half")
         yield fakes.failed(3, "MODEL_RATE_LIMITED", code=429, status="RESOURCE_EXHAUSTED", **metadata)
         yield fakes.completed(4, "half")
-        yield fakes.finished(5, orchestrator_pb2.RUN_STATE_FAILED)
+        yield fakes.finished(5, runs_pb2.RUN_STATE_FAILED)
 
     neighbours.turn = turn
     response = await client.post(TURNS, json=BODY, headers={**bearer, **JSON})
@@ -324,7 +522,7 @@ async def test_one_json_answer_of_a_cancelled_turn_says_so(
 ) -> None:
     async def turn(_: object) -> Events:
         yield fakes.started()
-        yield fakes.finished(2, orchestrator_pb2.RUN_STATE_CANCELLED)
+        yield fakes.finished(2, runs_pb2.RUN_STATE_CANCELLED)
 
     neighbours.turn = turn
     body = (await client.post(TURNS, json=BODY, headers={**bearer, **JSON})).json()
@@ -335,7 +533,7 @@ BROKEN: list[tuple[Any, str]] = [
     (AppError("DATABASE_UNAVAILABLE"), "DATABASE_UNAVAILABLE"),
     (None, "INTERNAL"),
     (fakes.failed(2, "MODEL_TIMEOUT", code=0, status=""), "INTERNAL"),
-    (fakes.event(2, error=orchestrator_pb2.RunError()), "INTERNAL"),
+    (fakes.event(2, error=runs_pb2.RunError()), "INTERNAL"),
 ]
 
 

@@ -39,7 +39,8 @@ async def test_no_request_makes_a_server_error(stack: RunningStack, person: Pers
         "--phases=examples,coverage,fuzzing",
         "--max-redirects=0",
         "--request-timeout=20",
-        "--workers=2",
+        # More workers meet a race of Python 3.11's ast module (python/cpython#106905), which hypothesis uses.
+        "--workers=1",
         "--continue-on-failure",
         "--no-color",
         cwd=tmp_path,
