@@ -37,9 +37,9 @@ async def start(model: ModelServer, tmp_path: Path) -> AsyncIterator[Start]:
     folder.mkdir()
     started: list[RunningStack] = []
 
-    async def start_one(only: str | None = None) -> RunningStack:
-        settings = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model"}
-        running = await asyncio.to_thread(start_stack, folder, only=only, **settings)
+    async def start_one(only: str | None = None, **variables: str) -> RunningStack:
+        settings = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model", "CONCERTO_TITLE_MODEL": "off"}
+        running = await asyncio.to_thread(start_stack, folder, only=only, **{**settings, **variables})
         started.append(running)
         return running
 

@@ -9,7 +9,7 @@ import pytest
 
 from local.testing import ROOT, RunningStack
 from tests.e2e.conftest import Start, until, until_ready
-from tests.support.api import Event, Person, reason, text_of
+from tests.support.api import Event, Person, read_events, reason, text_of
 from tests.support.model_server import Behaviour, ModelServer
 
 SERVICES = ("auth", "sessions", "orchestrator", "gateway")
@@ -101,7 +101,7 @@ async def sessions_service() -> AsyncIterator[SessionsService]:
         await process.wait()
 
 
-async def test_a_sessions_service_killed_during_a_turn_gives_an_error_event_and_leaves_nothing_half_written(
+async def test_a_sessions_service_killed_during_a_turn_costs_no_text_when_it_comes_back_in_time(
     start: Start, model: ModelServer, sessions_service: SessionsService
 ) -> None:
     stack = await start("postgres,supabase,auth,orchestrator,gateway")
@@ -110,26 +110,59 @@ async def test_a_sessions_service_killed_during_a_turn_gives_an_error_event_and_
         await until_ready(client)
         person = await Person.sign_up(client)
         session = await person.create_session()
-        model.script(Behaviour(tokens=40, delay_seconds=0.02))
+        model.script(Behaviour(tokens=100, delay_seconds=0.02))
         events: list[Event] = []
         async for event in person.turn(session["id"], "Count, please."):
             events.append(event)
             if event.type == "message.delta" and service.returncode is None:
                 service.kill()
                 await service.wait()
+                await sessions_service(stack)
+        assert events[-1].data == {"state": "SUCCEEDED"}
+        assert [event.id for event in events] == [str(place) for place in range(1, len(events) + 1)]
+        assert text_of(events) == "".join(f"t{place} " for place in range(100))
+        stored = await person.messages(session["id"])
+        assert [message["content"] for message in stored] == ["Count, please.", text_of(events)]
+
+
+async def test_a_sessions_service_that_stays_away_too_long_leaves_the_partial_text(
+    start: Start, model: ModelServer, sessions_service: SessionsService
+) -> None:
+    stack = await start("postgres,supabase,auth,orchestrator,gateway")
+    service = await sessions_service(stack)
+    async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=60) as client:
+        await until_ready(client)
+        person = await Person.sign_up(client)
+        session = await person.create_session()
+        model.script(Behaviour(tokens=5000, delay_seconds=0.02))
+        events: list[Event] = []
+        async for event in person.turn(session["id"], "Count, please."):
+            events.append(event)
+            if len(events) == 20 and service.returncode is None:
+                service.kill()
+                await service.wait()
         assert events[0].type == "run.started"
-        assert [event.type for event in events][-2:] == ["error", "run.finished"]
-        assert events[-2].data["error"]["details"][0]["reason"] == "SERVICE_UNAVAILABLE"
-        assert events[-1].data == {"state": "FAILED"}
+        assert events[-1].type == "error"
+        assert events[-1].data["error"]["details"][0]["reason"] == "SERVICE_UNAVAILABLE"
+        assert model.open_streams == 0
         refused = await person.call("GET", "/sessions")
         assert (refused.status_code, reason(refused)) == (503, "SERVICE_UNAVAILABLE")
 
         await sessions_service(stack)
         await until_ready(client)
+        run = events[0].data["run_id"]
+        path, last = f"/runs/{run}/events", events[-2].id
+        headers = {**person.headers, "Last-Event-ID": str(last)}
+        async with client.stream("GET", path, headers=headers) as response:
+            rest = [event async for event in read_events(response)]
+        assert [event.type for event in rest][-2:] == ["error", "run.finished"]
+        assert rest[-2].data["error"]["details"][0]["reason"] == "RUN_INTERRUPTED"
+        assert rest[-1].data == {"state": "INTERRUPTED"}
+        whole = [*events[:-1], *rest]
+        assert [event.id for event in whole] == [str(place) for place in range(1, len(whole) + 1)]
         stored = await person.messages(session["id"])
-        assert [(message["role"], message["content"]) for message in stored] == [("user", "Count, please.")]
+        assert [message["content"] for message in stored] == ["Count, please.", text_of(whole)]
+        assert stored[1]["metadata"]["partial"] is True
+        model.script(Behaviour(text="And on."))
         events = [event async for event in person.turn(session["id"], "And now?")]
         assert events[-1].data == {"state": "SUCCEEDED"}
-        stored = await person.messages(session["id"])
-        assert [message["order"] for message in stored] == [1, 2, 3]
-        assert stored[-1]["content"] == text_of(events)

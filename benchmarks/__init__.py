@@ -1,0 +1,1 @@
+"""Load scripts, and the reference programs that they are compared with."""
