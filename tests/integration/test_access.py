@@ -21,6 +21,8 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/sessions/{session_id}"): {"name": "mine now"},
     ("POST", "/sessions/{session_id}/messages"): {"messages": [{"role": "user", "content": "x"}]},
     ("POST", "/sessions/{session_id}/turns"): {"content": "x"},
+    ("POST", "/sessions/{session_id}/runs"): {"content": "x"},
+    ("POST", "/sessions/{session_id}/branch"): {"message_id": str(uuid4())},
 }
 
 
@@ -59,7 +61,10 @@ async def test_without_a_valid_token_nothing_is_answered(
     body = BODIES.get((verb, path), {}) if verb not in ("GET", "DELETE") else None
     response = await api.request(verb, at(path, str(uuid4())), headers=headers, json=body)
     assert response.status_code == 401, response.text
-    assert reason(response) in ("TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED")
+    if path.startswith("/v1/"):
+        assert response.json()["error"]["code"] == "invalid_api_key"
+    else:
+        assert reason(response) in ("TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED")
     assert response.headers["www-authenticate"].startswith("Bearer")
 
 
@@ -74,6 +79,27 @@ async def test_a_strangers_session_answers_like_one_that_is_not_there(
     assert theirs.status_code == nobodys.status_code == 404
     assert reason(theirs) == reason(nobodys) == "SESSION_NOT_FOUND"
     assert (await owner.call("GET", f"/sessions/{session['id']}")).json() == session
+
+
+async def test_a_strangers_run_answers_like_one_that_is_not_there(owner: Person, stranger: Person) -> None:
+    session = await owner.create_session()
+    run = (await owner.call("POST", f"/sessions/{session['id']}/runs", {"content": "x"})).json()
+    for verb, path in [(verb, path) for verb, path in PROTECTED if "{run_id}" in path]:
+        theirs = await stranger.call(verb, path.replace("{run_id}", run["id"]))
+        nobodys = await stranger.call(verb, path.replace("{run_id}", str(uuid4())))
+        assert (theirs.status_code, reason(theirs)) == (404, "RUN_NOT_FOUND")
+        assert (nobodys.status_code, reason(nobodys)) == (404, "RUN_NOT_FOUND")
+
+
+async def test_what_was_used_and_said_is_found_by_oneself_only(owner: Person, stranger: Person) -> None:
+    session = await owner.create_session()
+    said = {"messages": [{"role": "user", "content": "a zither nobody else plays"}]}
+    assert (await owner.call("POST", f"/sessions/{session['id']}/messages", said)).is_success
+    assert len((await owner.call("GET", "/messages/search?query=zither")).json()["hits"]) == 1
+    assert (await stranger.call("GET", "/messages/search?query=zither")).json()["hits"] == []
+    runs = (await stranger.call("GET", "/runs?page_size=100")).json()["runs"]
+    assert {run["user_id"] for run in runs} <= {stranger.user["id"]}
+    assert (await stranger.call("GET", "/usage")).json()["total"]["runs"] == len(runs)
 
 
 async def test_lists_hold_only_what_is_ones_own(owner: Person, stranger: Person) -> None:
