@@ -11,12 +11,19 @@ from local.testing import RunningStack, start_stack, stop_stack
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--stack`."""
+    """Add `--stack` and `--chaos-kills`."""
     parser.addoption(
         "--stack",
         choices=("full", "supabase"),
         default="full",
         help="What the `stack` fixture starts: the whole suite, or only Postgres and the embedded Supabase.",
+    )
+    parser.addoption(
+        "--chaos-kills",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Kill orchestrator, gateway and clients N times each in tests/e2e/test_chaos.py (50: many minutes).",
     )
 
 
