@@ -208,9 +208,11 @@ async def test_runs_lose_nothing_and_repeat_nothing_whatever_is_killed(
             assert answer is None or answer["metadata"]["partial"] is True, run_id
             partial_words += len(follower.text.split())
             # A start that was under way when its process died is stored a moment after.
-            deaths = [before for before, after in chaos.deaths if after + START_UNDER_WAY >= run["created_at"]]
+            deaths = [(before, after) for before, after in chaos.deaths if after + START_UNDER_WAY >= run["created_at"]]
             assert deaths, f"{run_id} was interrupted although its process lived: {run}, {chaos.deaths}"
-            delays.append((run["finished_at"] - deaths[0]).total_seconds())
+            if run["created_at"] > deaths[0][1]:
+                assert follower.text == "", f"{run_id} went on although its process had been killed before it began"
+            delays.append((run["finished_at"] - deaths[0][0]).total_seconds())
     connections = sum(follower.connections for _, _, follower in chaos.runs.values())
     with capsys.disabled():
         print(
