@@ -11,8 +11,10 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
-from servicekit import identity, request
+from servicekit import identity, inprocess, request
 from servicekit.errors import AppError, from_rpc_error
+from servicekit.inprocess_calls import Retry
+from servicekit.inprocess_interceptors import tracing_clients
 
 R = TypeVar("R", bound=Message)
 
@@ -27,10 +29,17 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 def connect(target: str, service: ServiceDescriptor) -> grpc.aio.Channel:
     """Return a channel to a service; it need not be reachable yet and is found again when it comes back.
 
-    target: `host:port`, or `dns:///name:port` to spread calls over all addresses of a name.
+    target: `host:port`, `dns:///name:port` to spread calls over all addresses of a name, or `inprocess:` for a service
+        that a server of this process serves.
     service: whose idempotent rpcs (by the contract's idempotency_level) are tried up to 4 times within about 2 s
         while the service is unavailable.
     """
+    if target == inprocess.TARGET:
+        return inprocess.Channel(
+            service.full_name,
+            repeatable=[f"/{service.full_name}/{name}" for name in repeatable(service)],
+            interceptors=tracing_clients(),
+        )
     return grpc.aio.insecure_channel(
         target,
         options=[
@@ -48,26 +57,31 @@ def connect(target: str, service: ServiceDescriptor) -> grpc.aio.Channel:
 
 def service_config(service: ServiceDescriptor) -> dict[str, Any]:
     """Return gRPC's service config: round robin, and retries for the rpcs that the contract calls idempotent."""
-    safe = [
-        {"service": service.full_name, "method": method.name}
-        for method in service.methods
-        if method.GetOptions().idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN
-    ]
+    safe = [{"service": service.full_name, "method": name} for name in repeatable(service)]
     config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
     if safe:
         config["methodConfig"] = [
             {
                 "name": safe,
                 "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.2s",
-                    "maxBackoff": "1s",
+                    "maxAttempts": Retry.MOST_ATTEMPTS,
+                    "initialBackoff": f"{Retry.FIRST_PAUSE_SECONDS}s",
+                    "maxBackoff": f"{Retry.LONGEST_PAUSE_SECONDS}s",
                     "backoffMultiplier": 2,
                     "retryableStatusCodes": ["UNAVAILABLE"],
                 },
             }
         ]
     return config
+
+
+def repeatable(service: ServiceDescriptor) -> list[str]:
+    """Return the names of the rpcs that may be sent again, by the contract's idempotency_level."""
+    return [
+        method.name
+        for method in service.methods
+        if method.GetOptions().idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN
+    ]
 
 
 async def call(

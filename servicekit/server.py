@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-import gc
-import signal
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -16,16 +15,18 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from servicekit import telemetry
+from servicekit import inprocess, loop, telemetry
 from servicekit.channel import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES
 from servicekit.errors import AppError
 from servicekit.identity import Verifier
+from servicekit.inprocess_interceptors import tracing_servers
 from servicekit.interceptor import RpcInterceptor
 from servicekit.settings import ServiceSettings
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
 READINESS_INTERVAL_SECONDS = 2.0
+RECOVERY_INTERVAL_SECONDS = 0.25  # while something is missing, as at a start where all begin at once
 DRAIN_LIMIT_SECONDS = 30.0
 LAST_WORDS_SECONDS = 1.0
 
@@ -58,37 +59,48 @@ def run(settings: S, build: Build[S], *, name: str) -> None:
     name: the service in logs and traces.
     """
     telemetry.configure(settings, service=name)
-    asyncio.run(_run(settings, build))
+    loop.run(loop.until_stopped(functools.partial(serve, settings, build)))
 
 
-async def _run(settings: S, build: Build[S]) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
-    async with build(settings) as registrations, serving(settings, registrations) as port:
-        # What is there by now stays; without this the collector walks through all of it again and again.
-        gc.collect()
-        gc.freeze()
+async def serve(
+    settings: S,
+    build: Build[S],
+    *,
+    started: asyncio.Event,
+    stop: asyncio.Event,
+    left_seconds: Callable[[], float] | None = None,
+) -> None:
+    """Build the servicers and serve them until `stop` is set, then drain; `started` is set when calls are taken.
+
+    left_seconds: how long draining may take, asked when it begins; absent means `settings.drain_seconds`.
+    """
+    async with build(settings) as registrations, serving(settings, registrations, left_seconds=left_seconds) as port:
         _LOG.info("server.started", address=f"{settings.host}:{port}")
+        started.set()
         await stop.wait()
-        _LOG.info("server.draining", seconds=settings.drain_seconds)
+        _LOG.info("server.draining", seconds=round(left_seconds() if left_seconds else settings.drain_seconds, 1))
     _LOG.info("server.stopped")
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    settings: S, registrations: Sequence[Registration], *, verifier: Verifier | None = None
+    settings: S,
+    registrations: Sequence[Registration],
+    *,
+    verifier: Verifier | None = None,
+    left_seconds: Callable[[], float] | None = None,
 ) -> AsyncIterator[int]:
-    """Serve the registrations while the block runs; yield the port.
+    """Serve the registrations on the settings' address and within this process while the block runs; yield the port.
 
-    On leaving, new calls are refused and running ones get `settings.drain_seconds` to end, and then as long as the
-    registrations' `drain` takes.
+    On leaving, new calls are refused and running ones get `settings.drain_seconds` (or what `left_seconds` says) to
+    end, and then as long as the registrations' `drain` takes.
     Raises SystemExit with what to do when the port is taken.
     """
     own_verifier = verifier or Verifier(settings)
+    interceptor = RpcInterceptor(own_verifier)
+    within = inprocess.Server([*tracing_servers(), interceptor])
     server = grpc.aio.server(
-        interceptors=[RpcInterceptor(own_verifier)],
+        interceptors=[interceptor],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it
             ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
@@ -97,10 +109,11 @@ async def serving(
         ],
     )
     health_servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = [registration.service.full_name for registration in registrations]
-    for registration in registrations:
-        registration.add(registration.servicer, server)
+    for each in (server, within):
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, each)
+        for registration in registrations:
+            registration.add(registration.servicer, each)
     if settings.environment == "development":
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
@@ -113,6 +126,7 @@ async def serving(
         )
     await health_servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)  # until what is needed was looked at
     await server.start()
+    within.start()
     watch = asyncio.create_task(_watch_readiness(health_servicer, registrations))
     try:
         yield port
@@ -121,25 +135,30 @@ async def serving(
         with contextlib.suppress(asyncio.CancelledError):
             await watch
         await health_servicer.enter_graceful_shutdown()
-        await _drain(server, settings.drain_seconds, registrations)
+        await _drain(server, within, left_seconds() if left_seconds else settings.drain_seconds, registrations)
         if verifier is None:
             await own_verifier.close()
 
 
-async def _drain(server: grpc.aio.Server, seconds: float, registrations: Sequence[Registration]) -> None:
+async def _drain(
+    server: grpc.aio.Server, within: inprocess.Server, seconds: float, registrations: Sequence[Registration]
+) -> None:
+    async def stop(grace_seconds: float) -> None:
+        await asyncio.gather(server.stop(grace_seconds), within.stop(grace_seconds))
+
     drains = [registration.drain for registration in registrations if registration.drain is not None]
     if not drains:
-        await server.stop(seconds)
+        await stop(seconds)
         return
     started_at = time.monotonic()
-    stopping = asyncio.create_task(server.stop(seconds + DRAIN_LIMIT_SECONDS))
+    stopping = asyncio.create_task(stop(seconds + DRAIN_LIMIT_SECONDS))
     for error in await asyncio.gather(*(drain(seconds) for drain in drains), return_exceptions=True):
         if isinstance(error, BaseException):
             _LOG.error("server.not_drained", cause=telemetry.describe(error))
     # Who listens hears the end of what was ended just now.
     left_seconds = max(LAST_WORDS_SECONDS, started_at + seconds - time.monotonic())
     await asyncio.wait({stopping}, timeout=left_seconds)
-    await server.stop(0)
+    await stop(0)
     await stopping
 
 
@@ -161,8 +180,7 @@ async def _watch_readiness(servicer: Any, registrations: Sequence[Registration])
                 state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
                 await servicer.set(name, state)
         # The server as a whole, which is what a plain health check asks about.
-        whole = health_pb2.HealthCheckResponse.SERVING
-        if not all(known.values()):
-            whole = health_pb2.HealthCheckResponse.NOT_SERVING
+        is_whole = all(known.values())
+        whole = health_pb2.HealthCheckResponse.SERVING if is_whole else health_pb2.HealthCheckResponse.NOT_SERVING
         await servicer.set("", whole)
-        await asyncio.sleep(READINESS_INTERVAL_SECONDS)
+        await asyncio.sleep(READINESS_INTERVAL_SECONDS if is_whole else RECOVERY_INTERVAL_SECONDS)

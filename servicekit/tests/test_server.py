@@ -10,7 +10,7 @@ from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
-from servicekit import channel, identity, request, server
+from servicekit import channel, identity, inprocess, request, server
 from servicekit.errors import AppError
 from servicekit.server import Registration
 from servicekit.settings import ServiceSettings
@@ -71,9 +71,14 @@ async def sessions() -> Sessions:
     return Sessions()
 
 
+@pytest.fixture(params=[False, True], ids=["wire", "within"])
+def within_process(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
-async def stub(sessions: Sessions) -> AsyncIterator[Any]:
-    async with served([registration(sessions)]) as connection:
+async def stub(sessions: Sessions, within_process: bool) -> AsyncIterator[Any]:
+    async with served([registration(sessions)], within_process=within_process) as connection:
         yield sessions_pb2_grpc.SessionsServiceStub(connection)
 
 
@@ -157,9 +162,9 @@ async def test_the_callees_time_is_what_the_caller_has_left(stub: Any, sessions:
     assert 0 < sessions.remaining[0] <= 5.0
 
 
-async def test_a_stream_that_crashes_keeps_what_it_sent_and_hides_why() -> None:
+async def test_a_stream_that_crashes_keeps_what_it_sent_and_hides_why(within_process: bool) -> None:
     part = Registration(ORCHESTRATOR, orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server, Orchestrator())
-    async with served([part]) as connection:
+    async with served([part], within_process=within_process) as connection:
         stub: Any = orchestrator_pb2_grpc.OrchestratorServiceStub(connection)
         got = []
         turn = orchestrator_pb2.StreamTurnRequest(session_id=ID, content="crash")
@@ -184,9 +189,13 @@ def settings(**fields: Any) -> ServiceSettings:
     return ServiceSettings(_env_file=None, supabase_jwt_secret=SecretStr(JWT_SECRET), **fields)
 
 
-async def test_running_calls_end_before_the_server_does(sessions: Sessions) -> None:
+def target_of(port: int, *, within_process: bool) -> str:
+    return inprocess.TARGET if within_process else f"127.0.0.1:{port}"
+
+
+async def test_running_calls_end_before_the_server_does(sessions: Sessions, within_process: bool) -> None:
     async with server.serving(settings(drain_seconds=5.0), [registration(sessions)]) as port:
-        connection = channel.connect(f"127.0.0.1:{port}", SESSIONS)
+        connection = channel.connect(target_of(port, within_process=within_process), SESSIONS)
         stub: Any = sessions_pb2_grpc.SessionsServiceStub(connection)
         with acting_as(make_caller()):
             running = asyncio.create_task(channel.call(stub.CreateSession, create("slow")))
@@ -195,7 +204,9 @@ async def test_running_calls_end_before_the_server_does(sessions: Sessions) -> N
     await connection.close()
 
 
-async def test_what_outlives_calls_is_drained_while_calls_that_are_open_stay_open(sessions: Sessions) -> None:
+async def test_what_outlives_calls_is_drained_while_calls_that_are_open_stay_open(
+    sessions: Sessions, within_process: bool
+) -> None:
     seen: list[tuple[float, bool]] = []
 
     async def drain(seconds: float) -> None:
@@ -203,7 +214,7 @@ async def test_what_outlives_calls_is_drained_while_calls_that_are_open_stay_ope
         seen.append((seconds, running.done()))
 
     async with server.serving(settings(drain_seconds=0.0), [registration(sessions, drain=drain)]) as port:
-        connection = channel.connect(f"127.0.0.1:{port}", SESSIONS)
+        connection = channel.connect(target_of(port, within_process=within_process), SESSIONS)
         stub: Any = sessions_pb2_grpc.SessionsServiceStub(connection)
         with acting_as(make_caller()):
             running = asyncio.create_task(channel.call(stub.CreateSession, create("slow")))
@@ -222,7 +233,7 @@ async def test_a_taken_port_ends_the_start_with_what_to_do(sessions: Sessions) -
 
 @pytest.mark.parametrize("asked", ["", SESSIONS.full_name])
 async def test_health_follows_what_the_servicer_needs(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, asked: str
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, asked: str, within_process: bool
 ) -> None:
     monkeypatch.setattr(server, "READINESS_INTERVAL_SECONDS", 0.02)
     broken = True
@@ -231,7 +242,7 @@ async def test_health_follows_what_the_servicer_needs(
         if broken:
             raise AppError("DATABASE_UNAVAILABLE")
 
-    async with served([registration(sessions, ready=ready)]) as connection:
+    async with served([registration(sessions, ready=ready)], within_process=within_process) as connection:
         stub: Any = health_pb2_grpc.HealthStub(connection)
         watch = stub.Watch(health_pb2.HealthCheckRequest(service=asked))
         seen = []
