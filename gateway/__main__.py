@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import functools
 import math
-import signal
 import socket
 from collections.abc import Iterator
 
@@ -11,8 +11,9 @@ import structlog
 import uvicorn
 
 from gateway import app
+from gateway.protocol import Protocol
 from gateway.settings import GatewaySettings
-from servicekit import telemetry
+from servicekit import loop, telemetry
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -26,15 +27,12 @@ class Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT; running requests then get `settings.drain_seconds` to end.
+async def serve(settings: GatewaySettings, *, started: asyncio.Event, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; running requests then get `settings.drain_seconds` to end.
 
+    started: set once requests are taken.
     Raises SystemExit with what to do when the port is taken.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
     listener = listen(settings.host, settings.port)
     async with app.build(settings) as application:
         config = uvicorn.Config(
@@ -48,10 +46,12 @@ async def serve(settings: GatewaySettings) -> None:
             timeout_keep_alive=75,  # longer than load balancers keep idle connections, so that they close first
             timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
             ws="none",
+            http=Protocol,
         )
         server = Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         _LOG.info("server.started", address=f"{settings.host}:{listener.getsockname()[1]}")
+        started.set()
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         _LOG.info("server.draining", seconds=settings.drain_seconds)
@@ -84,7 +84,7 @@ def main() -> None:
     """Read the settings and serve."""
     settings = GatewaySettings.load()
     telemetry.configure(settings, service="gateway")
-    asyncio.run(serve(settings))
+    loop.run(loop.until_stopped(functools.partial(serve, settings)))
 
 
 if __name__ == "__main__":

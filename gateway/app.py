@@ -4,22 +4,28 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from importlib import metadata
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from google.protobuf.descriptor import ServiceDescriptor
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway import comments, contract, failures, openai_door, openai_errors, openapi, pages, sse
 from gateway.attempts import Attempts
 from gateway.bridge import Bridge
 from gateway.contract import Binding, ContractError
+from gateway.dispatcher import Dispatcher
 from gateway.health import Health
 from gateway.middleware import CrashMiddleware, RequestMiddleware
 from gateway.openai_door import OpenAIDoor
@@ -28,6 +34,35 @@ from gateway.social import SocialLogIn
 from servicekit import channel
 from servicekit.errors import AppError
 from servicekit.identity import Verifier
+
+
+class Application(FastAPI):
+    """FastAPI with fewer layers: ours, and a dispatcher in front of its router.
+
+    FastAPI puts five around each request whose work (crashes, limits of bodies, dependencies) ours do already.
+    is_traced: True keeps all of FastAPI's, which then makes a span of each request.
+    """
+
+    def __init__(self, *, is_traced: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self._is_traced = is_traced
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if self._is_traced or scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+        else:  # FastAPI would look for a tracer with each request
+            await Starlette.__call__(self, scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the layers; called once, by the first request."""
+        if self._is_traced:
+            return super().build_middleware_stack()
+        router = ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers=self.exception_handlers)
+        layers: ASGIApp = Dispatcher(self.routes, router, on_error=_fail)
+        for layer, args, kwargs in reversed(self.user_middleware):
+            layers = layer(layers, *args, **kwargs)
+        return layers
 
 
 def version() -> str:
@@ -125,7 +160,8 @@ def _bare_app(settings: GatewaySettings) -> FastAPI:
         )
     middleware.append(Middleware(CrashMiddleware))
     # The documents are served by pages.py: FastAPI's own pages load scripts from elsewhere.
-    app = FastAPI(
+    app = Application(
+        is_traced=settings.otlp_endpoint is not None,
         title="Concerto",
         openapi_url=None,
         docs_url=None,

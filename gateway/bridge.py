@@ -6,7 +6,6 @@ from typing import Any
 
 import grpc
 import orjson
-import structlog
 from fastapi import FastAPI
 from google.protobuf.message import Message
 from starlette.requests import Request
@@ -71,12 +70,10 @@ class Bridge:
 
     async def sign_in(self, request: Request) -> None:
         """Make the token's user the caller of this request. Raises AppError TOKEN_MISSING, TOKEN_INVALID, …"""
-        token = identity.bearer_token(request.headers.get("authorization"))
+        token = identity.bearer_token(incoming.header(request, b"authorization"))
         if token is None:
             raise AppError("TOKEN_MISSING")
-        caller = await self._verifier.verify(token)
-        identity.set_current_caller(caller)
-        structlog.contextvars.bind_contextvars(user_id=caller.user_id)
+        identity.set_current_caller(await self._verifier.verify(token))
 
     def _unary(self, binding: Binding) -> Endpoint:
         call, status, part = self.stub(binding), binding.success_status, binding.response_body

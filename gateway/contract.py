@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from concerto.auth.v1 import auth_pb2
@@ -38,9 +39,9 @@ class ContractError(Exception):
     """The contract asks for something that the gateway cannot serve; raised at start, never for a request."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Binding:
-    """One HTTP route of an rpc."""
+    """One HTTP route of an rpc; what follows from it is worked out once."""
 
     method: MethodDescriptor
     """The rpc."""
@@ -53,67 +54,67 @@ class Binding:
     response_body: str
     """The field that is the answer; empty means the whole message."""
 
-    @property
+    @cached_property
     def operation_id(self) -> str:
         """Name of the operation: the rpc's."""
         return str(self.method.name)
 
-    @property
+    @cached_property
     def service(self) -> str:
         """Short name of the service: `sessions`."""
         return short_name(self.method.containing_service)
 
-    @property
+    @cached_property
     def policy(self) -> options_pb2.MethodPolicy:
         """What the contract says about the rpc."""
         return policy_of(self.method)
 
-    @property
+    @cached_property
     def is_stream(self) -> bool:
         """Whether the rpc answers with a stream."""
         return bool(self.method.server_streaming)
 
-    @property
+    @cached_property
     def is_resumable(self) -> bool:
         """Whether the stream can be asked for from a place on."""
         return self.is_stream and AFTER_SEQ in self.method.input_type.fields_by_name
 
-    @property
+    @cached_property
     def request_type(self) -> type[Message]:
         """Class of the request message."""
         return message_factory.GetMessageClass(self.method.input_type)
 
-    @property
+    @cached_property
     def response_type(self) -> type[Message]:
         """Class of the response message."""
         return message_factory.GetMessageClass(self.method.output_type)
 
-    @property
+    @cached_property
     def answer(self) -> Descriptor:
         """The message that the answer (or, of a stream, each event) shows."""
         output: Descriptor = self.method.output_type
         return message_of(output.fields_by_name[self.response_body]) if self.response_body else output
 
-    @property
+    @cached_property
     def success_status(self) -> int:
         """HTTP status of success."""
         if self.policy.success_status:
             return int(self.policy.success_status)
         return 200 if self.method.output_type.fields else 204
 
-    @property
+    @cached_property
     def path_fields(self) -> tuple[str, ...]:
         """Fields that the path carries."""
         return tuple(_PARAMETER.findall(self.path))
 
-    @property
+    @cached_property
     def body_fields(self) -> tuple[FieldDescriptor, ...]:
         """Fields of the request that a body `*` carries."""
         if self.body != "*":
             return ()
         return tuple(field for field in self.method.input_type.fields if field.name not in self.path_fields)
 
-    @property
+    @cached_property
     def query_fields(self) -> dict[str, FieldDescriptor]:
         """Fields that query parameters carry, by the parameter's name (nested ones joined with dots)."""
         if self.body == "*":

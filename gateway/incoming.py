@@ -6,7 +6,8 @@ from urllib.parse import parse_qsl
 
 import orjson
 from google.protobuf.message import Message
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message as ReceivedMessage
 
 from gateway.contract import AFTER_SEQ, Binding
 from servicekit import converter, validation
@@ -30,16 +31,32 @@ async def read(request: Request, binding: Binding, *, max_body_bytes: int) -> Me
     for name, text in request.path_params.items():
         converter.set_field_from_text(message, name, text)
     if binding.is_resumable:
-        _read_last_event_id(message, request.headers.get(LAST_EVENT_ID))
+        _read_last_event_id(message, header(request, b"last-event-id"))
     validation.check(message)
     return message
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """Return the first header of this name (in lower case), as Starlette would; without an object for all of them."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
+
+
 def query_parameters(request: Request) -> list[tuple[str, str]]:
     """Return the query's names and values. Raises AppError INVALID_FIELD when it is no percent-encoded UTF-8."""
+    query: bytes = request.scope["query_string"]
+    if not query:
+        return []
     try:
+        text = query.decode("ascii")
+        if "%" not in text and "+" not in text and text.count("&") < MAX_QUERY_PARAMETERS:
+            # Nothing is encoded.
+            return [(name, value) for name, _, value in (part.partition("=") for part in text.split("&") if part)]
         return parse_qsl(
-            request.scope["query_string"].decode("ascii"),
+            text,
             keep_blank_values=True,
             errors="strict",
             max_num_fields=MAX_QUERY_PARAMETERS,
@@ -91,8 +108,8 @@ async def read_content(request: Request, *, max_bytes: int) -> bytes:
 
     Raises AppError UNSUPPORTED_MEDIA_TYPE or BODY_TOO_LARGE.
     """
-    content_type = request.headers.get("content-type")
-    if content_type is not None and not _is_json(content_type):
+    content_type = header(request, b"content-type")
+    if content_type is not None and content_type != "application/json" and not _is_json(content_type):
         raise AppError("UNSUPPORTED_MEDIA_TYPE")
     content = await _read_bytes(request, max_bytes)
     if content and content_type is None:
@@ -111,22 +128,40 @@ def parse_json(content: bytes) -> Any:
 
 
 async def _read_bytes(request: Request, max_bytes: int) -> bytes:
-    too_large = AppError("BODY_TOO_LARGE", metadata={"limit": str(max_bytes)})
-    announced = request.headers.get("content-length", "")
+    announced = header(request, b"content-length") or ""
     if announced.isdigit() and int(announced[:20]) > 2 * max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
+    message = await request.receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        content: bytes = message.get("body", b"")
+        if len(content) <= max_bytes:
+            return content
+    return await _read_chunks(message, request, max_bytes)
+
+
+async def _read_chunks(message: ReceivedMessage, request: Request, max_bytes: int) -> bytes:
     content, size = bytearray(), 0
-    async for chunk in request.stream():
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size <= max_bytes:
             content += chunk
         elif size > 2 * max_bytes:
             break
+        if not message.get("more_body", False):
+            break
+        message = await request.receive()
     # A little of what is too much is read and dropped, never kept: a client that is still sending would otherwise
     # see its connection reset instead of this answer.
     if size > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
     return bytes(content)
+
+
+def _too_large(max_bytes: int) -> AppError:
+    return AppError("BODY_TOO_LARGE", metadata={"limit": str(max_bytes)})
 
 
 def _is_json(content_type: str) -> bool:

@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +21,8 @@ SECURITY_HEADERS = {
 }
 """Sent with every answer that does not bring its own value."""
 
+_SECURITY_HEADERS = tuple((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
+_ID_HEADER = current_request.REQUEST_ID_HEADER.encode()
 _QUIET = frozenset({"/healthz", "/readyz"})
 
 
@@ -37,20 +38,19 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started_at = time.perf_counter()
-        request_id = current_request.begin(Headers(scope=scope).get(current_request.REQUEST_ID_HEADER), None)
+        wanted = next((value.decode("latin-1") for name, value in scope["headers"] if name == _ID_HEADER), None)
+        request_id = current_request.begin(wanted, None)
         identity.set_current_caller(None)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        structlog.contextvars.unbind_contextvars("user_id")
+        own_headers = ((_ID_HEADER, request_id.encode()), *_SECURITY_HEADERS)
         status = 0
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[current_request.REQUEST_ID_HEADER] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                given = [entry for entry in message.get("headers", ()) if entry[0] != _ID_HEADER]
+                names = {name.lower() for name, _ in given}
+                message["headers"] = [*given, *(entry for entry in own_headers if entry[0] not in names)]
             await send(message)
 
         try:

@@ -24,6 +24,7 @@ _KEEP_ALIVE = b": keep-alive\n\n"
 # Payloads whose fields are fields of the folded answer; other single payloads stand under their own name.
 SPREAD = ("run_started", "message_completed", "run_finished")
 NESTED = ("usage",)
+DELTA = "message_delta"
 # Payloads that are gathered by their call: each call is one entry of `tools`.
 GATHERED = ("tool_started", "tool_finished")
 
@@ -43,6 +44,12 @@ def encode(event: Message) -> bytes:
     if payload is None:
         return b""
     seq: int = event.seq  # type: ignore[attr-defined]
+    if payload == DELTA:
+        # Nearly all events are of this kind, whose one field needs no converter.
+        return b"id: %d\nevent: message.delta\ndata: %s\n\n" % (
+            seq,
+            orjson.dumps({"text": event.message_delta.text}),  # type: ignore[attr-defined]
+        )
     return _frame(event_name(payload), to_json(getattr(event, payload)), seq)
 
 

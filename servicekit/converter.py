@@ -7,44 +7,40 @@ google.protobuf.json_format does all this per call by reflection, about ten time
 
 import base64
 import binascii
-import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar, cast
 
-from concerto.options.v1 import options_pb2
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
+from servicekit.compiler import assignment, attribute, make_function
 from servicekit.errors import AppError
+from servicekit.json_fields import (
+    FLOATS,
+    INTEGERS,
+    STRUCT,
+    TIMESTAMP,
+    entry_field,
+    enum_spellings,
+    is_instant,
+    is_map,
+    is_recursive,
+)
+from servicekit.json_writer import writer_of
 
 M = TypeVar("M", bound=Message)
 Json = Any
 # A Struct nests three messages per level of JSON, and protobuf parses at most 100 messages inside each other.
 MAX_DEPTH = 30
 
-_INTEGERS = {
-    FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_SINT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_SFIXED32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
-    FieldDescriptor.TYPE_FIXED32: (0, 2**32 - 1),
-    FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.TYPE_SINT64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.TYPE_SFIXED64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
-    FieldDescriptor.TYPE_FIXED64: (0, 2**64 - 1),
-}
-_FLOATS = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT)
-_STRUCT = struct_pb2.Struct.DESCRIPTOR.full_name
-_TIMESTAMP = timestamp_pb2.Timestamp.DESCRIPTOR.full_name
-
 
 def to_json(message: Message) -> dict[str, Json]:
     """Return the message as a JSON object of Python values."""
-    result: dict[str, Json] = _writer(message.DESCRIPTOR)(message)
+    result: dict[str, Json] = writer_of(message.DESCRIPTOR)(message)
     return result
 
 
@@ -54,19 +50,17 @@ def from_json(message_type: type[M], data: Mapping[str, Json], *, ignore_unknown
     ignore_unknown: True for data of our own database, which may be newer than the process.
     Raises AppError UNKNOWN_FIELD or INVALID_FIELD with the field's path (`messages[0].role`).
     """
+    # What is in order takes the short way; for anything else the long one finds out what is wrong, and where.
+    descriptor = message_type.DESCRIPTOR
     message = message_type()
-    _reader(message_type.DESCRIPTOR)(message, data, "", ignore_unknown, 0)
+    try:
+        is_filled = _filler(descriptor)(message, data, not ignore_unknown, 0)
+    except (AppError, TypeError, ValueError, LookupError, OverflowError):
+        is_filled = False
+    if not is_filled:
+        message = message_type()
+        _reader(descriptor)(message, data, "", ignore_unknown, 0)
     return message
-
-
-def enum_spellings(enum: EnumDescriptor) -> dict[str, int]:
-    """Return JSON spelling -> number for each value of the enum that may be sent."""
-    prefix = _upper_snake(enum.name) + "_"
-    return {
-        value.GetOptions().Extensions[options_pb2.json] or value.name.removeprefix(prefix): value.number
-        for value in enum.values
-        if value.number != 0
-    }
 
 
 def set_field_from_text(message: Message, path: str, text: str) -> None:
@@ -74,24 +68,34 @@ def set_field_from_text(message: Message, path: str, text: str) -> None:
 
     path: field name; nested fields are joined with dots. Raises AppError UNKNOWN_FIELD or INVALID_FIELD.
     """
-    *parents, name = path.split(".")
+    parents, field = _field_at(message.DESCRIPTOR, path)
     for parent in parents:
-        nested = _field(message, parent)
-        if nested is None or nested.message_type is None or nested.is_repeated:
-            raise _unknown(path)
         message = getattr(message, parent)
-    field = _field(message, name)
-    if field is not None and _is_instant(field):
+    name = field.name
+    if field.message_type is not None:
         getattr(message, name).SetInParent()
         _read_timestamp(getattr(message, name), text, path, False, 0)  # noqa: FBT003 (the readers' common form)
         return
-    if field is None or field.message_type is not None:
-        raise _unknown(path)
     value = _scalar_reader(field)(_json_scalar(field, text, path), path)
     if field.is_repeated:
         getattr(message, name).append(value)
     else:
         setattr(message, name, value)
+
+
+@lru_cache(maxsize=1024)
+def _field_at(descriptor: Descriptor, path: str) -> tuple[tuple[str, ...], FieldDescriptor]:
+    """Return the names on the way to a scalar field or an instant, and the field. Raises AppError UNKNOWN_FIELD."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        nested = _field(descriptor, parent)
+        if nested is None or nested.message_type is None or nested.is_repeated:
+            raise _unknown(path)
+        descriptor = nested.message_type
+    field = _field(descriptor, name)
+    if field is None or (field.message_type is not None and not is_instant(field)):
+        raise _unknown(path)
+    return tuple(parents), field
 
 
 def parse_timestamp(text: str) -> timestamp_pb2.Timestamp:
@@ -108,95 +112,112 @@ def parse_timestamp(text: str) -> timestamp_pb2.Timestamp:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Writer = Callable[[Any], Json]
 Reader = Callable[[Any, Any, str, bool, int], None]
+Filler = Callable[[Any, Any, bool, int], bool]
 
 
 @cache
-def _writer(descriptor: Descriptor) -> Writer:
-    if descriptor.full_name == _STRUCT:
-        return _write_struct
-    if descriptor.full_name == _TIMESTAMP:
-        return _write_timestamp
-    # Filled after it is made, so that a message type may hold itself.
-    fields: list[tuple[str, bool, Writer]] = []
+def _filler(descriptor: Descriptor) -> Filler:
+    """Return what fills a message from JSON that is in order: True when it was, and all of it is in the message.
 
-    def write(message: Any) -> dict[str, Json]:
-        return {
-            name: value(getattr(message, name)) if not presence or message.HasField(name) else None
-            for name, presence, value in fields
-        }
-
-    oneofs = {field.name for oneof in descriptor.oneofs for field in oneof.fields if len(oneof.fields) > 1}
-
-    def write_without_unset_choices(message: Any) -> dict[str, Json]:
-        result = write(message)
-        for name in oneofs:
-            if result[name] is None:
-                del result[name]
-        return result
-
-    fields += [(field.name, field.has_presence, _value_writer(field)) for field in descriptor.fields]
-    return write_without_unset_choices if oneofs else write
-
-
-def _value_writer(field: FieldDescriptor) -> Writer:
-    if _is_map(field):
-        one = _value_writer(_entry_field(field, "value"))
-        return lambda entries: {str(key): one(value) for key, value in entries.items()}
-    one = _one_writer(field)
-    if field.is_repeated:
-        return lambda values: [one(value) for value in values]
-    return one
+    It tells nothing of what is wrong: it returns False, or raises.
+    """
+    if descriptor.full_name == STRUCT:
+        return _fill_struct_quickly
+    if descriptor.full_name == TIMESTAMP:
+        return _fill_timestamp
+    names: dict[str, Any] = {"known": frozenset(field.name for field in descriptor.fields), "most": MAX_DEPTH}
+    lines = [
+        "if type(data) is not dict or depth > most or (strict and not data.keys() <= known): return False",
+        "get = data.get",
+    ]
+    for oneof in descriptor.oneofs:
+        if len(oneof.fields) > 1:  # of several choices the last one in the data wins
+            names[f"of_{oneof.name}"] = frozenset(field.name for field in oneof.fields)
+            lines.append(f"if len(of_{oneof.name} & data.keys()) > 1: return False")
+    for field in descriptor.fields:
+        lines += [f"value = get({field.name!r})", "if value is not None:"]
+        lines += [f"    {line}" for line in _filled(field, names)]
+    parameters = ["m", "data", "strict", "depth"]
+    filler: Filler = make_function(descriptor, "fill", parameters, [*lines, "return True"], names)
+    return filler
 
 
-def _one_writer(field: FieldDescriptor) -> Writer:
-    if field.message_type is not None:
-        descriptor = field.message_type
-        return lambda value: _writer(descriptor)(value)
+def _filled(field: FieldDescriptor, names: dict[str, Any]) -> list[str]:
+    helper = f"fill_{field.name}"
+    if field.message_type is not None and not is_map(field):
+        names[helper] = _later_filler(field.message_type)
+        if field.is_repeated:
+            return [
+                "if type(value) is not list: return False",
+                f"add = {attribute('m', field.name)}.add",
+                "for entry in value:",
+                f"    if not {helper}(add(), entry, strict, depth + 1): return False",
+            ]
+        names[f"set_{field.name}"] = GetMessageClass(field.message_type).SetInParent
+        return [
+            f"target = {attribute('m', field.name)}",
+            f"set_{field.name}(target)",
+            f"if not {helper}(target, value, strict, depth + 1): return False",
+        ]
+    kind = {FieldDescriptor.TYPE_STRING: "str", FieldDescriptor.TYPE_BOOL: "bool"}.get(field.type)
+    if field.is_repeated or (kind is None and field.type not in INTEGERS and field.enum_type is None):
+        names[helper] = _setter(field)
+        return [f"{helper}(m, value, {field.name!r}, not strict, depth + 1)"]
     if field.enum_type is not None:
-        names = {number: name for name, number in enum_spellings(field.enum_type).items()}
-        return lambda number: names.get(number)
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return lambda value: base64.b64encode(value).decode()
-    if field.type in _FLOATS:
-        return lambda value: value if math.isfinite(value) else None
-    return lambda value: value
+        names[helper] = enum_spellings(field.enum_type).get
+        return [f"value = {helper}(value)", "if value is None: return False", assignment("m", field.name, "value")]
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return [assignment("m", field.name, "value")]  # protobuf itself refuses what is no text, and bytes are no JSON
+    wrong = "type(value) is not bool"
+    if kind is None:
+        least, most = INTEGERS[field.type]
+        wrong = f"type(value) is not int or not {least} <= value <= {most}"
+    return [f"if {wrong}: return False", assignment("m", field.name, "value")]
 
 
-def _write_timestamp(value: timestamp_pb2.Timestamp) -> str:
-    # isoformat and not strftime, which writes the year 208 with three digits.
-    text = datetime.fromtimestamp(value.seconds, UTC).isoformat()[:19]
-    return f"{text}.{value.nanos // 1000:06d}Z" if value.nanos else f"{text}Z"
+def _later_filler(descriptor: Descriptor) -> Filler:
+    if is_recursive(descriptor):
+        return lambda message, data, strict, depth: _filler(descriptor)(message, data, strict, depth)
+    return _filler(descriptor)
 
 
-def _write_struct(value: struct_pb2.Struct) -> dict[str, Json]:
-    return {key: _write_any(entry) for key, entry in value.fields.items()}
+def _fill_timestamp(message: Any, data: Json, _: bool, __: int) -> bool:
+    if len(data) < 20 or data[10] not in "Tt ":
+        return False
+    since = datetime.fromisoformat(data) - _EPOCH  # raises for a time without an offset
+    days = since.days
+    if not -719162 <= days <= 2932896:  # the years 1 to 9999
+        return False
+    message.seconds = days * 86400 + since.seconds
+    message.nanos = since.microseconds * 1000
+    return True
 
 
-def _write_any(value: struct_pb2.Value) -> Json:
-    match value.WhichOneof("kind"):
-        case "string_value":
-            return value.string_value
-        case "number_value":
-            # Struct knows only doubles; a whole one was an integer in JSON.
-            number = value.number_value
-            return int(number) if number.is_integer() and abs(number) < 2**53 else number
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return _write_struct(value.struct_value)
-        case "list_value":
-            return [_write_any(entry) for entry in value.list_value.values]
-        case _:
-            return None
+def _fill_struct_quickly(message: Any, data: Json, _: bool, depth: int) -> bool:
+    if type(data) is not dict or depth > MAX_DEPTH:
+        return False
+    if not data:
+        return True
+    fields = message.fields
+    for key, value in data.items():
+        kind = type(value)
+        if kind is str:
+            fields[key].string_value = value
+        elif kind is bool:
+            fields[key].bool_value = value
+        elif kind is int or kind is float:
+            fields[key].number_value = value
+        else:
+            _fill_value(fields[key], value, "", depth + 1)
+    return True
 
 
 @cache
 def _reader(descriptor: Descriptor) -> Reader:
-    if descriptor.full_name == _STRUCT:
+    if descriptor.full_name == STRUCT:
         return _read_struct
-    if descriptor.full_name == _TIMESTAMP:
+    if descriptor.full_name == TIMESTAMP:
         return _read_timestamp
     fields: dict[str, Callable[[Any, Json, str, bool, int], None]] = {}
 
@@ -222,7 +243,7 @@ def _reader(descriptor: Descriptor) -> Reader:
 
 def _setter(field: FieldDescriptor) -> Callable[[Any, Json, str, bool, int], None]:
     name = field.name
-    if _is_map(field):
+    if is_map(field):
         return _map_setter(field)
     if field.message_type is not None:
         descriptor = field.message_type
@@ -260,8 +281,8 @@ def _setter(field: FieldDescriptor) -> Callable[[Any, Json, str, bool, int], Non
 
 
 def _map_setter(field: FieldDescriptor) -> Callable[[Any, Json, str, bool, int], None]:
-    value_field = _entry_field(field, "value")
-    key_field = _entry_field(field, "key")
+    value_field = entry_field(field, "value")
+    key_field = entry_field(field, "key")
     if value_field.message_type is not None or key_field.type != FieldDescriptor.TYPE_STRING:
         raise TypeError(f"{field.full_name}: only maps from text to scalars have a JSON form here")
     one = _scalar_reader(value_field)
@@ -276,11 +297,12 @@ def _map_setter(field: FieldDescriptor) -> Callable[[Any, Json, str, bool, int],
     return set_map
 
 
+@cache
 def _scalar_reader(field: FieldDescriptor) -> Callable[[Json, str], Any]:
     if field.enum_type is not None:
         return _enum_reader(field.enum_type)
-    if field.type in _INTEGERS:
-        return _integer_reader(*_INTEGERS[field.type])
+    if field.type in INTEGERS:
+        return _integer_reader(*INTEGERS[field.type])
     if field.type == FieldDescriptor.TYPE_STRING:
         return _read_text
     if field.type == FieldDescriptor.TYPE_BOOL:
@@ -393,11 +415,11 @@ def _json_scalar(field: FieldDescriptor, text: str, path: str) -> Json:
         if text not in ("true", "false"):
             raise _invalid(path, "must be true or false")
         return text == "true"
-    if field.type in _INTEGERS:
+    if field.type in INTEGERS:
         if not text.removeprefix("-").isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
             raise _invalid(path, "must be an integer")
         return int(text)
-    if field.type in _FLOATS:
+    if field.type in FLOATS:
         try:
             return float(text)
         except ValueError:
@@ -405,26 +427,9 @@ def _json_scalar(field: FieldDescriptor, text: str, path: str) -> Json:
     return text
 
 
-def _is_instant(field: FieldDescriptor) -> bool:
-    return not field.is_repeated and field.message_type is not None and field.message_type.full_name == _TIMESTAMP
-
-
-def _is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
-
-
-def _field(message: Message, name: str) -> FieldDescriptor | None:
-    found: Any = message.DESCRIPTOR.fields_by_name.get(name)
+def _field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
+    found: Any = descriptor.fields_by_name.get(name)
     return cast("FieldDescriptor | None", found)
-
-
-def _entry_field(field: FieldDescriptor, name: str) -> FieldDescriptor:
-    entry = cast("Descriptor", field.message_type)
-    return entry.fields_by_name[name]
-
-
-def _upper_snake(name: str) -> str:
-    return "".join(f"_{char}" if char.isupper() and index else char for index, char in enumerate(name)).upper()
 
 
 def _invalid(path: str, problem: str) -> AppError:
@@ -433,3 +438,6 @@ def _invalid(path: str, problem: str) -> AppError:
 
 def _unknown(path: str) -> AppError:
     return AppError("UNKNOWN_FIELD", metadata={"field": path})
+
+
+__all__ = ["MAX_DEPTH", "enum_spellings", "from_json", "parse_timestamp", "set_field_from_text", "to_json"]

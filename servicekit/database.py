@@ -9,6 +9,7 @@ import httpx
 import orjson
 
 from servicekit import request
+from servicekit.connections import Connections
 from servicekit.errors import AppError
 from servicekit.identity import Caller
 from servicekit.reasons import REASONS
@@ -72,33 +73,30 @@ class Database(Protocol):
 async def open_database(settings: DatabaseSettings) -> Database:
     """Return the database that the settings name. It need not be reachable yet."""
     if settings.db_url is not None:
-        pool = asyncpg.create_pool(
-            settings.db_url.get_secret_value(),
-            min_size=0,
-            max_size=settings.db_pool_size,
-            statement_cache_size=settings.db_statement_cache_size,
-            timeout=CONNECT_TIMEOUT_SECONDS,
-            command_timeout=CALL_TIMEOUT_SECONDS,
-            max_inactive_connection_lifetime=300.0,
+        return DirectDatabase(
+            Connections(
+                settings.db_url.get_secret_value(),
+                size=settings.db_pool_size,
+                statement_cache_size=settings.db_statement_cache_size,
+                connect_seconds=CONNECT_TIMEOUT_SECONDS,
+            )
         )
-        return DirectDatabase(await pool)
     if settings.supabase_publishable_key is None:  # DatabaseSettings has refused this already
         raise ValueError("set SUPABASE_DB_URL or SUPABASE_PUBLISHABLE_KEY")
     return RestDatabase(settings.supabase_url, settings.supabase_publishable_key.get_secret_value())
 
 
 class DirectDatabase:
-    """A pool of connections as the role concerto_login; `private.call` takes the caller's role per statement."""
+    """Connections as the role concerto_login; `private.call` takes the caller's role per statement."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     async def call(self, operation: str, args: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """See Database.call."""
-        claims = orjson.dumps(caller.claims).decode()
         answer = await self._fetch(
             "select private.call($1::jsonb, $2, $3::jsonb)::text",
-            claims,
+            caller.claims_json,
             operation,
             orjson.dumps(args).decode(),
         )
@@ -120,14 +118,13 @@ class DirectDatabase:
     async def close(self) -> None:
         """See Database.close."""
         try:
-            await asyncio.wait_for(self._pool.close(), timeout=5.0)
+            await asyncio.wait_for(self._connections.close(), timeout=5.0)
         except TimeoutError:
-            self._pool.terminate()
+            self._connections.terminate()
 
     async def _fetch(self, statement: str, *args: str) -> Any:
         try:
-            # The pool itself replaces connections that died while they were idle.
-            return await self._pool.fetchval(statement, *args, timeout=_timeout_seconds())
+            return await self._connections.fetchval(statement, *args, timeout=_timeout_seconds())
         except asyncpg.QueryCanceledError as error:
             raise AppError("DATABASE_BUSY", cause=error) from error
         except _CONNECTION_LOST as error:

@@ -36,6 +36,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, verifier: identity.Verifier) -> None:
         self._verifier = verifier
+        self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
         self,
@@ -43,10 +44,18 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Wrap the handler of an rpc of ours; health and reflection stay as they are."""
-        handler: Any = await continuation(handler_call_details)
         path: str = handler_call_details.method
+        wrapped = self._wrapped.get(path)
+        if wrapped is not None:
+            return wrapped
+        handler: Any = await continuation(handler_call_details)
         if handler is None or not path.startswith(f"/{OUR_PACKAGE}"):
             return handler
+        # A server's handlers never change, so each is wrapped once.
+        wrapped = self._wrapped[path] = self._wrap(handler, path)
+        return wrapped
+
+    def _wrap(self, handler: Any, path: str) -> Any:
         method = _method(path)
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
@@ -63,10 +72,12 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         raise TypeError(f"{path}: client streams have no wrapper yet")
 
     def _unary(self, handle: Any, method: MethodDescriptor) -> Any:
+        needs_caller = not policy_of(method).anonymous
+
         async def unary(message: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message | None:
             started_at = time.perf_counter()
             try:
-                await self._enter(message, method, context)
+                await self._enter(message, context, needs_caller=needs_caller)
                 response: Message = await handle(message, context)
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 raise
@@ -79,10 +90,12 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return unary
 
     def _stream(self, handle: Any, method: MethodDescriptor) -> Any:
+        needs_caller = not policy_of(method).anonymous
+
         async def stream(message: Message, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
             started_at = time.perf_counter()
             try:
-                await self._enter(message, method, context)
+                await self._enter(message, context, needs_caller=needs_caller)
                 async for response in handle(message, context):
                     yield response
             except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
@@ -95,23 +108,22 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return stream
 
     async def _enter(
-        self, message: Message, method: MethodDescriptor, context: grpc.aio.ServicerContext[Any, Any]
+        self, message: Message, context: grpc.aio.ServicerContext[Any, Any], *, needs_caller: bool
     ) -> None:
-        metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
-        request_id = metadata.get(request.REQUEST_ID_HEADER)
-        structlog.contextvars.bind_contextvars(
-            request_id=request.begin(str(request_id) if request_id else None, context.time_remaining())
-        )
-        identity.set_current_caller(None)
+        request_id = authorization = None
+        for key, value in context.invocation_metadata() or ():
+            if key == request.REQUEST_ID_HEADER:
+                request_id = str(value)
+            elif key == "authorization":
+                authorization = str(value)
+        request.begin(request_id or None, context.time_remaining())
         # Who may call is decided before what is asked, so that a stranger learns nothing from a validation error.
-        if not policy_of(method).anonymous:
-            authorization = metadata.get("authorization")
-            token = identity.bearer_token(str(authorization) if authorization else None)
+        identity.set_current_caller(None)
+        if needs_caller:
+            token = identity.bearer_token(authorization)
             if token is None:
                 raise AppError("TOKEN_MISSING")
-            caller = await self._verifier.verify(token)
-            identity.set_current_caller(caller)
-            structlog.contextvars.bind_contextvars(user_id=caller.user_id)
+            identity.set_current_caller(await self._verifier.verify(token))
         validation.check(message)
 
 

@@ -1,5 +1,6 @@
 """Logs that carry the request and the user but never what they said, and OpenTelemetry where it is asked for."""
 
+import contextlib
 import logging
 import sys
 import traceback
@@ -30,26 +31,19 @@ def configure(settings: Settings, *, service: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _drop_secrets,
     ]
+    finishing: list[structlog.types.Processor] = [structlog.processors.format_exc_info, _renderer(settings)]
+    # Our own entries take no detour through logging: one entry per request would cost more than half of its answer.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, *finishing],
+        logger_factory=_Lines,
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
-    )
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                renderer,
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finishing],
         )
     )
     root = logging.getLogger()
@@ -83,6 +77,43 @@ def describe(cause: BaseException | str) -> str:
     frames = traceback.extract_tb(cause.__traceback__)
     places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[:-9:-1])
     return f"{name} at {places}" if places else name
+
+
+class _Lines:
+    """Writes rendered entries to stderr, one line each; the last link of structlog's chain."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        """Write one entry."""
+        with contextlib.suppress(OSError, ValueError):  # whoever read our log is gone; the request goes on
+            sys.stderr.write(f"{line}\n")
+
+    log = debug = info = warning = error = critical = exception = msg
+
+
+def _renderer(settings: Settings) -> structlog.types.Processor:
+    if settings.log_format == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else _to_plain_line
+
+
+def _to_plain_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    """Return an entry as ConsoleRenderer writes it without colours, at a tenth of the cost."""
+    exception = event.pop("exception", None)
+    head = (
+        f"{event.pop('timestamp', '')} [{event.pop('level', ''):<9}] {event.pop('event', '')!s:<30} "
+        f"[{event.pop('logger', '')}]"
+    )
+    values = "".join([f" {key}={_plain(value)}" for key, value in sorted(event.items())])
+    return f"{head}{values}\n{exception}" if exception else head + values
+
+
+def _plain(value: Any) -> str:
+    if type(value) is str:
+        return value if value.isprintable() and value and " " not in value and "=" not in value else repr(value)
+    return repr(value)
 
 
 def _drop_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

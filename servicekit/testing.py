@@ -10,7 +10,7 @@ import grpc
 import jwt
 from pydantic import SecretStr
 
-from servicekit import channel, identity, server
+from servicekit import channel, identity, inprocess, server
 from servicekit.identity import Caller
 from servicekit.settings import ServiceSettings
 
@@ -44,9 +44,12 @@ def acting_as(caller: Caller | None) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def served(
-    registrations: Sequence[server.Registration], *, secret: str = JWT_SECRET
+    registrations: Sequence[server.Registration], *, secret: str = JWT_SECRET, within_process: bool = False
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """Serve the registrations on a free port with the real interceptor, and yield a channel to them."""
+    """Serve the registrations on a free port with the real interceptor, and yield a channel to them.
+
+    within_process: the channel calls them within the process, not over the port.
+    """
     settings = ServiceSettings(
         _env_file=None,
         port=0,
@@ -56,6 +59,8 @@ async def served(
     )  # type: ignore[call-arg]
     async with (
         server.serving(settings, registrations) as port,
-        channel.connect(f"127.0.0.1:{port}", registrations[0].service) as connection,
+        channel.connect(
+            inprocess.TARGET if within_process else f"127.0.0.1:{port}", registrations[0].service
+        ) as connection,
     ):
         yield connection

@@ -14,12 +14,15 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from servicekit import converter
+from servicekit.compiler import attribute, make_function
 from servicekit.errors import AppError
 
 Check = Callable[[Any, str], None]
+Test = Callable[[Any], bool]
 
 # One @, no spaces or control characters, a dot-free or dotted domain: the auth server has the last word.
 _EMAIL = re.compile(r"[^\s@\x00-\x1f\x7f<>()\[\],;:\\\"]{1,64}@[^\s@\x00-\x1f\x7f<>()\[\],;:\\\"]{1,189}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HTTP_URL = re.compile(r"https?://[^\s/?#\x00-\x1f\x7f]+(?:[/?#][^\s\x00-\x1f\x7f]*)?", re.IGNORECASE)
 
 
@@ -28,7 +31,10 @@ def check(message: Message) -> None:
 
     Raises AppError MISSING_FIELD, INVALID_FIELD or FIELD_TOO_LARGE with the field's path (`messages[0].content`).
     """
-    _message_check(message.DESCRIPTOR)(message, "")
+    descriptor = message.DESCRIPTOR
+    # What is in order takes the short way; for anything else the long one finds out what is wrong, and where.
+    if not _message_test(descriptor)(message):
+        _message_check(descriptor)(message, "")
 
 
 def limits_of(field: FieldDescriptor) -> options_pb2.Limits:
@@ -46,6 +52,82 @@ def is_uuid(field: FieldDescriptor) -> bool:
     """Say whether the field holds a UUID."""
     info: field_info_pb2.FieldInfo = field.GetOptions().Extensions[field_info_pb2.field_info]
     return bool(info.format == field_info_pb2.FieldInfo.UUID4)
+
+
+@cache
+def _message_test(descriptor: Descriptor) -> Test:
+    """Return what tells whether a message surely keeps the contract; False leaves it to `_message_check`."""
+    names: dict[str, Any] = {}
+    lines = [line for field in descriptor.fields for line in _tested(field, names)]
+    test: Test = make_function(descriptor, "test", ["m"], [*lines, "return True"], names)
+    return test
+
+
+def _tested(field: FieldDescriptor, names: dict[str, Any]) -> list[str]:
+    limits, value = limits_of(field), attribute("m", field.name)
+    if field.is_repeated:
+        lines = []
+        if is_required(field) or limits.min_items or limits.max_items:
+            least = max(limits.min_items, int(is_required(field)))
+            lines.append(f"if not {least} <= len({value}) <= {limits.max_items or 2**31}: return False")
+        is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
+        entry = [] if is_map else _tested_value("v", field, limits, names)
+        return [*lines, f"for v in {value}:", *(f"    {line}" for line in entry)] if entry else lines
+    tests = _tested_value("v", field, limits, names)
+    if field.message_type is not None:
+        if is_required(field):
+            return [f"if not m.HasField({field.name!r}): return False", f"v = {value}", *tests]
+        inner = [f"    {line}" for line in (f"v = {value}", *tests)]
+        return [f"if m.HasField({field.name!r}):", *inner] if tests else []
+    if is_required(field):
+        missing = "not v.strip()" if field.type == FieldDescriptor.TYPE_STRING else "not v"
+        return [f"v = {value}", f"if {missing}: return False", *tests]
+    if not tests:
+        return []
+    # An absent number is tested, too, as it is 0 then; one that must not be 0 and may be absent goes the long way.
+    guard = "if v:" if field.type == FieldDescriptor.TYPE_STRING else "if True:"
+    return [f"v = {value}", guard, *(f"    {line}" for line in tests)]
+
+
+def _tested_value(v: str, field: FieldDescriptor, limits: options_pb2.Limits, names: dict[str, Any]) -> list[str]:
+    """Return lines that return False for a value that is not surely right."""
+    wrong: list[str] = []
+    helper = f"{field.name}_"
+    if field.message_type is not None:
+        if field.message_type.full_name == struct_pb2.Struct.DESCRIPTOR.full_name:
+            names[helper] = _is_harmless_struct
+            return [f"if not {helper}({v}, {limits.max_bytes or 2**40}): return False"]
+        if field.message_type.full_name == timestamp_pb2.Timestamp.DESCRIPTOR.full_name:
+            wrong.append(f"not (-62135596800 <= {v}.seconds <= 253402300799 and 0 <= {v}.nanos <= 999999999)")
+        elif limits.max_bytes:
+            wrong.append("True")
+        else:
+            descriptor = field.message_type
+            names[helper] = lambda value: _message_test(descriptor)(value)
+            wrong.append(f"not {helper}({v})")
+    elif field.enum_type is not None:
+        names[helper] = frozenset(value.number for value in field.enum_type.values)
+        wrong.append(f"{v} not in {helper}")
+    elif field.type == FieldDescriptor.TYPE_STRING:
+        wrong.append(f"'\\0' in {v}")
+        if limits.max_chars:
+            wrong.append(f"len({v}) > {limits.max_chars}")
+        if limits.max_bytes:
+            wrong.append(f"len({v}) * 4 > {limits.max_bytes}")
+        if is_uuid(field):
+            names[helper] = _UUID.fullmatch
+            wrong.append(f"not {helper}({v})")
+        if limits.format:
+            wrong.append("True")
+    elif limits.has_min:
+        wrong.append(f"{v} < {limits.min}")
+    return [f"if {' or '.join(wrong)}: return False"] if wrong else []
+
+
+def _is_harmless_struct(value: struct_pb2.Struct, most: int) -> bool:
+    size = value.ByteSize()
+    # JSON takes at most six times the bytes of the wire form (an escaped control character), and two braces.
+    return size == 0 or (size * 6 + 2 <= most and b"\0" not in value.SerializeToString())
 
 
 @cache

@@ -47,11 +47,12 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
             query=request.query,
             before=before,
         )
-        token = ""
+        response = page.response
         if page.has_more:
-            last = page.sessions[-1]
-            token = paging.encode(filters, last.updated_at.ToDatetime(UTC).isoformat(), last.id)
-        return pb.ListSessionsResponse(sessions=page.sessions, next_page_token=token)
+            last = response.sessions[-1]
+            place = last.updated_at.ToDatetime(UTC).isoformat()
+            response.next_page_token = paging.encode(filters, place, last.id)
+        return response
 
     async def GetSession(self, request: pb.GetSessionRequest, _: Context) -> pb.GetSessionResponse:
         """Return one session."""
@@ -76,10 +77,9 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
 
     async def AppendMessages(self, request: pb.AppendMessagesRequest, _: Context) -> pb.AppendMessagesResponse:
         """Append messages at the end of a session."""
-        messages = await self._store.append_messages(
+        return await self._store.append_messages(
             current_caller(), request.session_id, request.messages, request_id=request.request_id
         )
-        return pb.AppendMessagesResponse(messages=messages)
 
     async def ListMessages(self, request: pb.ListMessagesRequest, _: Context) -> pb.ListMessagesResponse:
         """List a session's messages from its beginning or its end."""
@@ -107,10 +107,11 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
             before_order=before_order,
             include_inactive=request.include_inactive,
         )
-        token = ""
+        response = page.response
         if page.has_more:
-            token = paging.encode(filters, page.messages[0 if request.from_end else -1].order)
-        return pb.ListMessagesResponse(messages=page.messages, next_page_token=token)
+            last = response.messages[0 if request.from_end else -1]
+            response.next_page_token = paging.encode(filters, last.order)
+        return response
 
     async def SelectBranch(self, request: pb.SelectBranchRequest, _: Context) -> pb.SelectBranchResponse:
         """Make the branch that holds a message the active one."""

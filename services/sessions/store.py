@@ -1,19 +1,23 @@
 """The sessions service's operations in the database: one method per function of schema `api`."""
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from concerto.sessions.v1 import sessions_pb2 as pb
+from google.protobuf.message import Message
 
 from servicekit import converter
 from servicekit.database import Database
 from servicekit.identity import Caller
 
+M = TypeVar("M", bound=Message)
+
 
 class SessionPage(NamedTuple):
     """A part of the list of sessions, newest activity first."""
 
-    sessions: list[pb.Session]
+    response: pb.ListSessionsResponse
+    """The sessions, still without the token of the next page."""
     has_more: bool
     """True when the list goes on after the last session."""
 
@@ -21,7 +25,8 @@ class SessionPage(NamedTuple):
 class MessagePage(NamedTuple):
     """A part of a session's messages, orders rising."""
 
-    messages: list[pb.Message]
+    response: pb.ListMessagesResponse
+    """The messages, still without the token of the next page."""
     has_more: bool
     """True when the list goes on in the direction that was asked for."""
 
@@ -64,7 +69,7 @@ class SessionStore:
         """Create a session, or return the one that this request_id (empty: none) has created."""
         args = {"name": name, "request_id": request_id or None}
         answer = await self._database.call("create_session", args, caller)
-        return _session(answer["session"])
+        return _read(pb.Session, answer["session"])
 
     async def list_sessions(
         self,
@@ -88,12 +93,12 @@ class SessionStore:
             "before_id": before_id,
         }
         answer = await self._database.call("list_sessions", args, caller)
-        return SessionPage([_session(entry) for entry in answer["sessions"]], answer["has_more"])
+        return SessionPage(_read(pb.ListSessionsResponse, answer), answer["has_more"])
 
     async def get_session(self, caller: Caller, session_id: str) -> pb.Session:
         """Return a session."""
         answer = await self._database.call("get_session", {"session_id": session_id}, caller)
-        return _session(answer["session"])
+        return _read(pb.Session, answer["session"])
 
     async def update_session(
         self,
@@ -112,7 +117,7 @@ class SessionStore:
             "expected_name": expected_name,
         }
         answer = await self._database.call("update_session", args, caller)
-        return _session(answer["session"])
+        return _read(pb.Session, answer["session"])
 
     async def delete_session(self, caller: Caller, session_id: str) -> None:
         """Delete a session with its messages."""
@@ -120,7 +125,7 @@ class SessionStore:
 
     async def append_messages(
         self, caller: Caller, session_id: str, messages: Iterable[pb.NewMessage], *, request_id: str
-    ) -> list[pb.Message]:
+    ) -> pb.AppendMessagesResponse:
         """Append 1 to 100 messages, or return what this request_id (empty: none) has appended.
 
         Raises REQUEST_ID_REUSED when the request_id came with other messages.
@@ -131,7 +136,7 @@ class SessionStore:
             "messages": [converter.to_json(message) for message in messages],
         }
         answer = await self._database.call("append_messages", args, caller)
-        return [_message(entry) for entry in answer["messages"]]
+        return _read(pb.AppendMessagesResponse, answer)
 
     async def list_messages(
         self,
@@ -158,13 +163,13 @@ class SessionStore:
             "include_inactive": include_inactive,
         }
         answer = await self._database.call("list_messages", args, caller)
-        return MessagePage([_message(entry) for entry in answer["messages"]], answer["has_more"])
+        return MessagePage(_read(pb.ListMessagesResponse, answer), answer["has_more"])
 
     async def select_branch(self, caller: Caller, session_id: str, message_id: str) -> pb.Session:
         """Make the branch that holds a message the active one. Raises MESSAGE_NOT_FOUND, RUN_IN_PROGRESS."""
         args = {"session_id": session_id, "message_id": message_id}
         answer = await self._database.call("select_branch", args, caller)
-        return _session(answer["session"])
+        return _read(pb.Session, answer["session"])
 
     async def search_messages(
         self, caller: Caller, query: str, *, page_size: int, session_id: str, before: tuple[str, str, str] | None
@@ -183,7 +188,7 @@ class SessionStore:
             "before_id": before_id,
         }
         answer = await self._database.call("search_messages", args, caller)
-        hits = [converter.from_json(pb.MessageHit, entry, ignore_unknown=True) for entry in answer["hits"]]
+        hits = [_read(pb.MessageHit, entry) for entry in answer["hits"]]
         return HitPage(hits, str(answer["hits"][-1]["rank"]) if hits else "", answer["has_more"])
 
     async def list_usage(
@@ -203,17 +208,11 @@ class SessionStore:
         """
         args = {"from": since, "to": until, "group_by": group_by, "page_size": page_size, "after_key": after_key}
         answer = await self._database.call("list_usage", args, caller)
-        entries = [_usage(entry) for entry in answer["entries"]]
-        return UsagePage(entries, _usage(answer["total"]), answer["has_more"], answer["from"], answer["to"])
+        entries = [_read(pb.UsageEntry, entry) for entry in answer["entries"]]
+        return UsagePage(
+            entries, _read(pb.UsageEntry, answer["total"]), answer["has_more"], answer["from"], answer["to"]
+        )
 
 
-def _session(data: dict[str, Any]) -> pb.Session:
-    return converter.from_json(pb.Session, data, ignore_unknown=True)
-
-
-def _message(data: dict[str, Any]) -> pb.Message:
-    return converter.from_json(pb.Message, data, ignore_unknown=True)
-
-
-def _usage(data: dict[str, Any]) -> pb.UsageEntry:
-    return converter.from_json(pb.UsageEntry, data, ignore_unknown=True)
+def _read(message_type: type[M], answer: Mapping[str, Any]) -> M:
+    return converter.from_json(message_type, answer, ignore_unknown=True)

@@ -104,6 +104,18 @@ async def test_a_watcher_sees_every_event_once_and_the_end(direct: Service, owne
         assert await watch(direct, started.run.id, after_seq=14) == []
 
 
+async def test_a_start_brings_the_history_that_is_asked_for(direct: Service, owner: Caller) -> None:
+    with acting_as(owner):
+        session_id = await direct.new_session()
+        first = await start(direct, "one", session_id=session_id)
+        await finish(direct, first.lease, 2)
+        started = await start(direct, "two", session_id=session_id, history_messages=1)
+        assert [message.content for message in started.history] == ["answer"]
+        assert started.has_earlier_messages
+        await finish(direct, started.lease, 2)
+        assert not (await start(direct, "three", session_id=session_id)).history
+
+
 async def test_a_watcher_gets_more_events_than_one_page_holds(direct: Service, owner: Caller) -> None:
     with acting_as(owner):
         started = await start(direct)

@@ -1,0 +1,56 @@
+"""HTTP as uvicorn speaks it, with an answer's head and body in one write: each write is a call into the kernel."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection of a client."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin with a connection."""
+        super().connection_made(Joining(transport, self.loop))  # type: ignore[arg-type]
+
+
+HELD_BYTES = 65_536
+
+
+class Joining:
+    """A transport that holds what is written until the loop's next turn, and then writes it at once.
+
+    It never holds more than HELD_BYTES: beyond that the real transport has to say when the client is too slow.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write soon, in the order of the calls."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+        self._size += len(data)
+        if self._size > HELD_BYTES:
+            self._flush()
+
+    def is_closing(self) -> bool:
+        """Say whether nothing more can be written."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Write what is held, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held, self._size = self._held, [], 0
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))

@@ -1,0 +1,124 @@
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
+from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from servicekit import channel, inprocess
+from servicekit.errors import AppError, from_rpc_error
+from tests.support.calls import SESSIONS, Code, Text, World, count, echo, failed, names, opened, text
+
+
+async def test_idempotent_rpcs_are_tried_four_times_and_others_once(world: World) -> None:
+    requests: list[str] = []
+
+    async def handler(request: Any, context: Any) -> Any:
+        requests.append(request.name if isinstance(request, Text) else request.session_id)
+        if isinstance(request, Text):
+            request.name = "spoilt"
+        await context.abort_with_status(AppError("DATABASE_UNAVAILABLE").to_status())
+
+    world.play(handler)
+    assert from_rpc_error(await failed(world.sessions.CreateSession(text("x"))), service="x").code is Code.UNAVAILABLE
+    assert requests == ["x"] * 4
+    requests.clear()
+    assert (await failed(world.unary(text("y")))).code() is Code.UNAVAILABLE
+    assert requests == ["y"]
+
+
+async def test_calls_that_run_may_end_while_a_server_stops_and_new_ones_are_refused(world: World) -> None:
+    began = asyncio.Event()
+
+    async def handler(request: Any, context: Any) -> Any:
+        began.set()
+        await asyncio.sleep(0.2)
+        return request
+
+    world.play(handler)
+    running = world.unary(text("in time"))
+    await began.wait()
+    stopping = asyncio.create_task(world.stop(5))
+    await asyncio.sleep(0.05)
+    assert (await failed(world.unary(text("late")))).code() is Code.UNAVAILABLE
+    assert (await running).name == "in time"
+    await stopping
+
+
+async def test_calls_that_outlast_the_stop_are_cancelled_also_when_it_is_hurried(world: World) -> None:
+    began = asyncio.Event()
+
+    async def handler(request: Any, context: Any) -> Any:
+        began.set()
+        await asyncio.sleep(30)
+
+    world.play(handler)
+    running = world.unary(text(""))
+    await began.wait()
+    stopping = asyncio.create_task(world.stop(20))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(world.stop(0), 5)
+    await asyncio.wait_for(stopping, 5)
+    assert (await failed(running)).code() in (Code.CANCELLED, Code.UNAVAILABLE)
+    await asyncio.wait_for(world.script.ended.wait(), 5)
+
+
+async def test_a_closed_channel_cancels_what_runs_and_takes_no_more(world: World) -> None:
+    async def handler(request: Any, context: Any) -> Any:
+        await asyncio.sleep(30)
+
+    world.play(handler)
+    running = world.unary(text(""))
+    await asyncio.sleep(0.05)
+    await world.connection.close()
+    assert running.cancelled()
+    with pytest.raises((grpc.aio.UsageError, asyncio.CancelledError)):
+        await world.unary(text(""))
+
+
+async def test_spans_of_caller_and_handler_belong_together(kind: str) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    clients = aio_client_interceptors(tracer_provider=provider)
+    servers = [aio_server_interceptor(tracer_provider=provider)]
+    async with opened(kind, clients=clients, servers=servers) as world:
+        world.play(echo)
+        call = world.unary(text("ab"), metadata=(("x-one", "1"),))
+        assert (await call).name == "abab"
+        assert await call.code() is Code.OK
+        world.play(count)
+        assert await names(world.stream(text("3"))) == ["0", "1", "2"]
+        assert (await failed(world.missing(text("")))).code() is Code.UNIMPLEMENTED
+    spans = {(span.name, span.kind.name): span for span in exporter.get_finished_spans()}
+    for name in ("/test.Script/Unary", "/test.Script/Stream"):
+        inner, outer = spans[name, "SERVER"], spans[name, "CLIENT"]
+        assert inner.parent is not None
+        assert outer.context is not None
+        assert inner.parent.span_id == outer.context.span_id
+    assert spans["/test.Script/Missing", "CLIENT"].status.status_code.name == "ERROR"
+
+
+async def test_a_service_that_does_not_run_here_is_unavailable_until_it_does() -> None:
+    connection = channel.connect(inprocess.TARGET, SESSIONS)
+    stub: Any = sessions_pb2_grpc.SessionsServiceStub(connection)
+    assert connection.get_state() is grpc.ChannelConnectivity.IDLE
+    asking = asyncio.create_task(channel.call(stub.CreateSession, text("ab")))
+    await asyncio.sleep(0.05)
+    async with opened("within") as world:
+
+        async def handler(request: Any, context: Any) -> Any:
+            return sessions_pb2.CreateSessionResponse()
+
+        world.play(handler)
+        await connection.channel_ready()
+        await asking
+        assert connection.get_state() is grpc.ChannelConnectivity.READY
+    with pytest.raises(AppError) as caught:
+        await channel.call(stub.CreateSession, text("ab"), timeout_seconds=5)
+    assert (caught.value.reason, caught.value.metadata) == ("SERVICE_UNAVAILABLE", {"service": "sessions"})
+    await connection.close()
+    assert connection.get_state() is grpc.ChannelConnectivity.SHUTDOWN

@@ -1,0 +1,168 @@
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from concerto.sessions.v1 import sessions_pb2 as pb
+from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
+from google.protobuf.message import Message
+from pydantic import SecretStr
+
+from local.testing import RunningStack
+from servicekit import channel, server
+from servicekit.database import open_database
+from servicekit.errors import AppError
+from servicekit.identity import Caller
+from servicekit.testing import acting_as, served
+from services.sessions.servicer import SessionsServicer
+from services.sessions.store import SessionStore
+from services.sessions.tests.conftest import settings_for
+
+SERVICE = pb.DESCRIPTOR.services_by_name["SessionsService"]
+STARTUP, CODE_BYTES = 196608, 8
+BIND, EXECUTE, SYNC = "B", "E", "S"
+PASSWORD = "p"
+PREPARE = ["P", "D", "H"]
+# What a client sends for one statement that the connection has prepared: one Sync is one wait for the server.
+ONE_ROUND_TRIP = [BIND, EXECUTE, SYNC]
+
+
+@dataclass
+class Wire:
+    """A proxy in front of Postgres that notes the kind of each message from clients."""
+
+    url: str
+    sent: list[str] = field(default_factory=list)
+    connections: int = 0
+
+    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        address = urlsplit(self.url)
+        database_reader, database_writer = await asyncio.open_connection(address.hostname, address.port)
+        self.connections += 1
+        backwards = asyncio.create_task(_copy(database_reader, writer))
+        try:
+            while True:
+                database_writer.write(await self._message(reader))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            database_writer.close()
+            await backwards
+
+    async def _message(self, reader: asyncio.StreamReader) -> bytes:
+        # Until its startup message, a connection's messages have no kind: they begin with their length.
+        if reader not in _STARTED:
+            head = await reader.readexactly(CODE_BYTES)
+            if int.from_bytes(head[4:]) == STARTUP:
+                _STARTED.add(reader)
+            return head + await reader.readexactly(int.from_bytes(head[:4]) - CODE_BYTES)
+        head = await reader.readexactly(5)
+        self.sent.append(chr(head[0]))
+        return head + await reader.readexactly(int.from_bytes(head[1:]) - 4)
+
+
+_STARTED: set[asyncio.StreamReader] = set()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while chunk := await reader.read(65536):
+            writer.write(chunk)
+    writer.close()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The service alone, with nothing that asks the database by itself."""
+
+    stub: "pb_grpc.SessionsServiceAsyncStub"
+    wire: Wire
+
+    async def call(self, message: Message) -> Message:
+        rpc = message.DESCRIPTOR.name.removesuffix("Request")
+        return await channel.call(getattr(self.stub, rpc), message)
+
+    async def messages_of(self, message: Message) -> list[str]:
+        """Return the kinds of messages that a call sends to the database."""
+        self.wire.sent.clear()
+        with contextlib.suppress(AppError):
+            await self.call(message)
+        return list(self.wire.sent)
+
+
+@pytest.fixture
+async def bench(stack: RunningStack, owner: Caller) -> AsyncIterator[Bench]:
+    wire = Wire(stack.db_url)
+    proxy = await asyncio.start_server(wire.relay, "127.0.0.1", 0)
+    address = urlsplit(stack.db_url)
+    port = proxy.sockets[0].getsockname()[1]
+    url = stack.db_url.replace(f":{address.port}/", f":{port}/")
+    assert url != stack.db_url
+    settings = settings_for(stack, "direct").model_copy(update={"db_url": SecretStr(url)})
+    database = await open_database(settings)
+    registration = server.Registration(
+        SERVICE, pb_grpc.add_SessionsServiceServicer_to_server, SessionsServicer(SessionStore(database))
+    )
+    async with served([registration], secret=stack.jwt_secret) as connection:
+        with acting_as(owner):
+            yield Bench(pb_grpc.SessionsServiceStub(connection), wire)
+    await database.close()
+    proxy.close()
+    await proxy.wait_closed()
+
+
+NOBODYS = str(uuid4())
+NEW = pb.NewMessage(role=pb.ROLE_USER, content="words")
+CALLS: dict[str, Callable[[str, str], Message]] = {
+    "CreateSession": lambda _, __: pb.CreateSessionRequest(name="another"),
+    "ListSessions": lambda _, __: pb.ListSessionsRequest(page_size=50),
+    "GetSession": lambda session, _: pb.GetSessionRequest(session_id=session),
+    "UpdateSession": lambda session, _: pb.UpdateSessionRequest(session_id=session, name="renamed"),
+    "AppendMessages": lambda session, _: pb.AppendMessagesRequest(session_id=session, messages=[NEW, NEW]),
+    "ListMessages": lambda session, _: pb.ListMessagesRequest(session_id=session, page_size=50),
+    "SelectBranch": lambda session, message: pb.SelectBranchRequest(session_id=session, message_id=message),
+    "SearchMessages": lambda _, __: pb.SearchMessagesRequest(query="words"),
+    "ListUsage": lambda _, __: pb.ListUsageRequest(),
+    "DeleteSession": lambda session, _: pb.DeleteSessionRequest(session_id=session),
+}
+
+
+def test_each_rpc_is_counted() -> None:
+    assert CALLS.keys() == {method.name for method in SERVICE.methods}
+
+
+async def _session_with_a_message(bench: Bench) -> tuple[str, str]:
+    session: pb.Session = (await bench.call(pb.CreateSessionRequest(name="one"))).session  # type: ignore[attr-defined]
+    request = pb.AppendMessagesRequest(session_id=session.id, messages=[NEW])
+    answer: pb.AppendMessagesResponse = await bench.call(request)  # type: ignore[assignment]
+    return session.id, answer.messages[0].id
+
+
+@pytest.mark.parametrize("rpc", CALLS)
+async def test_a_call_is_one_round_trip_to_the_database(bench: Bench, rpc: str) -> None:
+    session_id, message_id = await _session_with_a_message(bench)
+    assert await bench.messages_of(CALLS[rpc](session_id, message_id)) == ONE_ROUND_TRIP
+    assert bench.wire.connections == 1
+
+
+async def test_a_refused_call_is_one_round_trip_too(bench: Bench) -> None:
+    await _session_with_a_message(bench)
+    assert await bench.messages_of(pb.GetSessionRequest(session_id=NOBODYS)) == ONE_ROUND_TRIP
+    assert await bench.messages_of(pb.ListSessionsRequest()) == ONE_ROUND_TRIP
+    assert bench.wire.connections == 1
+
+
+async def test_the_first_call_of_a_connection_prepares_the_statement_and_does_no_more(bench: Bench) -> None:
+    first = await bench.messages_of(pb.ListSessionsRequest())
+    assert [kind for kind in first if kind != PASSWORD] == [*PREPARE, *ONE_ROUND_TRIP]
+
+
+async def test_many_calls_at_once_are_one_round_trip_each(bench: Bench) -> None:
+    session_id, _ = await _session_with_a_message(bench)
+    await asyncio.gather(*(bench.call(pb.GetSessionRequest(session_id=session_id)) for _ in range(40)))
+    bench.wire.sent.clear()
+    await asyncio.gather(*(bench.call(pb.GetSessionRequest(session_id=session_id)) for _ in range(40)))
+    assert sorted(bench.wire.sent) == sorted(ONE_ROUND_TRIP * 40)
