@@ -30,7 +30,8 @@ CLEARED = "history_cleared"
 
 _EXTRAS = "langchain"
 _NAMED = ("tool_calls", "tool_call_id")
-_METADATA = "metadata"
+METADATA = "metadata"
+"""Key of a LangChain message's additional_kwargs that holds what no provider is told."""
 _TYPES: "Mapping[sessions_pb2.Role.ValueType, type[BaseMessage]]" = {
     sessions_pb2.ROLE_USER: HumanMessage,
     sessions_pb2.ROLE_ASSISTANT: AIMessage,
@@ -53,6 +54,8 @@ def to_langchain(message: sessions_pb2.Message) -> BaseMessage:
     Metadata that LangChain has no field for comes as `additional_kwargs["metadata"]`. Metadata in a shape that only
     looks like ours (anybody may append messages) is left there too.
     """
+    if not message.metadata.fields:
+        return _build(message, {}, {})
     metadata = converter.to_json(message.metadata)
     fields = _fields(metadata)
     rest = {key: value for key, value in metadata.items() if key not in (_EXTRAS, *_NAMED)}
@@ -78,7 +81,7 @@ def from_langchain(message: BaseMessage) -> sessions_pb2.NewMessage:
     if isinstance(message, ToolMessage):
         fields["tool_call_id"] = message.tool_call_id
     additional = dict(fields.pop("additional_kwargs", {}))
-    metadata = additional.pop(_METADATA, {}) if isinstance(additional.get(_METADATA), dict) else {}
+    metadata = additional.pop(METADATA, {}) if isinstance(additional.get(METADATA), dict) else {}
     if additional:
         fields["additional_kwargs"] = additional
     content = message.content
@@ -92,9 +95,11 @@ def from_langchain(message: BaseMessage) -> sessions_pb2.NewMessage:
 
 def is_cleared_mark(message: sessions_pb2.Message) -> bool:
     """Say whether the conversation starts anew after this message."""
+    if message.role != sessions_pb2.ROLE_SYSTEM:
+        return False
     fields = message.metadata.fields
     # Looked up only when it is there: reading a missing key of this kind of map would add it.
-    return message.role == sessions_pb2.ROLE_SYSTEM and CLEARED in fields and fields[CLEARED].bool_value
+    return CLEARED in fields and fields[CLEARED].bool_value
 
 
 def cleared_mark() -> sessions_pb2.NewMessage:
@@ -134,7 +139,7 @@ def _extras(fields: dict[str, Any]) -> dict[str, Any]:
 def _build(message: sessions_pb2.Message, fields: Mapping[str, Any], rest: Mapping[str, Any]) -> BaseMessage:
     values: dict[str, Any] = {"content": message.content, **fields}
     if rest:
-        values["additional_kwargs"] = {**values.get("additional_kwargs", {}), _METADATA: dict(rest)}
+        values["additional_kwargs"] = {**values.get("additional_kwargs", {}), METADATA: dict(rest)}
     if _ROLE_NAMES.get(values.get("role", "")) == message.role:
         return ChatMessage(**values)
     values.pop("role", None)

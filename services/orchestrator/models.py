@@ -2,32 +2,44 @@
 
 import asyncio
 import contextlib
+import time
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import langsmith
 import openai
+from langchain_core.callbacks import AsyncCallbackManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.runnables.config import ensure_config
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 from typing_extensions import override
 
 from servicekit.errors import AppError
 from services.orchestrator import offline
+from services.orchestrator.messages import METADATA
 from services.orchestrator.provider_errors import from_provider
+from services.orchestrator.provider_stream import Part, Reads, parts_of
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.steps import Piece, TokenUsage, ToolCall
 from services.orchestrator.tool_calls import CallParts
 
+S = TypeVar("S", bound=openai.AsyncStream[Any])
+
 PROVIDER_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 60.0
+"""How long a connection to the provider is kept for the next turn."""
 MAX_ANSWER_BYTES = 1024 * 1024
 
 # Only failures that pass quickly and before anything was said are worth a silent second try.
 _RETRIED = ("MODEL_UNREACHABLE", "MODEL_CONNECTION_LOST", "MODEL_UNAVAILABLE")
 _TRIES = 2
+_TOGETHER_SECONDS = 0.001
 _PAUSE_SECONDS = 0.3
 
 
@@ -41,6 +53,7 @@ class Models:
         warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
         self._default = offline.NAME if settings.offline else settings.model
         self._offline = settings.offline
+        self._stall_seconds = settings.stall_seconds
         self._client: openai.DefaultAsyncHttpxClient | None = None
         self._chat: BaseChatModel = offline.OfflineModel() if settings.offline else self._chat_openai(settings)
 
@@ -90,23 +103,28 @@ class Models:
     async def _attempt(
         self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
     ) -> AsyncGenerator[Piece | ToolCall, None]:
-        mender, size, finish_reason, calls = Mender(), 0, "", CallParts()
-        usage: TokenUsage | None = None
+        mender, size, finish_reason, calls, last_at = Mender(), 0, "", CallParts(), 0.0
+        usage: UsageMetadata | None = None
         try:
-            async with contextlib.aclosing(self._chunks(messages, model=model, options=options)) as chunks:
-                async for chunk in chunks:
-                    text = mender.feed(str(chunk.text))
-                    size += len(text.encode())
-                    if chunk.tool_call_chunks:
-                        size += calls.add(chunk.tool_call_chunks)
+            async with contextlib.aclosing(self._parts(messages, model=model, options=options)) as parts:
+                async for part in parts:
+                    if part.tool_calls:
+                        size += calls.add(part.tool_calls)
+                    for text in part.texts:
+                        # One read may bring hundreds of pieces; those who store and read them get their turns.
+                        last_at, before_at = time.monotonic(), last_at
+                        if last_at - before_at < _TOGETHER_SECONDS:
+                            await asyncio.sleep(0)
+                        mended = mender.feed(text)
+                        size += len(mended) if mended.isascii() else len(mended.encode())
+                        if size <= MAX_ANSWER_BYTES and mended:
+                            yield Piece(text=mended)
                     if size > MAX_ANSWER_BYTES:
                         yield Piece(finish_reason="length")
                         return
-                    finish_reason = str(chunk.response_metadata.get("finish_reason") or "") or finish_reason
+                    finish_reason = part.finish_reason or finish_reason
                     # Some servers count in each chunk what there was so far; the last count is the call's.
-                    usage = _usage_of(chunk) or usage
-                    if text:
-                        yield Piece(text=text)
+                    usage = part.usage or usage
         except (AppError, GeneratorExit):
             raise
         except Exception as error:
@@ -115,7 +133,7 @@ class Models:
                 raise
             raise known from error
         if (tail := mender.finish()) or usage is not None:
-            yield Piece(text=tail, usage=usage)
+            yield Piece(text=tail, usage=_usage_of(usage))
         if not finish_reason:
             raise AppError("MODEL_CONNECTION_LOST", cause="the stream ended without a finish_reason")
         if finish_reason == "content_filter":
@@ -125,14 +143,26 @@ class Models:
             for call in calls.whole():
                 yield call
 
-    async def _chunks(
+    def _parts(
         self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
-    ) -> AsyncGenerator[AIMessageChunk, None]:
+    ) -> AsyncGenerator[Part, None]:
+        if isinstance(self._chat, _LeanChatOpenAI) and self._chat.is_unwatched(messages):
+            return self._chat.parts(list(messages), stall_seconds=self._stall_seconds, model=model, **options)
+        return self._watched_parts(messages, model=model, options=options)
+
+    async def _watched_parts(
+        self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
+    ) -> AsyncGenerator[Part, None]:
         stream = self._chat.astream(list(messages), model=model, **options)
         try:
             async for chunk in stream:
                 if isinstance(chunk, AIMessageChunk):
-                    yield chunk
+                    yield Part(
+                        texts=[text] if (text := str(chunk.text)) else (),
+                        finish_reason=str(chunk.response_metadata.get("finish_reason") or ""),
+                        usage=chunk.usage_metadata,
+                        tool_calls=chunk.tool_call_chunks,
+                    )
         finally:
             # Closing it is what tells the provider to stop.
             if isinstance(stream, AsyncGenerator):
@@ -140,7 +170,7 @@ class Models:
 
     def _chat_openai(self, settings: OrchestratorSettings) -> BaseChatModel:
         timeout = openai.Timeout(settings.stall_seconds, connect=min(CONNECT_SECONDS, settings.stall_seconds))
-        self._client = openai.DefaultAsyncHttpxClient(timeout=timeout)
+        self._client = openai.DefaultAsyncHttpxClient(timeout=timeout, limits=_limits())
         chat = _LeanChatOpenAI(
             model=settings.model,
             # Local servers need no key, but the client insists on one.
@@ -158,6 +188,16 @@ class Models:
         )
         chat.async_client = _LeanCompletions(chat.root_async_client)
         return chat
+
+
+def _limits() -> Any:
+    known = openai.DEFAULT_CONNECTION_LIMITS
+    # The next turn comes when a person has read this one; the client's own five seconds would have it connect anew.
+    return type(known)(
+        max_connections=known.max_connections,
+        max_keepalive_connections=known.max_keepalive_connections,
+        keepalive_expiry=IDLE_SECONDS,
+    )
 
 
 class _LeanCompletions:
@@ -179,28 +219,93 @@ class _LeanCompletions:
         """Ask for a completion, as the client's own method does."""
         if not stream or any(name in fields for name in ("extra_headers", "extra_query", "timeout")):
             return await self._client.chat.completions.create(stream=stream, extra_body=extra_body, **fields)
+        return await self._post(openai.AsyncStream[object], fields, extra_body)
+
+    async def reads(
+        self,
+        *,
+        stream: bool = True,  # noqa: ARG002 (part of a payload)
+        extra_body: Mapping[str, object] | None = None,
+        **fields: Any,
+    ) -> Reads:
+        """Ask for a completion whose stream is read as it comes."""
+        return await self._post(Reads, fields, extra_body)
+
+    async def _post(self, stream_cls: type[S], fields: Mapping[str, Any], extra: Mapping[str, object] | None) -> S:
         return await self._client.post(
             "/chat/completions",
             body={**fields, "stream": True},
-            options={"extra_json": extra_body or {}},
+            options={"extra_json": extra or {}},
             cast_to=object,
             stream=True,
-            stream_cls=openai.AsyncStream[object],
+            stream_cls=stream_cls,
         )
 
 
 class _LeanChatOpenAI(ChatOpenAI):
-    """ChatOpenAI whose client does not walk each message by its type hints: 0.15 ms per message of history."""
+    """ChatOpenAI with a short way for streams that nobody but the caller watches.
+
+    Its client does not walk each message by its type hints either, which costs 0.15 ms per message of history.
+    """
+
+    def is_unwatched(self, messages: Sequence[BaseMessage]) -> bool:
+        """Say whether `parts` does all that `astream` would do: nothing traces it, and all messages are plain text."""
+        if not all(isinstance(message.content, str) for message in messages):
+            return False
+        config = ensure_config()
+        manager = AsyncCallbackManager.configure(config.get("callbacks"), self.callbacks, self.verbose)
+        return not manager.handlers and self.rate_limiter is None
+
+    async def parts(
+        self, messages: list[BaseMessage], *, stall_seconds: float, **options: Any
+    ) -> AsyncGenerator[Part, None]:
+        """Yield what `astream` would, without making and merging LangChain's objects for each token."""
+        if self._should_stream_usage(**options):
+            options["stream_options"] = {"include_usage": True}
+        payload = self._get_request_payload(messages, stream=True, **options)
+        reads = await self.async_client.reads(**payload)
+        parts = parts_of(reads, convert=self._converted, stall_seconds=stall_seconds)
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                yield part
+
+    def _converted(self, chunk: dict[str, Any]) -> ChatGenerationChunk | None:
+        return self._convert_chunk_to_generation_chunk(chunk, AIMessageChunk, None)
 
     @override
     def _get_request_payload(
         self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        payload = super()._get_request_payload(input_, stop=stop, **kwargs)
+        messages = self._convert_input(input_).to_messages()
+        others = [message for message in messages if not _is_plain(message)]
+        payload = super()._get_request_payload(others, stop=stop, **kwargs)
+        converted = iter(payload["messages"])
+        written = [
+            {"content": message.content, "role": _PLAIN_ROLES[type(message)]} if _is_plain(message) else next(converted)
+            for message in messages
+        ]
         # What extra_body holds goes into the body as it is, in the place of what stands there under its name.
-        payload["extra_body"] = {**(payload.get("extra_body") or {}), "messages": payload["messages"]}
+        payload["extra_body"] = {**(payload.get("extra_body") or {}), "messages": written}
         payload["messages"] = []
         return payload
+
+
+_PLAIN_ROLES: Mapping[type[BaseMessage], str] = {HumanMessage: "user", AIMessage: "assistant"}
+
+
+def _is_plain(message: BaseMessage) -> bool:
+    """Say whether the provider is told of the message's text alone.
+
+    LangChain's conversion, which would tell the same, looks at each character of an answer: a history of long answers
+    takes it milliseconds.
+    """
+    return (
+        type(message) in _PLAIN_ROLES
+        and isinstance(message.content, str)
+        and message.name is None
+        and message.additional_kwargs.keys() <= {METADATA}
+        and not (isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls))
+    )
 
 
 class Mender:
@@ -224,8 +329,7 @@ class Mender:
         return "\ufffd" if half else ""
 
 
-def _usage_of(chunk: AIMessageChunk) -> TokenUsage | None:
-    usage = chunk.usage_metadata
+def _usage_of(usage: UsageMetadata | None) -> TokenUsage | None:
     if usage is None:
         return None
     details = usage.get("input_token_details") or {}

@@ -21,6 +21,9 @@ _TOO_LONG = (
     "prompt is too long",
     "maximum context",
     "too many tokens",
+    # As LangChain recognises them, too.
+    "input tokens exceed the configured limit",
+    "contextwindowexceedederror",
 )
 
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import structlog
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
-from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf import struct_pb2
 from langchain_core.messages import BaseMessage
 
 from servicekit import converter, request, telemetry
 from servicekit.errors import AppError
-from services.orchestrator.event_writer import EventWriter, Outbox
+from services.orchestrator.event_writer import MAX_WAITING, EventWriter, Outbox, now
 from services.orchestrator.leases import HeldLease, Leases
 from services.orchestrator.messages import to_struct
 from services.orchestrator.run_log import RunLog
-from services.orchestrator.steps import Answerer, Namer, Step, ToolCall, ToolResult
+from services.orchestrator.steps import Answerer, Namer, Piece, Step, ToolCall
 from services.orchestrator.store import SessionsStore, is_passing
 from services.orchestrator.transcript import Transcript
 from services.orchestrator.window import Window
@@ -27,6 +27,9 @@ _LOG = structlog.stdlib.get_logger(__name__)
 
 PROMOTE_SECONDS = 0.3
 """How often a queued run asks whether it is next."""
+
+NAME_AFTER_SECONDS = 1.0
+"""How long a session's name waits for the first words at most."""
 
 MAX_EVENT_OUTPUT_CHARS = 4_000
 """Most of a tool's output that its event shows; the stored message has it whole."""
@@ -93,11 +96,13 @@ class Run:
         self._answerer = turn.answerer or surroundings.answerer
         self._run = started.run
         self._user_message = started.user_message
+        self._started: runs_pb2.StartRunResponse | None = started
         self._held = HeldLease(started.lease, on_lost=self._abandon, on_cancelled=self.cancel)
         self._outbox = Outbox(self._held, self.log, next_seq=1, on_failed=self._stop)
         self._transcript = Transcript(run_id=self.id, model=started.run.model, agent=started.run.agent)
         self._stopped: AppError | None = None
         self._stopping = asyncio.Event()
+        self._has_spoken = asyncio.Event()
         self._speech: asyncio.Task[None] | None = None
         self._started_at = time.monotonic()
         self._first_token_at: float | None = None
@@ -208,9 +213,7 @@ class Run:
     async def _listen(self) -> AppError | None:
         """Let the agent answer; return why the run does not succeed, if it does not."""
         if self._user_message.content:
-            self.naming = asyncio.create_task(
-                self._around.namer.name_session(self._run.session_id, self._user_message, model=self._run.model)
-            )
+            self.naming = asyncio.create_task(self._name_session())
         self._speech = asyncio.create_task(self._speak())
         if self._stopped is not None:
             self._speech.cancel()
@@ -225,7 +228,17 @@ class Run:
             return error
         except Exception as error:  # noqa: BLE001 (a run has no caller that could handle it; it ends with a reason)
             return AppError("INTERNAL", cause=error)
+        finally:
+            self._has_spoken.set()
         return None
+
+    async def _name_session(self) -> None:
+        # Its calls would cost the first words time; a model that thinks for long is not waited for.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NAME_AFTER_SECONDS):
+                await self._has_spoken.wait()
+                await self._outbox.settled.wait()
+        await self._around.namer.name_session(self._run.session_id, self._user_message, model=self._run.model)
 
     async def _speak(self) -> None:
         prompt = await self._prompt()
@@ -237,7 +250,8 @@ class Run:
                     # asyncio.wait_for of Python 3.11 loses a cancellation that meets its result.
                     raise asyncio.CancelledError
                 self._transcript.add(step)
-                self._tell(step)
+                if self._tell(step):
+                    await asyncio.sleep(0)  # the writer's turn
 
     async def _prompt(self) -> Sequence[BaseMessage]:
         try:
@@ -251,15 +265,32 @@ class Run:
     async def _read_prompt(self, user_message: sessions_pb2.Message) -> Sequence[BaseMessage]:
         if self.turn.prompt is not None:
             return self.turn.prompt
-        return await self._around.window.prompt(self._around.store, self._run.session_id, user_message)
+        # A long history is not held in memory for as long as the model speaks.
+        started, self._started = self._started, None
+        return await self._around.window.prompt(
+            self._around.store,
+            self._run.session_id,
+            user_message,
+            newest=started.history if started is not None else (),
+            has_earlier=started is None or started.has_earlier_messages,
+        )
 
-    def _tell(self, step: Step) -> None:
+    def _tell(self, step: Step) -> bool:
+        """Let a step's event be stored; True when that is best begun before anything else is done."""
         payload: dict[str, Any]
-        is_urgent = True
+        if isinstance(step, Piece):
+            if step.text:
+                is_first = self._first_token_at is None
+                self._first_token_at = self._first_token_at or time.monotonic()
+                self._around.writer.put_text(self._outbox, step.text, urgent=is_first)
+                if is_first:
+                    self._has_spoken.set()
+                return is_first or len(self._outbox) >= MAX_WAITING
+            return False
         if isinstance(step, ToolCall):
             arguments = to_struct(step.arguments)
             payload = {"tool_started": runs_pb2.ToolStarted(call_id=step.call_id, name=step.name, arguments=arguments)}
-        elif isinstance(step, ToolResult):
+        else:
             payload = {
                 "tool_finished": runs_pb2.ToolFinished(
                     call_id=step.call_id,
@@ -268,14 +299,8 @@ class Run:
                     is_error=step.is_error,
                 )
             }
-        elif step.text:
-            payload = {"message_delta": runs_pb2.MessageDelta(text=step.text)}
-            is_urgent = self._first_token_at is None
-            self._first_token_at = self._first_token_at or time.monotonic()
-        else:
-            return
-        event = runs_pb2.RunEvent(created_at=_now(), **payload)
-        self._around.writer.put(self._outbox, event, urgent=is_urgent)
+        self._around.writer.put(self._outbox, runs_pb2.RunEvent(created_at=now(), **payload), urgent=True)
+        return True
 
     async def _finish(self, error: AppError | None) -> None:
         """Store the end, once everything before it is stored."""
@@ -365,9 +390,3 @@ def _error_of(error: AppError | None) -> runs_pb2.Error | None:
 
 def _cause_of(error: AppError) -> str | None:
     return None if error.cause is None else telemetry.describe(error.cause)
-
-
-def _now() -> timestamp_pb2.Timestamp:
-    now = timestamp_pb2.Timestamp()
-    now.FromNanoseconds(time.time_ns() // 1000 * 1000)
-    return now

@@ -171,6 +171,7 @@ class Runs:
                 max_user_runs=self._max_user_runs,
                 prices=self._prices.get(model),
                 source=turn.source,
+                history_messages=0 if turn.prompt is not None else self._around.window.messages_at_start,
             )
         )
         if started.HasField("lease"):

@@ -93,7 +93,7 @@ class Namer(Protocol):
     async def name_session(self, session_id: str, user_message: sessions_pb2.Message, *, model: str) -> None:
         """Give the session a title when it has no name yet; a name of the user's own stays.
 
-        user_message: what the run answers. Called when the run begins, while the caller's token is fresh; cancelled
-        when the process ends. Raises nothing.
+        user_message: what the run answers. Called after the run's first words or about a second, while the caller's
+        token is fresh; cancelled when the process ends. Raises nothing.
         """
         ...

@@ -1,6 +1,7 @@
 """What of a conversation a model is given: the newest messages that fit its window, read backward from the end."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -10,6 +11,9 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolM
 from servicekit.errors import AppError
 from services.orchestrator.messages import is_cleared_mark, to_langchain
 from services.orchestrator.store import MAX_PAGE, SessionsStore
+
+MAX_AT_START = 20
+"""Most earlier messages that a run's start brings along; more would make starts in long sessions noticeably slower."""
 
 _TOKENS_PER_MESSAGE = 4
 _ASCII_PER_TOKEN = 3.6
@@ -48,28 +52,73 @@ class Window:
     system_prompt: str
     """Stands before every conversation and is never trimmed; empty for none."""
 
+    @property
+    def messages_at_start(self) -> int:
+        """How many earlier messages a run's start is to bring along."""
+        return min(self.history_messages, MAX_AT_START)
+
     async def prompt(
-        self, store: SessionsStore, session_id: str, user_message: sessions_pb2.Message
+        self,
+        store: SessionsStore,
+        session_id: str,
+        user_message: sessions_pb2.Message,
+        *,
+        newest: Sequence[sessions_pb2.Message] = (),
+        has_earlier: bool = True,
     ) -> list[BaseMessage]:
         """Return the system prompt, the newest earlier messages that fit, and the user's message.
 
+        newest: the messages right before the user's, where they are known already; none asks for all that is needed.
+        has_earlier: whether there are messages before those.
         Only as many pages are read as the window needs, whatever the length of the session.
         Raises AppError PROMPT_TOO_LONG, and what the sessions service raises.
         """
-        newest = to_langchain(user_message)
+        asked = to_langchain(user_message)
         fixed = [SystemMessage(self.system_prompt)] if self.system_prompt else []
-        if count_message(newest) > self.refuse_tokens:
+        if count_message(asked) > self.refuse_tokens:
             raise AppError("PROMPT_TOO_LONG", cause="larger than the window before any model was asked")
-        free_tokens = self.prompt_tokens - count_messages([*fixed, newest])
-        earlier = await self._earlier(store, session_id, before_order=user_message.order, free_tokens=free_tokens)
-        return [*fixed, *trim(earlier, free_tokens), newest]
+        free_tokens = self.prompt_tokens - count_messages([*fixed, asked])
+        pages = self._pages(store, session_id, user_message.order, newest=newest, has_earlier=has_earlier)
+        earlier = await self._earlier(pages, free_tokens=free_tokens)
+        return [*fixed, *trim(earlier, free_tokens), asked]
 
     async def _earlier(
-        self, store: SessionsStore, session_id: str, *, before_order: int, free_tokens: int
+        self, pages: AsyncGenerator[Sequence[sessions_pb2.Message], None], *, free_tokens: int
     ) -> list[BaseMessage]:
-        pages: list[list[BaseMessage]] = []
-        left, page_token = self.history_messages, ""
-        while left > 0 and free_tokens > 0 and before_order > 1:
+        found: list[list[BaseMessage]] = []
+        async with contextlib.aclosing(pages):
+            while free_tokens > 0:
+                messages = await anext(pages, None)
+                if messages is None:
+                    break
+                stored = after_cleared_mark(messages)
+                page = [to_langchain(message) for message in stored]
+                found.append(page)
+                free_tokens -= count_messages(page)
+                if len(stored) < len(messages):
+                    break
+        return [message for page in reversed(found) for message in page]
+
+    async def _pages(
+        self,
+        store: SessionsStore,
+        session_id: str,
+        before_order: int,
+        *,
+        newest: Sequence[sessions_pb2.Message],
+        has_earlier: bool,
+    ) -> AsyncGenerator[Sequence[sessions_pb2.Message], None]:
+        """Yield the pages before that place, the newest first; each is read when it is asked for."""
+        left = self.history_messages
+        if newest and left > 0:
+            page = newest[-left:]
+            left -= len(page)
+            before_order = page[0].order
+            yield page
+            if not has_earlier:
+                return
+        page_token = ""
+        while left > 0 and before_order > 1:
             answer = await store.list_messages(
                 session_id,
                 page_size=min(left, MAX_PAGE),
@@ -77,15 +126,11 @@ class Window:
                 from_end=True,
                 before_order=before_order,
             )
-            stored = after_cleared_mark(answer.messages)
-            page = [to_langchain(message) for message in stored]
-            pages.append(page)
-            free_tokens -= count_messages(page)
-            left -= len(page)
+            left -= len(after_cleared_mark(answer.messages))
             page_token = answer.next_page_token
-            if not page_token or len(stored) < len(answer.messages):
-                break
-        return [message for page in reversed(pages) for message in page]
+            yield answer.messages
+            if not page_token:
+                return
 
 
 def after_cleared_mark(messages: Sequence[sessions_pb2.Message]) -> Sequence[sessions_pb2.Message]:

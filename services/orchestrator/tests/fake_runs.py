@@ -68,6 +68,8 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         self.lost_answers = 0
         """So many starts are carried out and then answered with a failure."""
         self.ledger: list[runs_pb2.Usage] = []
+        self.brings_history = False
+        """True once starts answer with the history that is asked for; an older service does not."""
 
     def text_of(self, run_id: str) -> str:
         return "".join(event.message_delta.text for event in self.runs[run_id].events)
@@ -155,7 +157,17 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         if self.lost_answers > 0:
             self.lost_answers -= 1
             raise AppError("DATABASE_UNAVAILABLE")
-        return runs_pb2.StartRunResponse(run=stored.run, lease=lease, user_message=message)
+        earlier: list[sessions_pb2.Message] = []
+        if self.brings_history and message is not None:
+            earlier = [one for one in messages if one.is_active and one.order < message.order]
+        history = earlier[-min(request.history_messages, 100) :] if request.history_messages else []
+        return runs_pb2.StartRunResponse(
+            run=stored.run,
+            lease=lease,
+            user_message=message,
+            history=history,
+            has_earlier_messages=len(history) < len(earlier),
+        )
 
     def _begin(self, stored: StoredRun) -> sessions_pb2.Message:
         request, run = stored.pending, stored.run

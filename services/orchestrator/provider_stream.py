@@ -1,0 +1,241 @@
+"""A provider's stream of chat completion chunks, read with as little work per token as possible.
+
+What one read of the network brings becomes one part of the answer; nothing waits for more. The pieces of text, which
+are nearly all, are taken from their JSON as they are; every other chunk is understood by LangChain's own conversion.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import openai
+import orjson
+from langchain_core.messages import AIMessageChunk, ToolCallChunk
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk
+
+DONE = b"[DONE]"
+
+DRAIN_SECONDS = 1.0
+"""How long the end of the answer may take to come after its last event."""
+
+Convert = Callable[[dict[str, Any]], ChatGenerationChunk | None]
+"""Makes LangChain's chunk of the provider's; None for one that says nothing."""
+
+
+@dataclass(slots=True)
+class Part:
+    """What one read of the network has brought of an answer."""
+
+    texts: Sequence[str] = ()
+    """The pieces of text, none empty."""
+    finish_reason: str = ""
+    """The last one given."""
+    usage: UsageMetadata | None = None
+    """The last one given."""
+    tool_calls: Sequence[ToolCallChunk] = ()
+
+
+class Events:
+    """Finds the data of Server-Sent Events in bytes that may be cut anywhere.
+
+    Lines end with LF, CR or CRLF; comments, and events without data, are passed over, as the standard has it
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
+    """
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+        self._data: list[bytes] = []
+        self._skips_lf = False
+
+    def feed(self, content: bytes) -> list[bytes]:
+        """Return the data of the events that are complete by now."""
+        if not self._rest and not self._data and not self._skips_lf and b"\r" not in content:
+            quick = _whole_events(content)
+            if quick is not None:
+                return quick
+        return self._by_lines(content)
+
+    def _by_lines(self, content: bytes) -> list[bytes]:
+        if self._skips_lf and content:
+            self._skips_lf = False
+            content = content.removeprefix(b"\n")
+        if content.endswith(b"\r"):
+            self._skips_lf = True
+        if b"\r" in content:
+            content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, rest = content.split(b"\n")
+        if not lines:
+            self._rest.append(rest)
+            return []
+        if self._rest:
+            lines[0] = b"".join([*self._rest, lines[0]])
+        self._rest = [rest] if rest else []
+        found: list[bytes] = []
+        for line in lines:
+            if line:
+                name, _, value = line.partition(b":")
+                if name == b"data":
+                    self._data.append(value.removeprefix(b" "))
+            elif self._data:
+                found.append(b"\n".join(self._data))
+                self._data.clear()
+        return found
+
+
+class Reads(openai.AsyncStream[list[bytes]]):
+    """A stream of the client's that yields, per read of the network, the data of the events that came with it.
+
+    Failures of the connection become the client's own errors, as they do for any of its streams.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        self._decoder = cast(Any, _Decoder())
+
+    async def __stream__(self) -> AsyncIterator[list[bytes]]:
+        """Yield until the connection's end of the answer, so that the connection can serve the next one."""
+        try:
+            async for found in self._iter_events():
+                yield cast(list[bytes], found)
+        finally:
+            await self.response.aclose()
+
+    async def close(self) -> None:
+        """End the stream; the connection is kept only if the answer was read to its end."""
+        await cast(AsyncGenerator[list[bytes], None], self._iterator).aclose()
+        await super().close()
+
+
+class _Decoder:
+    """Stands in for the client's decoder of events."""
+
+    async def aiter_bytes(self, contents: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+        events = Events()
+        async for content in contents:
+            if found := events.feed(content):
+                yield found
+
+
+async def parts_of(reads: Reads, *, convert: Convert, stall_seconds: float) -> AsyncGenerator[Part, None]:
+    """Yield the parts of an answer as they come. Closing it is what tells the provider to stop.
+
+    stall_seconds: how long the provider may say nothing, whatever comments it sends meanwhile.
+    Raises TimeoutError after that, ValueError and its like for what is no stream of chunks, and the client's errors;
+    what came before the failure is yielded first.
+    """
+    is_empty = True
+    try:
+        while True:
+            try:
+                async with asyncio.timeout(stall_seconds):
+                    found = await anext(reads)
+            except StopAsyncIteration:
+                break
+            part, failure = Part(), None
+            is_done = False
+            texts: list[str] = []
+            try:
+                for data in found:
+                    if data.startswith(DONE):
+                        is_done = True
+                        break
+                    chunk = _parse(data)
+                    text = _plain_text(chunk)
+                    if text is not None:
+                        if text:
+                            texts.append(text)
+                        is_empty = False
+                    elif _take_in(part, texts, _checked(chunk, reads), convert):
+                        is_empty = False
+            except Exception as error:  # noqa: BLE001 (raised again, once what came before it is said)
+                failure = error
+            part.texts = texts
+            if texts or part.finish_reason or part.usage is not None or part.tool_calls:
+                yield part
+            if failure is not None:
+                raise failure
+            if is_done:
+                await _drain(reads)
+                break
+    finally:
+        await reads.close()
+    if is_empty:
+        raise ValueError("a stream without any chunk")
+
+
+async def _drain(reads: Reads) -> None:
+    # A connection whose answer was read to its end serves the next request.
+    with contextlib.suppress(TimeoutError, openai.APIError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            async for _ in reads:
+                pass
+
+
+def _whole_events(content: bytes) -> list[bytes] | None:
+    """Return the data of events that each have one line, the common case; None where it is not so simple."""
+    if not content.startswith(b"data: ") or not content.endswith(b"\n\n"):
+        return None
+    blocks = content[6:-2].split(b"\n\ndata: ")
+    return None if any(b"\n" in block for block in blocks) else blocks
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        # Halves of characters are no valid JSON to orjson, but some providers send them.
+        return json.loads(data.decode())
+
+
+def _plain_text(chunk: Any) -> str | None:
+    """Return the text of a chunk that brings nothing but text, None for every other."""
+    if type(chunk) is not dict or chunk.get("usage") or chunk.get("error"):
+        return None
+    choices = chunk.get("choices")
+    if type(choices) is not list or not choices:
+        return None
+    choice = choices[0]
+    if type(choice) is not dict or choice.get("finish_reason"):
+        return None
+    delta = choice.get("delta")
+    if type(delta) is not dict or delta.get("tool_calls") or delta.get("function_call"):
+        return None
+    if delta.get("role", "assistant") not in ("assistant", None):
+        return None
+    content = delta.get("content") or ""
+    return content if type(content) is str else None
+
+
+def _checked(chunk: Any, reads: Reads) -> dict[str, Any]:
+    """Return a chunk that is an object and no error. Raises the client's error for one that tells of a failure."""
+    if not isinstance(chunk, dict):
+        raise TypeError("a chunk that is no object")
+    error = chunk.get("error")
+    if error:
+        message = error.get("message") if isinstance(error, dict) else None
+        raise openai.APIError(
+            message=message if message and isinstance(message, str) else "An error occurred during streaming",
+            request=reads.response.request,
+            body=error,
+        )
+    return chunk
+
+
+def _take_in(part: Part, texts: list[str], chunk: dict[str, Any], convert: Convert) -> bool:
+    """Add what a chunk brings to the part; False when it brings nothing at all."""
+    converted = convert(chunk)
+    if converted is None:
+        return False
+    message = converted.message
+    if isinstance(message, AIMessageChunk):
+        if text := str(message.text):
+            texts.append(text)
+        part.finish_reason = str((converted.generation_info or {}).get("finish_reason") or "") or part.finish_reason
+        part.usage = message.usage_metadata or part.usage
+        if message.tool_call_chunks:
+            part.tool_calls = [*part.tool_calls, *message.tool_call_chunks]
+    return True

@@ -1,0 +1,172 @@
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
+
+from services.orchestrator.provider_stream import Events, Part, Reads, parts_of
+
+HELLO = "Grüße, 世界 👋"
+
+
+def chunk(delta: Any, **choice: Any) -> dict[str, Any]:
+    return {"id": "x", "choices": [{"index": 0, "delta": delta, **choice}]}
+
+
+def sse(*chunks: Any, end: str = "\n") -> bytes:
+    return "".join(f"data: {json.dumps(one, ensure_ascii=False)}{end}{end}" for one in chunks).encode()
+
+
+DONE = b"data: [DONE]\n\n"
+STOP = chunk({}, finish_reason="stop")
+USAGE = {"id": "x", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+
+
+def converted(data: dict[str, Any]) -> ChatGenerationChunk | None:
+    choices = data.get("choices") or [{"delta": {}}]
+    choice = choices[0]
+    if choice["delta"] is None:
+        return None
+    usage = data.get("usage")
+    message = AIMessageChunk(
+        content=choice["delta"].get("content") or "",
+        usage_metadata=usage
+        and {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"], "total_tokens": 5},
+    )
+    return ChatGenerationChunk(message=message, generation_info={"finish_reason": choice.get("finish_reason")})
+
+
+@contextlib.asynccontextmanager
+async def answered(body: AsyncIterator[bytes]) -> AsyncIterator[Reads]:
+    """Yield the real client's stream of an answer that comes in these pieces."""
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=body))
+    client = openai.AsyncOpenAI(
+        api_key="x", base_url="http://model.test/v1", http_client=httpx2.AsyncClient(transport=transport)
+    )
+    async with client:
+        yield await client.post("/chat/completions", body={}, cast_to=object, stream=True, stream_cls=Reads)
+
+
+async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
+    for content in contents:
+        yield content
+
+
+async def listen(reads: Reads, heard: list[Part], *, stall_seconds: float = 5.0) -> None:
+    async for part in parts_of(reads, convert=converted, stall_seconds=stall_seconds):
+        heard += [part]
+
+
+async def read(*contents: bytes) -> list[Part]:
+    heard: list[Part] = []
+    async with answered(pieces(*contents)) as reads:
+        await listen(reads, heard)
+    return heard
+
+
+def text_of(parts: list[Part]) -> str:
+    return "".join(text for part in parts for text in part.texts)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_events_are_the_same_wherever_the_bytes_are_cut(end: str) -> None:
+    content = f": hello{end}{end}event: x{end}id: 7{end}data: {HELLO}{end}{end}data:one{end}data: two{end}{end}"
+    content += f"retry: 5{end}{end}data: last{end}{end}"
+    encoded = content.encode()
+    whole = [HELLO.encode(), b"one\ntwo", b"last"]
+    for first in range(len(encoded) + 1):
+        for second in range(first, len(encoded) + 1, 7):
+            events = Events()
+            found = [*events.feed(encoded[:first]), *events.feed(encoded[first:second])]
+            assert [*found, *events.feed(encoded[second:])] == whole, (first, second)
+
+
+def test_events_are_found_byte_by_byte() -> None:
+    events = Events()
+    content = sse(chunk({"content": HELLO}), STOP, end="\r\n") + DONE
+    found = [one for place in range(len(content)) for one in events.feed(content[place : place + 1])]
+    assert json.loads(found[0])["choices"][0]["delta"]["content"] == HELLO
+    assert found[-1] == b"[DONE]"
+    assert len(found) == 3
+
+
+def test_an_event_without_its_empty_line_is_none() -> None:
+    assert Events().feed(b"data: half\n") == []
+    assert Events().feed(b"data: half") == []
+
+
+async def test_pieces_that_come_with_one_read_are_one_part_and_stay_separate() -> None:
+    parts = await read(
+        sse(chunk({"role": "assistant", "content": ""}), *(chunk({"content": f"t{n}"}) for n in range(3)))
+    )
+    assert [list(part.texts) for part in parts] == [["t0", "t1", "t2"]]
+
+
+async def test_every_cut_gives_the_same_answer() -> None:
+    content = sse(chunk({"role": "assistant"}), chunk({"content": HELLO}), chunk({"content": "."}), STOP, USAGE) + DONE
+    for place in range(0, len(content), 3):
+        parts = await read(content[:place], content[place:])
+        assert text_of(parts) == f"{HELLO}."
+        assert [part.finish_reason for part in parts if part.finish_reason] == ["stop"]
+        (usage,) = [part.usage for part in parts if part.usage]
+        assert (usage["input_tokens"], usage["output_tokens"]) == (3, 2)
+
+
+async def test_what_follows_the_end_is_passed_over() -> None:
+    assert text_of(await read(sse(chunk({"content": "a"})) + DONE + b"data: nonsense\n\n", b"more")) == "a"
+
+
+async def test_empty_choices_empty_deltas_and_nulls_say_nothing() -> None:
+    chunks = [{"id": "x", "choices": []}, chunk(None), chunk({}), chunk({"content": None}), chunk({"content": "a"})]
+    assert text_of(await read(sse(*chunks))) == "a"
+
+
+async def test_halves_of_characters_pass_as_they_came() -> None:
+    content = b'data: {"choices": [{"delta": {"content": "a\\ud83d"}}]}\n\n'
+    content += b'data: {"choices": [{"delta": {"content": "\\ude00"}}]}\n\n'
+    assert text_of(await read(content)) == "a\ud83d\ude00"
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind"),
+    [
+        (b'data: {"choices": [{"delta": {"con\n\n', ValueError),
+        (b"data: \xff\xfe\n\n", ValueError),
+        (b"data: 7\n\n", TypeError),
+        (b'data: {"choices": [7]}\n\n', TypeError),
+        (b'data: {"choices": [{}]}\n\n', KeyError),
+        (b'data: {"error": {"message": "overloaded", "type": "server_error"}}\n\n', openai.APIError),
+        (b'data: {"error": "overloaded", "choices": []}\n\n', openai.APIError),
+    ],
+)
+async def test_what_came_before_a_failure_is_said_first(broken: bytes, kind: type[Exception]) -> None:
+    heard: list[Part] = []
+    async with answered(pieces(sse(chunk({"content": "a"})) + broken + sse(chunk({"content": "b"})))) as reads:
+        with pytest.raises(kind):
+            await listen(reads, heard)
+        assert reads.response.is_closed
+    assert text_of(heard) == "a"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"choices": []}', b": nothing\n\n", DONE])
+async def test_a_stream_without_any_chunk_is_malformed(content: bytes) -> None:
+    with pytest.raises(ValueError, match="without any chunk"):
+        await read(content)
+
+
+async def test_comments_are_no_sign_of_life() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield sse(chunk({"content": "a"}))
+        while True:
+            await asyncio.sleep(0.02)
+            yield b": still there\n\n"
+
+    async with answered(body()) as reads:
+        with pytest.raises(TimeoutError):
+            await listen(reads, [], stall_seconds=0.2)

@@ -1,0 +1,113 @@
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
+from servicekit.errors import AppError
+from services.orchestrator.models import Models
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.steps import Piece
+from tests.support.model_server import FAULTS, Behaviour, ModelServer, ToolUse
+
+TOOL = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "required": ["q"]}}}
+CALL = {"name": "search", "args": {"q": "x"}, "id": "one", "type": "tool_call"}
+CONVERSATION: list[BaseMessage] = [
+    SystemMessage("Be brief."),
+    HumanMessage("Rain?", name="Ada"),
+    AIMessage("", tool_calls=[CALL]),
+    ToolMessage("Yes", tool_call_id="one"),
+    AIMessage("It will. Grüße 👋"),
+    HumanMessage("Sure?"),
+]
+
+
+class Watcher(AsyncCallbackHandler):
+    """A handler, for whose sake LangChain's own way is taken."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+    async def on_llm_new_token(self, *_: Any, **__: Any) -> None:
+        self.tokens += 1
+
+
+async def told(models: Models, messages: list[BaseMessage], **options: Any) -> dict[str, Any]:
+    """Tell what an answer comes to, whatever its pieces."""
+    found: dict[str, Any] = {"text": "", "finish_reason": "", "usage": None, "calls": [], "error": ""}
+    try:
+        async for step in models.answer(messages, model="test-model", options=options):
+            if isinstance(step, Piece):
+                found["text"] += step.text
+                found["finish_reason"] = step.finish_reason or found["finish_reason"]
+                found["usage"] = step.usage or found["usage"]
+            else:
+                found["calls"].append((step.name, dict(step.arguments)))
+    except AppError as error:
+        found["error"] = error.reason
+    return found
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ModelServer]:
+    async with ModelServer.running() as server:
+        yield server
+
+
+async def both(server: ModelServer, behaviour: Behaviour, **options: Any) -> list[dict[str, Any]]:
+    """Ask the same in both ways; return what each has told, and what the server was asked."""
+    server.default = behaviour
+    answers = []
+    for watcher in (None, Watcher()):
+        settings = OrchestratorSettings(
+            _env_file=None, openai_base_url=server.base_url, model="test-model", stall_seconds=0.5
+        )
+        models = Models(settings)
+        chat: Any = models._chat
+        chat.callbacks = [watcher] if watcher else None
+        assert chat.is_unwatched(CONVERSATION) is (watcher is None)
+        server.requests.clear()
+        answers.append(await told(models, CONVERSATION, **options) | {"asked": server.chats})
+        await models.close()
+        assert watcher is None or watcher.tokens or not answers[-1]["text"]
+    return answers
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(text="Grüße, 世界 👋, and more of it."),
+        Behaviour(tokens=200),
+        Behaviour(tokens=3, usage=False),
+        Behaviour(text="x", cached_tokens=2),
+    ],
+)
+async def test_both_ways_ask_and_answer_alike(server: ModelServer, behaviour: Behaviour) -> None:
+    short, long = await both(server, behaviour, temperature=0.5, max_completion_tokens=77)
+    assert short == long
+    assert short["text"]
+    assert short["asked"][0]["max_completion_tokens"] == 77
+    assert short["asked"][0]["stream_options"] == {"include_usage": True}
+
+
+async def test_both_ways_bring_tool_calls_alike(server: ModelServer) -> None:
+    tools = (ToolUse(arguments={"q": "Grüße"}), ToolUse(arguments={"q": "two"}))
+    short, long = await both(server, Behaviour(text="Let me see.", tool_calls=tools), tools=[TOOL])
+    assert short == long
+    assert short["calls"] == [("search", {"q": "Grüße"}), ("search", {"q": "two"})]
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"slow"}))
+async def test_both_ways_fail_alike(server: ModelServer, fault: str) -> None:
+    short, long = await both(server, FAULTS[fault])
+    assert short == long
+
+
+async def test_messages_with_blocks_take_langchains_own_way(server: ModelServer) -> None:
+    models = Models(OrchestratorSettings(_env_file=None, openai_base_url=server.base_url, model="test-model"))
+    chat: Any = models._chat
+    blocks = [HumanMessage([{"type": "text", "text": "Hello"}])]
+    assert not chat.is_unwatched(blocks)
+    assert (await told(models, list(blocks)))["text"].startswith("You said: Hello")
+    await models.close()
