@@ -1,4 +1,4 @@
-"""The `concerto` command: up, down, status, doctor, migrate, logs, mail, env."""
+"""The `concerto` command: up, serve, down, status, doctor, migrate, logs, mail, env."""
 
 import asyncio
 import contextlib
@@ -16,10 +16,9 @@ import typer
 from local import mailbox, stack
 from local.console import Console
 from local.credentials import ensure_credentials, read_credentials
-from local.doctor import run as run_checks
 from local.files import make_private_folder, write_private
 from local.postgres import Postgres
-from local.processes import EMBEDDED, NAMES, suite_variables
+from local.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, suite_variables
 from local.settings import ROOT, LocalSettings, load_settings
 from local.state import end_leftovers, read_state, supervisor_lock
 from local.supervisor import last_lines
@@ -56,20 +55,39 @@ def _settings(port: int | None = None) -> LocalSettings:
 @app.command()
 def up(
     port: PortOption = None,
-    only: Annotated[str | None, typer.Option(help=f"Only these, comma-separated: {', '.join(NAMES)}.")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Only these, comma-separated: {', '.join((*NAMES, WHOLE))}. A part without the others is a "
+            "process of its own."
+        ),
+    ] = None,
+    processes: Annotated[
+        bool, typer.Option("--processes/--one-process", help="A process for each of our parts, or one for all.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready and go on in the background.")] = False,
 ) -> None:
     """Start the suite and stay until Ctrl-C."""
     settings = load_settings().with_port(port)
     console = Console()
+    mode: Mode = "processes" if processes else "one-process"
     if detach:
-        raise typer.Exit(_detach(settings, only, console))
+        raise typer.Exit(_detach(settings, only, mode, console))
     console.line(f"Starting Concerto in {settings.home}")
-    plan = stack.Plan(stack.plan_names(settings, only), ROOT)
+    plan = stack.Plan(stack.plan_names(settings, only, mode), ROOT)
     raise typer.Exit(stack.run(settings, plan, console))
 
 
-def _detach(settings: LocalSettings, only: str | None, console: Console) -> int:
+@app.command()
+def serve() -> None:
+    """Run the gateway and all services in this one process, with the settings of the environment; no Supabase."""
+    # Imported here: no other command needs the services, which take a second to load.
+    from local.serve import main as serve_all
+
+    serve_all()
+
+
+def _detach(settings: LocalSettings, only: str | None, mode: Mode, console: Console) -> int:
     stack.open_home(settings.home)
     running = read_state(settings.home)
     if running is not None and running.supervisor is not None:
@@ -78,7 +96,7 @@ def _detach(settings: LocalSettings, only: str | None, console: Console) -> int:
         return 1
     make_private_folder(settings.home / "logs")
     log = settings.home / "logs" / "up.log"
-    command = [sys.executable, "-m", "local.cli", "up", "--port", str(settings.port)]
+    command = [sys.executable, "-m", "local.cli", "up", f"--{mode}", "--port", str(settings.port)]
     if only:
         command += ["--only", only]
     write_private(log, "")
@@ -155,6 +173,9 @@ def _describe(process: psutil.Process | None) -> str:
 @app.command()
 def doctor() -> None:
     """Check this machine and the settings, and say what to do. Exit code 1 when something is wrong."""
+    # Imported here: it reads every part's settings with the part's own code, which `up` would keep in memory.
+    from local.doctor import run as run_checks
+
     raise typer.Exit(asyncio.run(run_checks(Console())))
 
 
@@ -183,13 +204,18 @@ def migrate(
 
 @app.command()
 def logs(
-    name: Annotated[str | None, typer.Argument(help=f"One of {', '.join(NAMES)}; without it, all.")] = None,
+    name: Annotated[str | None, typer.Argument(help=f"One of {', '.join((*NAMES, WHOLE))}; without it, all.")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing what is written.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the last lines.")] = 50,
 ) -> None:
     """Show the end of the processes' logs."""
     settings = load_settings()
-    names = [name] if name else list(NAMES)
+    running = read_state(settings.home)
+    if name in PARTS and running is not None and WHOLE in running.processes:
+        name = WHOLE  # the part's own entries carry its name as `service`
+    names = [name] if name else [*NAMES, WHOLE]
+    if not name and running is not None and running.supervisor is not None:
+        names = list(running.processes)  # a log of the other mode is an old one
     files = {each: settings.home / "logs" / f"{each}.log" for each in names}
     present = {each: file for each, file in files.items() if file.exists()}
     if not present:

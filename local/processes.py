@@ -7,17 +7,26 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from local import health
 from local.credentials import Credentials
 from local.postgres import Postgres
 from local.settings import ROOT, LocalSettings
 
-NAMES = ("postgres", "supabase", "auth", "sessions", "orchestrator", "gateway")
-"""In the order of starting; stopped the other way round."""
-
-CHECK_SECONDS = 3
 EMBEDDED = ("postgres", "supabase")
 SERVICES = ("auth", "sessions", "orchestrator")
+PARTS = (*SERVICES, "gateway")
+"""What is ours; each can be a process of its own."""
+WHOLE = "concerto"
+"""All parts in one process (local.serve)."""
+NAMES = (*EMBEDDED, *PARTS)
+"""With a process per part, in the order of starting; stopped the other way round."""
+ONE_PROCESS_NAMES = (*EMBEDDED, WHOLE)
+"""With one process for all parts, likewise."""
+Mode = Literal["one-process", "processes"]
+
+CHECK_SECONDS = 3
 
 # What a program needs from its surroundings to run at all; nothing else is inherited.
 _BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -39,6 +48,9 @@ _OWN: dict[str, tuple[str, ...]] = {
     ),
     "gateway": ("GATEWAY_", *_PROXIES),
 }
+
+
+_MODULES = {"gateway": "gateway", WHOLE: "local.serve"}
 
 
 def node_program() -> Path:
@@ -103,7 +115,12 @@ def suite_variables(
 
 
 def service_environment(name: str, settings: LocalSettings, suite: dict[str, str]) -> dict[str, str]:
-    """What one Python process is told, and no more: its own settings, its neighbours' addresses, how to check a JWT."""
+    """What one Python process is told, and no more: its own settings, its neighbours' addresses, how to check a JWT.
+
+    The one process of all parts is told what they are told, and its parts find each other within it.
+    """
+    if name == WHOLE:
+        return {key: value for part in PARTS for key, value in service_environment(part, settings, suite).items()}
     real = settings.variables
     environment = {key: real[key] for key in (*_BASE, *_COMMON) if key in real}
     environment |= {key: value for key, value in real.items() if key.startswith(("OTEL_", *_OWN[name]))}
@@ -204,17 +221,18 @@ def service_specs(settings: LocalSettings, suite: dict[str, str], names: Iterabl
     specs: list[ProcessSpec] = []
     for name in names:
         port = settings.port_of(name)
-        module = "gateway" if name == "gateway" else f"services.{name}"
-        local = f"http://{host}:{port}" if name == "gateway" else f"127.0.0.1:{port}"
-        check = _http_check(port, "/healthz", {}, host) if name == "gateway" else _grpc_check(local)
+        is_web = name in ("gateway", WHOLE)
+        # One process is ready when everything in it is; the gateway alone does not answer for its neighbours.
+        health_path = "/readyz" if name == WHOLE else "/healthz"
+        check = _http_check(port, health_path, {}, host) if is_web else _grpc_check(port)
         specs.append(
             ProcessSpec(
                 name=name,
-                command=[sys.executable, "-m", module],
+                command=[sys.executable, "-m", _MODULES.get(name, f"services.{name}")],
                 environment=service_environment(name, settings, suite),
                 port=port,
                 is_ready=check,
-                address=local,
+                address=f"http://{host}:{port}" if is_web else f"127.0.0.1:{port}",
             )
         )
     return specs
@@ -243,20 +261,11 @@ def _http_check(
     return check
 
 
-def _grpc_check(target: str) -> Callable[[], Awaitable[bool]]:
+def _grpc_check(port: int) -> Callable[[], Awaitable[bool]]:
     async def check() -> bool:
-        # Imported late: it costs a fifth of a second, which `concerto status` need not pay.
-        import grpc
-        from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-        options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(target, options=options) as channel:
-            try:
-                reply = await health_pb2_grpc.HealthStub(channel).Check(
-                    health_pb2.HealthCheckRequest(), timeout=CHECK_SECONDS
-                )
-            except (TimeoutError, grpc.aio.AioRpcError):
-                return False
-        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+        try:
+            return await asyncio.wait_for(health.is_serving("127.0.0.1", port), CHECK_SECONDS)
+        except (TimeoutError, OSError):
+            return False
 
     return check

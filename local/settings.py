@@ -49,8 +49,8 @@ class LocalSettings(BaseModel):
         return (ROOT / home.expanduser()).resolve()
 
     def port_of(self, name: str) -> int:
-        """The TCP port of a process, by the name it has in `PORT_NAMES`."""
-        return self.port + PORT_NAMES.index(name)
+        """The TCP port of a process, by the name it has in `PORT_NAMES`; of our one process, the gateway's."""
+        return self.port if name == "concerto" else self.port + PORT_NAMES.index(name)
 
     @property
     def embedded_url(self) -> str:

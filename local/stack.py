@@ -21,6 +21,10 @@ from local.postgres import LOGIN_ROLE, Postgres, PostgresError
 from local.processes import (
     EMBEDDED,
     NAMES,
+    ONE_PROCESS_NAMES,
+    PARTS,
+    WHOLE,
+    Mode,
     node_program,
     postgres_spec,
     service_specs,
@@ -45,17 +49,26 @@ class Plan:
     seed: bool = False
 
 
-def plan_names(settings: LocalSettings, only: str | None) -> tuple[str, ...]:
-    """The processes to start, in order. Raises SettingsError for an unknown name."""
-    wanted = [name.strip() for name in only.split(",")] if only else list(NAMES)
-    unknown = [name for name in wanted if name not in NAMES]
+def plan_names(settings: LocalSettings, only: str | None, mode: Mode = "one-process") -> tuple[str, ...]:
+    """The processes to start, in order. Raises SettingsError for an unknown name.
+
+    Where `only` names some of our parts and not all, each of them is a process of its own, whatever the mode: the
+    others are run by hand then.
+    """
+    everything = NAMES if mode == "processes" else ONE_PROCESS_NAMES
+    wanted = {name.strip() for name in only.split(",")} if only else set(everything)
+    unknown = sorted(wanted.difference(NAMES, ONE_PROCESS_NAMES))
     if unknown:
-        raise SettingsError(f"There is no process named {unknown[0]}. Choose from {', '.join(NAMES)}.")
-    if "supabase" in wanted and "postgres" not in wanted:
-        wanted.append("postgres")
+        raise SettingsError(f"There is no process named {unknown[0]}. Choose from {', '.join((*NAMES, WHOLE))}.")
+    if mode == "processes" and WHOLE in wanted:
+        wanted = wanted.union(PARTS) - {WHOLE}
+    elif mode == "one-process" and (WHOLE in wanted or wanted.issuperset(PARTS)):
+        wanted = wanted.difference(PARTS) | {WHOLE}
+    if "supabase" in wanted:
+        wanted.add("postgres")
     if settings.is_hosted:
-        wanted = [name for name in wanted if name not in EMBEDDED]
-    return tuple(name for name in NAMES if name in wanted)
+        wanted.difference_update(EMBEDDED)
+    return tuple(name for name in (*NAMES, WHOLE) if name in wanted)
 
 
 def run(settings: LocalSettings, plan: Plan, console: Console) -> int:
@@ -147,7 +160,7 @@ class Stack:
         state = State(
             ready=self._ready,
             base_port=settings.port,
-            address=settings.gateway_url if "gateway" in self._plan.names else settings.embedded_url,
+            address=settings.gateway_url if _has_gateway(self._plan) else settings.embedded_url,
             pid=me.pid,
             create_time=me.create_time(),
             processes=self._supervisor.states(),
@@ -155,7 +168,8 @@ class Stack:
         write_state(settings.home, state)
 
     def _check_ports(self) -> None:
-        names = [name for name in PORT_NAMES if name in self._plan.names]
+        taken = {*self._plan.names, *(PARTS if WHOLE in self._plan.names else ())}
+        names = [name for name in PORT_NAMES if name in taken]
         problems = describe_taken(self._settings, names)
         if not problems:
             return
@@ -237,12 +251,16 @@ class Stack:
     def _welcome(self, seconds: float) -> None:
         settings = self._settings
         lines = [f"Concerto is ready after {seconds:.1f} s."]
-        if "gateway" in self._plan.names:
+        if _has_gateway(self._plan):
             lines += [f"Address   {settings.gateway_url}", f"API docs  {settings.gateway_url}/docs"]
         if "supabase" in self._plan.names:
             lines.append(f"Supabase  {settings.embedded_url}")
         lines += [f"Data      {settings.home}", "Stop      Ctrl-C, or `concerto down` elsewhere"]
         self._console.box(lines)
+
+
+def _has_gateway(plan: Plan) -> bool:
+    return "gateway" in plan.names or WHOLE in plan.names
 
 
 async def _nothing() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from local.processes import PARTS, WHOLE, Mode
 from local.settings import ROOT
 
 START_SECONDS = 120
@@ -26,6 +27,7 @@ class RunningStack:
 
     home: Path
     base_port: int
+    mode: Mode
     env: dict[str, str] = field(repr=False)
     supervisor: "subprocess.Popen[bytes]" = field(repr=False)
 
@@ -82,9 +84,15 @@ class RunningStack:
             return {}
 
     def process(self, name: str) -> int:
-        """The process id of one part of the suite, as it is now."""
-        pid: int = json.loads((self.home / "run" / "state.json").read_text())["processes"][name]["pid"]
+        """The process id of one part of the suite, as it is now; of a part of the one process, that process's."""
+        processes = json.loads((self.home / "run" / "state.json").read_text())["processes"]
+        pid: int = processes[WHOLE if WHOLE in processes and name in PARTS else name]["pid"]
         return pid
+
+    @property
+    def own_processes(self) -> tuple[str, ...]:
+        """The names of the whole suite's processes that are ours."""
+        return PARTS if self.mode == "processes" else (WHOLE,)
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run `concerto <arguments>` on this data folder."""
@@ -126,14 +134,17 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def start_stack(folder: Path, *, only: str | None = None, port: int | None = None, **extra: str) -> RunningStack:
+def start_stack(
+    folder: Path, *, only: str | None = None, port: int | None = None, mode: Mode = "one-process", **extra: str
+) -> RunningStack:
     """Start `concerto up` with its data in `folder`/home and wait until it is ready.
 
+    mode: one process for all of our parts, or one for each.
     `extra` goes into its environment. Raises RuntimeError with the output when it does not become ready.
     """
     home, base_port = folder / "home", port or free_base_port()
     environment = stack_environment(home, base_port, **extra)
-    command = [sys.executable, "-m", "local.cli", "up", *(["--only", only] if only else [])]
+    command = [sys.executable, "-m", "local.cli", "up", f"--{mode}", *(["--only", only] if only else [])]
     output = folder / "up.out"
     with output.open("wb") as stream:
         supervisor = subprocess.Popen(
@@ -145,7 +156,7 @@ def start_stack(folder: Path, *, only: str | None = None, port: int | None = Non
             stderr=stream,
             start_new_session=True,
         )
-    stack = RunningStack(home=home, base_port=base_port, env={}, supervisor=supervisor)
+    stack = RunningStack(home=home, base_port=base_port, mode=mode, env={}, supervisor=supervisor)
     deadline = time.monotonic() + START_SECONDS
     while not _is_ready(stack):
         if supervisor.poll() is not None or time.monotonic() > deadline:

@@ -4,7 +4,7 @@ import pytest
 
 from local.credentials import Credentials
 from local.postgres import Postgres
-from local.processes import SERVICES, service_environment, suite_variables, supabase_spec
+from local.processes import PARTS, SERVICES, WHOLE, service_environment, suite_variables, supabase_spec
 from local.settings import LocalSettings, load_settings
 
 SETTINGS = {
@@ -28,7 +28,7 @@ def settings() -> LocalSettings:
 def environments(settings: LocalSettings, credentials: Credentials) -> dict[str, dict[str, str]]:
     postgres = Postgres(Path("/nowhere"), 9102, credentials)
     suite = suite_variables(settings, credentials, postgres)
-    found = {name: service_environment(name, settings, suite) for name in (*SERVICES, "gateway")}
+    found = {name: service_environment(name, settings, suite) for name in PARTS}
     return {**found, "supabase": supabase_spec(settings, credentials, postgres).environment}
 
 
@@ -48,6 +48,19 @@ def test_each_secret_reaches_only_the_processes_that_need_it(settings: LocalSett
     assert holders(given, "key-of-the-model") == {"orchestrator"}
     assert holders(given, "github-secret") == {"supabase"}
     assert holders(given, "nobody's business") == set()
+
+
+def test_one_process_is_told_what_its_parts_are_told_and_no_more(settings: LocalSettings) -> None:
+    credentials = Credentials.generate()
+    parts = environments(settings, credentials)
+    del parts["supabase"]
+    suite = suite_variables(settings, credentials, Postgres(Path("/nowhere"), 9102, credentials))
+    whole = service_environment(WHOLE, settings, suite)
+    assert whole == {name: value for values in parts.values() for name, value in values.items()}
+    assert all(whole.items() >= values.items() for values in parts.values())
+    for secret in (credentials.secret_key, credentials.admin_password, credentials.migration_password):
+        assert not [value for value in whole.values() if secret in value]
+    assert {"github-secret", "nobody's business"}.isdisjoint(whole.values())
 
 
 def test_addresses_follow_the_base_port_and_services_do_not_read_the_file_again(settings: LocalSettings) -> None:

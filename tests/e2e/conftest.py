@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from local.processes import Mode
 from local.testing import RunningStack, start_stack, stop_stack
 from tests.support.model_server import ModelServer
 
@@ -31,15 +32,21 @@ Start = Callable[..., Awaitable[RunningStack]]
 
 
 @pytest.fixture
-async def start(model: ModelServer, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts suites of this test's own, all on one data folder and one after the other, with the recording model."""
+async def start(model: ModelServer, tmp_path: Path, mode: Mode) -> AsyncIterator[Start]:
+    """Starts suites of this test's own, all on one data folder and one after the other, with the recording model.
+
+    In the test run's mode, unless the test is about one part and says `mode`.
+    """
+    usual = mode
     folder = tmp_path / "suite"
     folder.mkdir()
     started: list[RunningStack] = []
 
-    async def start_one(only: str | None = None, **variables: str) -> RunningStack:
+    async def start_one(only: str | None = None, *, mode: Mode | None = None, **variables: str) -> RunningStack:
         settings = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model", "CONCERTO_TITLE_MODEL": "off"}
-        running = await asyncio.to_thread(start_stack, folder, only=only, **{**settings, **variables})
+        running = await asyncio.to_thread(
+            start_stack, folder, only=only, mode=mode or usual, **{**settings, **variables}
+        )
         started.append(running)
         return running
 
@@ -61,6 +68,9 @@ async def until_ready(client: httpx.AsyncClient) -> None:
     """Return when the gateway and all services say that they are ready."""
 
     async def ready() -> bool:
-        return (await client.get("/readyz")).is_success
+        try:
+            return (await client.get("/readyz")).is_success
+        except httpx.TransportError:  # the gateway itself is being started
+            return False
 
     await until(ready, "readiness")

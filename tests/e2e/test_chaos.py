@@ -30,6 +30,8 @@ INTERRUPTED_WITHIN_SECONDS = 15.0
 START_UNDER_WAY = timedelta(seconds=1)  # less than the next process needs to begin
 READERS = 8
 
+pytestmark = pytest.mark.own_mode
+
 
 @dataclass
 class Chaos:
@@ -71,7 +73,7 @@ def tell(body: Json) -> Behaviour:
 async def chaos(start: Start, model: ModelServer, request: pytest.FixtureRequest) -> AsyncIterator[Chaos]:
     each = request.config.getoption("--chaos-kills")
     model.choose = tell
-    stack = await start(CONCERTO_MAX_RUNS_PER_USER="1000")
+    stack = await start(mode="processes", CONCERTO_MAX_RUNS_PER_USER="1000")  # each part is killed alone
     async with asyncpg.create_pool(stack.admin_db_url, min_size=1, max_size=4) as database:
         yield Chaos(stack, database, dict.fromkeys(KILLS, each) if each else KILLS)
 

@@ -31,6 +31,8 @@ INTERRUPTED_WITHIN_SECONDS = 15.0
 MOST_BEHIND_TOKENS = 64
 TEXT = " ".join(f"word{place}" for place in range(200))
 
+pytestmark = pytest.mark.own_mode
+
 
 @dataclass
 class Replicas:
@@ -68,7 +70,7 @@ async def running() -> AsyncIterator[Replicas]:
     folder = Path(tempfile.mkdtemp(prefix="concerto-"))
     async with ModelServer.running() as model:
         settings: dict[str, Any] = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model"}
-        stack = await asyncio.to_thread(start_stack, folder, **settings)
+        stack = await asyncio.to_thread(start_stack, folder, mode="processes", **settings)
         try:
             async with (
                 second_orchestrator(stack, model_url=model.base_url) as connection,

@@ -1,0 +1,128 @@
+"""One process for everything of ours: sessions, auth, orchestrator and the gateway in one event loop.
+
+The parts reach each other through servicekit.inprocess; each also listens on its own address, as it does alone.
+"""
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from gateway import __main__ as gateway
+from gateway.settings import GatewaySettings
+from servicekit import loop, server, telemetry
+from servicekit.inprocess import TARGET
+from services.auth.__main__ import build as build_auth
+from services.auth.settings import AuthSettings
+from services.orchestrator.__main__ import build as build_orchestrator
+from services.orchestrator.settings import OrchestratorSettings
+from services.sessions.__main__ import build as build_sessions
+from services.sessions.settings import Settings as SessionsSettings
+
+_LOG = structlog.stdlib.get_logger(__name__)
+
+
+class StartError(Exception):
+    """A part cannot start; the message says what to do. (SystemExit in a task would tear the loop down at once.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the process, with the name that its log entries carry."""
+
+    name: str
+    serve: loop.Serve
+
+
+class Drain:
+    """The time that everything under way has to end once the process is to stop: one time for all parts together."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends_at: float | None = None
+
+    def begin(self) -> None:
+        """Let the time run."""
+        self._ends_at = time.monotonic() + self._seconds
+
+    def left_seconds(self) -> float:
+        """Return what is left of it."""
+        return self._seconds if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+
+
+def plan() -> tuple[Sequence[Part], Drain]:
+    """Return the parts in the order of starting, each with its own settings, read from the environment.
+
+    A part is stopped before those that stand before it, which it calls.
+    """
+    sessions = SessionsSettings.load()
+    auth = AuthSettings.load()
+    orchestrator = OrchestratorSettings.load(SESSIONS_TARGET=TARGET)
+    front = GatewaySettings.load(AUTH_TARGET=TARGET, SESSIONS_TARGET=TARGET, ORCHESTRATOR_TARGET=TARGET)
+    telemetry.configure(front, service="one-process")
+    drain = Drain(front.drain_seconds)
+    left = drain.left_seconds
+    return (
+        Part("sessions", functools.partial(server.serve, sessions, build_sessions, left_seconds=left)),
+        Part("auth", functools.partial(server.serve, auth, build_auth, left_seconds=left)),
+        Part("orchestrator", functools.partial(server.serve, orchestrator, build_orchestrator, left_seconds=left)),
+        Part("gateway", functools.partial(gateway.serve, front)),
+    ), drain
+
+
+@contextlib.asynccontextmanager
+async def running(part: Part) -> AsyncIterator["asyncio.Task[None]"]:
+    """Serve a part while the block runs; drain it on leaving. Yields its task, which ends only when the part fails."""
+    started, stop = asyncio.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        # A task has its own context: what the part starts logs under the part's name.
+        structlog.contextvars.bind_contextvars(service=part.name)
+        try:
+            await part.serve(started=started, stop=stop)
+        except SystemExit as error:
+            raise StartError(str(error)) from None
+
+    serving = asyncio.create_task(serve(), name=part.name)
+    starting = asyncio.create_task(started.wait())
+    await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
+    starting.cancel()
+    if not started.is_set():
+        await serving
+    try:
+        yield serving
+    finally:
+        stop.set()
+        await serving
+
+
+async def serve(parts: Sequence[Part], drain: Drain) -> None:
+    """Start the parts in order, serve until SIGTERM or SIGINT, and drain them the other way round.
+
+    So the gateway's requests and streams end first, then the orchestrator's runs (those that go on too long are stored
+    as interrupted), and only then what these need. A part that fails ends the process, with its error.
+    """
+    stopping = asyncio.create_task(loop.stop_signal().wait())
+    async with contextlib.AsyncExitStack() as stack:
+        tasks = [await stack.enter_async_context(running(part)) for part in parts]
+        loop.settle()
+        await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        drain.begin()
+    stopping.cancel()
+    _LOG.info("process.stopped")
+
+
+def main() -> None:
+    """Read all settings and serve. Raises SystemExit with what to do when a part cannot start."""
+    try:
+        loop.run(serve(*plan()))
+    except StartError as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+import pytest
+
+from local.processes import NAMES, Mode
+from local.settings import LocalSettings, SettingsError, load_settings
+from local.stack import plan_names
+
+HOSTED = {"SUPABASE_URL": "https://abc.supabase.co"}
+
+
+@pytest.fixture
+def settings() -> LocalSettings:
+    return load_settings(environment={"PATH": "/usr/bin"}, env_file=None)
+
+
+@pytest.mark.parametrize(
+    ("only", "mode", "expected"),
+    [
+        (None, "one-process", "postgres,supabase,concerto"),
+        (None, "processes", "postgres,supabase,auth,sessions,orchestrator,gateway"),
+        ("supabase", "one-process", "postgres,supabase"),
+        ("concerto", "one-process", "concerto"),
+        ("concerto", "processes", "auth,sessions,orchestrator,gateway"),
+        ("gateway,sessions,auth,orchestrator", "one-process", "concerto"),
+        ("gateway,sessions", "one-process", "sessions,gateway"),
+        ("postgres,gateway,concerto", "one-process", "postgres,concerto"),
+    ],
+)
+def test_a_plan_names_processes_in_the_order_of_starting(
+    settings: LocalSettings, only: str | None, mode: Mode, expected: str
+) -> None:
+    assert ",".join(plan_names(settings, only, mode)) == expected
+
+
+def test_a_project_of_ones_own_needs_nothing_embedded() -> None:
+    hosted = load_settings(environment=HOSTED, env_file=None)
+    assert plan_names(hosted, None) == ("concerto",)
+    assert plan_names(hosted, None, "processes") == NAMES[2:]
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_known(settings: LocalSettings) -> None:
+    with pytest.raises(SettingsError, match=r"no process named sesions\. Choose from postgres, .*, concerto"):
+        plan_names(settings, "sesions,gateway")
