@@ -7,7 +7,7 @@ CODE := $(wildcard $(CODE))
 CLEAN_ENV := env CONCERTO_ENV_FILE=/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status doctor test pytest lint format lock clean
+.PHONY: help setup up down status doctor test pytest lint bench format lock clean
 
 help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ lint: setup ## Check style, types, SQL and contracts
 	$(CLEAN_ENV) $(BIN)/mypy
 	$(BIN)/sqlfluff lint supabase
 	PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/buf lint gen/concerto/descriptors.binpb --config buf.yaml --path concerto
+
+bench: setup ## Measure the suite beside its references; QUICK=1 takes less than 5 minutes, ARGS="unary" chooses
+	@$(CLEAN_ENV) $(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 format: setup ## Put the code into its standard form
 	$(BIN)/ruff check --fix .

@@ -9,6 +9,7 @@ import time
 
 import orjson
 import psutil
+import uvloop
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
@@ -48,4 +49,4 @@ async def _main(url: str, streams: int, turns: int, tokens: int, milliseconds: i
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(orjson.dumps(asyncio.run(_main(sys.argv[1], *map(int, sys.argv[2:])))))
+    sys.stdout.buffer.write(orjson.dumps(uvloop.run(_main(sys.argv[1], *map(int, sys.argv[2:])))))

@@ -1,7 +1,7 @@
 """What a phase of a benchmark measures, and how its load is spread."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,10 +33,11 @@ async def spread(turn: Callable[[], Awaitable[None]], *, streams: int, turns: in
 
 
 class Processes:
-    """The processes of a running suite, each with its children, by name."""
+    """Some processes by name, each with its children. alone: the names of those that are meant without them."""
 
-    def __init__(self, pids: dict[str, int]) -> None:
+    def __init__(self, pids: dict[str, int], *, alone: Collection[str] = ()) -> None:
         self._parents = {name: psutil.Process(pid) for name, pid in pids.items()}
+        self._alone = frozenset(alone)
 
     @classmethod
     def of(cls, state: dict[str, Any], *names: str) -> "Processes":
@@ -49,7 +50,10 @@ class Processes:
         used = {}
         for name, parent in self._parents.items():
             times = parent.cpu_times()
-            used[name] = times.user + times.system + times.children_user + times.children_system
+            used[name] = times.user + times.system
+            if name in self._alone:
+                continue
+            used[name] += times.children_user + times.children_system
             for child in parent.children(recursive=True):
                 try:
                     used[name] += sum(child.cpu_times()[:2])
@@ -57,17 +61,43 @@ class Processes:
                     continue
         return used
 
+    def since(self, before: dict[str, float]) -> dict[str, float]:
+        """Seconds of processor time that each has used since `cpu` answered `before`."""
+        return {name: used - before[name] for name, used in self.cpu().items()}
+
     def memory(self) -> dict[str, int]:
         """Bytes of memory that each holds, pages that it shares counted once (PSS)."""
         held = {}
         for name, parent in self._parents.items():
             held[name] = 0
-            for process in (parent, *parent.children(recursive=True)):
+            children = [] if name in self._alone else parent.children(recursive=True)
+            for process in (parent, *children):
                 try:
                     held[name] += process.memory_full_info().pss
                 except psutil.NoSuchProcess:
                     continue
         return held
+
+    def resident(self) -> int:
+        """Bytes that all of them hold together, pages of a file that several of them map counted once.
+
+        Unlike PSS it does not shrink when other programs of the machine map the same files.
+        """
+        own, files = 0, dict[str, int]()
+        for name, parent in self._parents.items():
+            children = [] if name in self._alone else parent.children(recursive=True)
+            for process in (parent, *children):
+                by_path: dict[str, int] = {}
+                for mapping in process.memory_maps(grouped=False):
+                    if mapping.path.startswith("/"):
+                        private = mapping.private_dirty
+                        own += private
+                        by_path[mapping.path] = by_path.get(mapping.path, 0) + mapping.rss - private
+                    else:
+                        own += mapping.rss
+                for path, size in by_path.items():
+                    files[path] = max(files.get(path, 0), size)
+        return own + sum(files.values())
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

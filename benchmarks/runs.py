@@ -1,7 +1,7 @@
-"""What a run costs, beside the same model server called directly: `python -m benchmarks.runs` (about two minutes).
+"""Runs at their edges: 500 open streams, another replica, long sessions. `python -m benchmarks.runs` (about a minute).
 
-Starts a suite, a model server and the reference program of its own, all on the loopback address, and stops them.
-Prints tables; the exit code says whether the two promised limits hold.
+Starts a suite with each part in its own process and a model server, on the loopback address, and stops them. Prints
+tables; the exit code says whether the two promised limits hold.
 """
 
 import asyncio
@@ -19,11 +19,10 @@ from uuid import uuid4
 import httpx
 import jwt
 import orjson
-import psutil
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from benchmarks import pace
-from benchmarks.measures import Phase, Processes, spread, table
+from benchmarks.measures import Phase, Processes, table
 from local.settings import ROOT
 from local.testing import RunningStack, start_stack, stop_stack
 from servicekit import channel
@@ -33,15 +32,7 @@ from tests.support.api import Person, ok
 from tests.support.replica import second_orchestrator
 from tests.support.streams import EventStream
 
-ROUNDS = 3
 MILLISECONDS = 20
-LOADS = {
-    "1 stream": {"streams": 1, "turns": 12, "tokens": 5, "milliseconds": MILLISECONDS},
-    "100 streams": {"streams": 100, "turns": 2, "tokens": 100, "milliseconds": MILLISECONDS},
-    # Slow enough for two cores, where 100 streams of 50 tokens per second are more than either side can do.
-    "100 slow streams": {"streams": 100, "turns": 2, "tokens": 20, "milliseconds": 100},
-}
-FULL = "100 streams"
 OPEN_STREAMS, OPEN_TOKENS, OPEN_MILLISECONDS = 500, 20, 1000
 FOLLOWS, FOLLOW_LIMIT_SECONDS = 20, 0.3
 LONG_SESSION, SHORT_SESSION, STARTS, START_RATIO_LIMIT = 10_000, 10, 40, 1.2
@@ -94,6 +85,7 @@ async def running() -> AsyncIterator[Suite]:
         stack = await asyncio.to_thread(
             start_stack,
             folder,
+            mode="processes",
             OPENAI_BASE_URL=model_url,
             CONCERTO_MODEL="test-model",
             CONCERTO_MAX_RUNS_PER_USER="2000",
@@ -110,24 +102,6 @@ async def running() -> AsyncIterator[Suite]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def through_the_suite(suite: Suite, *, streams: int, turns: int, tokens: int, milliseconds: int) -> Phase:
-    """Put the load on gateway and orchestrator."""
-    sessions = [await suite.session() for _ in range(streams * turns)]
-    phase = Phase()
-    processes, own = Processes.of(suite.stack.state()), psutil.Process()
-    before, own_before, began = processes.cpu(), sum(own.cpu_times()[:2]), time.monotonic()
-    text = pace.prompt(tokens=tokens, milliseconds=milliseconds)
-
-    async def turn() -> None:
-        await suite.turn(sessions.pop(), text, phase)
-
-    await spread(turn, streams=streams, turns=turns, over_seconds=tokens * milliseconds / 1000)
-    phase.seconds = time.monotonic() - began
-    phase.cpu = {name: used - before[name] for name, used in processes.cpu().items()}
-    phase.cpu["(load generator)"] = sum(own.cpu_times()[:2]) - own_before
-    return phase
-
-
 async def directly(suite: Suite, *, streams: int, turns: int, tokens: int, milliseconds: int) -> Phase:
     """Put the same load on ChatOpenAI, in a process of its own."""
     process = await asyncio.create_subprocess_exec(
@@ -138,44 +112,6 @@ async def directly(suite: Suite, *, streams: int, turns: int, tokens: int, milli
     )
     output, _ = await process.communicate()
     return Phase(**orjson.loads(output))
-
-
-async def compare(suite: Suite) -> None:
-    """Print the time to the first token and the processor time per token, ours beside the reference."""
-    ours: dict[str, list[Phase]] = {name: [] for name in LOADS}
-    theirs: dict[str, list[Phase]] = {name: [] for name in LOADS}
-    for _ in range(ROUNDS):
-        for name, load in LOADS.items():
-            theirs[name].append(await directly(suite, **load))
-            ours[name].append(await through_the_suite(suite, **load))
-
-    def first_token(phases: list[Phase], own_milliseconds: int) -> float:
-        # The model server waits before its first token; that is its own time.
-        return statistics.median(statistics.median(phase.waits) for phase in phases) * 1000 - own_milliseconds
-
-    def cpu(phases: list[Phase], *names: str) -> float:
-        return statistics.median(
-            sum(used for name, used in phase.cpu.items() if not names or name in names) / phase.tokens * 1e6
-            for phase in phases
-        )
-
-    rows: list[tuple[str, ...]] = [("", "Concerto", "ChatOpenAI", "ratio")]
-    for name, load in LOADS.items():
-        a, b = (first_token(side[name], load["milliseconds"]) for side in (ours, theirs))
-        label = f"first token, {name} of {1000 // load['milliseconds']} tokens/s, p50 without the model's time (ms)"
-        rows.append((label, f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}"))
-    many, reference = ours[FULL], theirs[FULL]
-    suite_names = [name for name in many[0].cpu if not name.startswith("(")]
-    a, b = cpu(many, *suite_names), cpu(reference)
-    rows.append((f"CPU per token, {FULL} (us)", f"{a:.0f}", f"{b:.0f}", f"{a / b:.2f}"))
-    rows += [(f"  of it {name}", f"{cpu(many, name):.0f}", "", "") for name in suite_names]
-    speeds = [statistics.median(phase.tokens / phase.seconds for phase in phases) for phases in (many, reference)]
-    rows.append((f"tokens per second, {FULL}", *(f"{speed:.0f}" for speed in speeds), f"{speeds[0] / speeds[1]:.2f}"))
-    share = statistics.median(phase.cpu["(load generator)"] / phase.seconds for phase in many)
-    print(table(rows))
-    print(
-        f"The load generator itself used {share:.0%} of one core, {cpu(many, '(load generator)'):.0f} us per token.\n"
-    )
 
 
 async def hold_open(suite: Suite) -> None:
@@ -300,7 +236,6 @@ async def fill(suite: Suite, session_id: str, count: int) -> None:
 async def main() -> int:
     """Run all parts; 0 when the limits hold."""
     async with running() as suite:
-        await compare(suite)
         soon = await follow(suite)
         short = await start_in_sessions(suite)
         await hold_open(suite)
