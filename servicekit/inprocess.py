@@ -5,6 +5,7 @@ of its own, in a copy of the context in which its server was started, so nothing
 Messages are copied on the way. Sizes of messages are not limited here.
 """
 
+import abc
 import asyncio
 import contextlib
 import contextvars
@@ -311,7 +312,7 @@ class Channel(grpc.aio.Channel):
         return [interceptor for interceptor in self._interceptors if isinstance(interceptor, kind)]
 
 
-class _Method:
+class _Method(abc.ABC):
     """An rpc of a channel, to be called."""
 
     interceptor: type
@@ -348,8 +349,9 @@ class _Method:
     async def _invoke(self, details: grpc.aio.ClientCallDetails, request: Any) -> Call:
         return self._call(request, details.timeout, details.metadata)
 
+    @abc.abstractmethod
     def _call(self, request: Any, timeout: float | None, metadata: Any) -> Call:
-        raise NotImplementedError
+        """Begin the call itself."""
 
     def _intercepted(self, call: Any) -> Any:
         return Intercepted(call)
