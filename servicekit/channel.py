@@ -20,9 +20,9 @@ R = TypeVar("R", bound=Message)
 
 CALL_TIMEOUT_SECONDS = 15.0
 STREAM_TIMEOUT_SECONDS = 900.0
-# Twice the most that the gateway takes in, as a page of messages with its JSON escapes may be larger than a request.
 # A silent stream is probed this often; servers allow it (servicekit.server), which by default they would not.
 KEEPALIVE_SECONDS = 60
+# Twice the most that the gateway takes in, as a page of messages with its JSON escapes may be larger than a request.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
