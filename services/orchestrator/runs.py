@@ -118,9 +118,12 @@ class Runs:
     async def cancel(self, run_id: str, *, user_id: str) -> runs_pb2.Run:
         """Ask that a run be cancelled, here or elsewhere, and return it. Raises AppError RUN_NOT_FOUND."""
         run = self._runs.get(run_id)
-        if run is not None and run.turn.user_id == user_id:
-            run.cancel()
-        return await self._store.request_cancellation(run_id)
+        # Stored first: a run that ends as CANCELLED always says that somebody asked. It stops even if that fails.
+        try:
+            return await self._store.request_cancellation(run_id)
+        finally:
+            if run is not None and run.turn.user_id == user_id:
+                run.cancel()
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing more; give the runs `seconds` to end, then interrupt them and let them store that."""

@@ -138,6 +138,30 @@ async def test_cancelled_run_keeps_its_partial_text_and_stops_the_model(suite: S
     assert state_of(await suite.turn(session_id, "And now?")) == "SUCCEEDED"
 
 
+async def test_cancelled_run_says_that_somebody_asked_for_it(suite: Suite) -> None:
+    run = await suite.create(suite.add_session(), SLOW)
+    await eventually(lambda: suite.model.sent_tokens > 3)
+    suite.fake.hold["RequestRunCancellation"] = asyncio.Event()
+    task = asyncio.create_task(suite.cancel(run.id))
+    await eventually(lambda: suite.fake.calls["RequestRunCancellation"])
+    sent = suite.model.sent_tokens
+    await eventually(lambda: suite.model.sent_tokens > sent + 3)
+    suite.fake.hold.pop("RequestRunCancellation").set()
+    assert (await task).is_cancellation_requested
+    assert state_of(await suite.events(run.id)) == "CANCELLED"
+    assert (await suite.get(run.id)).is_cancellation_requested
+
+
+async def test_run_stops_even_if_the_wish_could_not_be_stored(suite: Suite) -> None:
+    run = await suite.create(suite.add_session(), SLOW)
+    await eventually(lambda: suite.model.sent_tokens > 3)
+    suite.fake.refuse["RequestRunCancellation"] = "DATABASE_BUSY"
+    with pytest.raises(AppError) as caught:
+        await suite.cancel(run.id)
+    assert caught.value.reason == "DATABASE_BUSY"
+    assert state_of(await suite.events(run.id)) == "CANCELLED"
+
+
 async def test_run_is_cancelled_from_another_replica(suite: Suite, other: Suite) -> None:
     run = await suite.create(suite.add_session(), SLOW)
     await eventually(lambda: suite.model.sent_tokens > 3)
