@@ -2,7 +2,8 @@
 security and without. Asked of Postgres directly, one statement per operation as the services send it; a few through the
 gateway.
 
-Both sides of a row take turns call by call, so whatever else the machine does meets both alike.
+Both sides of a row take turns call by call, so whatever else the machine does meets both alike. Each round has
+connections of its own: on which core a connection's process happens to wake up is worth more than what is measured.
 """
 
 import contextlib
@@ -43,7 +44,7 @@ class Sizes:
     users: int = 10_000
     messages_each: int = 50
     """In each of the users' two sessions."""
-    rounds: int = 5
+    rounds: int = 9
     calls: int = 60
 
     @classmethod
@@ -129,19 +130,63 @@ async def _fill(addresses: Addresses, sizes: Sizes, *, alone: bool) -> Content:
         )
 
 
+class Line:
+    """A connection that can be made anew."""
+
+    def __init__(self, url: str, prepare: Callable[[asyncpg.Connection], Awaitable[object]] | None = None) -> None:
+        self._url = url
+        self._prepare = prepare
+        self._connection: asyncpg.Connection | None = None
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def to(
+        cls, url: str, prepare: Callable[[asyncpg.Connection], Awaitable[object]] | None = None
+    ) -> AsyncIterator["Line"]:
+        """Connect; `prepare` is run on each connection."""
+        line = cls(url, prepare)
+        try:
+            await line.renew()
+            yield line
+        finally:
+            await line.close()
+
+    async def renew(self) -> None:
+        """Take a new connection, whose process the machine places anew."""
+        await self.close()
+        self._connection = await asyncpg.connect(self._url)
+        if self._prepare is not None:
+            await self._prepare(self._connection)
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def fetchval(self, statement: str, *args: object) -> Any:
+        """Return the first value that the statement answers."""
+        assert self._connection is not None
+        return await self._connection.fetchval(statement, *args)
+
+
 class Asked:
     """A connection, and who asks over it."""
 
-    def __init__(self, connection: asyncpg.Connection, user: UUID) -> None:
-        self._connection = connection
+    def __init__(self, line: Line, user: UUID) -> None:
+        self.line = line
         self._claims = claims(user)
 
     @classmethod
     @contextlib.asynccontextmanager
     async def by(cls, addresses: Addresses, user: UUID) -> AsyncIterator["Asked"]:
         """Ask as the services do: over their login, with a user's claims."""
-        async with tables.connected(addresses.login) as connection:
-            yield cls(connection, user)
+        async with Line.to(addresses.login) as line:
+            yield cls(line, user)
+
+    def as_user(self, user: UUID) -> "Asked":
+        """Ask over the same connection as somebody else."""
+        return Asked(self.line, user)
 
     def call(self, operation: str, **args: Any) -> Call:
         """Return the call of an operation of schema `api`."""
@@ -149,7 +194,7 @@ class Asked:
 
         async def once() -> float:
             began = time.perf_counter()
-            await self._connection.fetchval(
+            await self.line.fetchval(
                 "select private.call($1::jsonb, $2, $3::jsonb)::text", self._claims, operation, text
             )
             return time.perf_counter() - began
@@ -165,14 +210,14 @@ class Asked:
             place += 1
             args = _json({"session_id": session_ids[place % len(session_ids)], "content": SENTENCE})
             began = time.perf_counter()
-            started = await self._connection.fetchval(
+            started = await self.line.fetchval(
                 "select private.call($1::jsonb, 'start_run', $2::jsonb)::text", self._claims, args
             )
             seconds = time.perf_counter() - began
             answer = {"role": "assistant", "content": SENTENCE}
             end = _json({"lease": orjson.loads(started)["lease"], "state": "SUCCEEDED", "messages": [answer]})
             began = time.perf_counter()
-            await self._connection.fetchval("select private.finish_run($1::jsonb)::text", end)
+            await self.line.fetchval("select private.finish_run($1::jsonb)::text", end)
             return seconds + time.perf_counter() - began
 
         return once
@@ -196,6 +241,7 @@ async def _sessions(full: Addresses, content: Content, sizes: Sizes) -> list[Row
                 writer.call("list_messages", session_id=content.longest, page_size=PAGE, **far),
                 writer.call("list_messages", session_id=content.short, page_size=PAGE, **near),
                 sizes,
+                lines=[writer.line],
             )
             rows.append(
                 _row(
@@ -205,27 +251,30 @@ async def _sessions(full: Addresses, content: Content, sizes: Sizes) -> list[Row
                     beside=f"of {SHORT_SESSION:,}",
                 )
             )
-        async with Asked.by(full, content.user) as other:
-            few = {"session_id": content.sessions[2]}
-            many = {"session_id": content.collected}
-            works: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
-                # As many rows on both sides.
-                f"first {FEW_SESSIONS} sessions": ("list_sessions", {"page_size": FEW_SESSIONS}, {}, {}),
-                "list messages of a session": ("list_messages", {"page_size": PAGE}, many, few),
-                "append to a session": ("append_messages", {"messages": _MESSAGES}, many, few),
-            }
-            for name, (operation, args, theirs, others) in works.items():
-                sides = await alternate(
-                    collector.call(operation, **args, **theirs), other.call(operation, **args, **others), sizes
+        other = collector.as_user(content.user)
+        few = {"session_id": content.sessions[2]}
+        many = {"session_id": content.collected}
+        works: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+            # As many rows on both sides.
+            f"first {FEW_SESSIONS} sessions": ("list_sessions", {"page_size": FEW_SESSIONS}, {}, {}),
+            "list messages of a session": ("list_messages", {"page_size": PAGE}, many, few),
+            "append to a session": ("append_messages", {"messages": _MESSAGES}, many, few),
+        }
+        for name, (operation, args, theirs, others) in works.items():
+            sides = await alternate(
+                collector.call(operation, **args, **theirs),
+                other.call(operation, **args, **others),
+                sizes,
+                lines=[collector.line],
+            )
+            rows.append(
+                _row(
+                    f"{name} of a user with {sizes.many_sessions:,} sessions",
+                    sides,
+                    at_most=LONGER,
+                    beside=f"user with {FEW_SESSIONS}",
                 )
-                rows.append(
-                    _row(
-                        f"{name} of a user with {sizes.many_sessions:,} sessions",
-                        sides,
-                        at_most=LONGER,
-                        beside=f"user with {FEW_SESSIONS}",
-                    )
-                )
+            )
         # Each round has a short session of its own, which is no longer short in the end; the long one stays the same.
         values, references = [], []
         for session_id in content.shorter[: sizes.rounds]:
@@ -234,6 +283,7 @@ async def _sessions(full: Addresses, content: Content, sizes: Sizes) -> list[Row
                 writer.call("append_messages", session_id=session_id, messages=_MESSAGES),
                 sizes,
                 rounds=1,
+                lines=[writer.line],
             )
             values += one_value
             references += one_reference
@@ -269,7 +319,7 @@ async def _tables(in_empty: Asked, small: Content, in_full: Asked, large: Conten
     return [
         _row(
             f"{name}, {sizes.users:,} users and {messages:,} messages in the tables",
-            await alternate(*sides, sizes),
+            await alternate(*sides, sizes, lines=[in_full.line, in_empty.line]),
             at_most=LARGER,
             beside="empty tables",
         )
@@ -286,28 +336,33 @@ async def _security(full: Addresses, content: Content, sizes: Sizes) -> list[Row
         "list sessions": ("list_sessions", {"page_size": PAGE}),
         "get session": ("get_session", {"session_id": session_id}),
     }
-    rows = []
-    async with tables.connected(full.login) as user, tables.connected(full.owner) as owner:
-        await user.execute("set role authenticated")
-        for connection in (user, owner):
-            await connection.execute(
-                "select set_config('request.jwt.claim.sub', $1, false), set_config('request.jwt.claims', $2, false)",
-                str(content.user),
-                claims(content.user),
-            )
 
-        def directly(connection: asyncpg.Connection, operation: str, args: dict[str, Any]) -> Call:
+    async def as_user(connection: asyncpg.Connection) -> None:
+        await connection.execute("set role authenticated")
+        await claim(connection)
+
+    async def claim(connection: asyncpg.Connection) -> None:
+        await connection.execute(
+            "select set_config('request.jwt.claim.sub', $1, false), set_config('request.jwt.claims', $2, false)",
+            str(content.user),
+            claims(content.user),
+        )
+
+    rows = []
+    async with Line.to(full.login, as_user) as user, Line.to(full.owner, claim) as owner:
+
+        def directly(line: Line, operation: str, args: dict[str, Any]) -> Call:
             statement, text = f"select api.{operation}($1::jsonb)::text", _json(args)
 
             async def once() -> float:
                 began = time.perf_counter()
-                await connection.fetchval(statement, text)
+                await line.fetchval(statement, text)
                 return time.perf_counter() - began
 
             return once
 
         for name, work in works.items():
-            sides = await alternate(directly(user, *work), directly(owner, *work), sizes)
+            sides = await alternate(directly(user, *work), directly(owner, *work), sizes, lines=[user, owner])
             rows.append(_row(f"{name} with row level security", sides, at_most=SECURED, beside="without"))
     return rows
 
@@ -350,14 +405,19 @@ async def _gateway(suite: Suite, sizes: Sizes) -> list[Row]:
 
 
 async def alternate(
-    ours: Call, theirs: Call, sizes: Sizes, *, rounds: int | None = None
+    ours: Call, theirs: Call, sizes: Sizes, *, rounds: int | None = None, lines: Sequence[Line] = ()
 ) -> tuple[list[float], list[float]]:
-    """Return the median milliseconds of each round, of both sides; they take turns, and begin in turn."""
-    for _ in range(WARM_UP):
-        await ours()
-        await theirs()
+    """Return the median milliseconds of each round, of both sides; they take turns, and begin in turn.
+
+    lines: connections that each round has anew.
+    """
     values, references = [], []
     for _ in range(rounds or sizes.rounds):
+        for line in lines:
+            await line.renew()
+        for _ in range(WARM_UP):
+            await ours()
+            await theirs()
         taken: tuple[list[float], list[float]] = ([], [])
         for number in range(sizes.calls):
             for side in (0, 1) if number % 2 else (1, 0):
