@@ -28,6 +28,8 @@ GREW, SLOWER = 1.05, 1.3
 SESSIONS, TURN_SESSIONS = 100, 300
 STORED = 100
 """Messages of each session at the beginning, so that pages and histories are as long then as in the end."""
+PEAK_SECONDS = 120.0
+"""Its second half counts: a suite that has just started reaches for some seconds what it cannot keep up."""
 WORKERS = 32
 TOKENS, MILLISECONDS = 20, 5
 SAMPLE_SECONDS = 3.0
@@ -51,14 +53,22 @@ async def measure(suite: Suite, *, quick: bool, minutes: float | None = None) ->
         )
 
     say("soak: finding the peak")
-    peak = await _load(plan(5 if quick else 20))
-    rate = OF_PEAK * (len(peak.calls) + len(peak.first_tokens)) / peak.seconds
+    rate = OF_PEAK * _lasting_rate(await _load(plan(5 if quick else PEAK_SECONDS)))
     say(f"soak: {rate:.0f} operations per second for {(window + seconds) / 60:.1f} minutes, the warm-up among them")
     began = time.monotonic()
     working = asyncio.create_task(_load(plan(window + seconds, rate)))
     samples = await _sample(suite, working, began)
     load = await working
     return _rows(suite, load, samples, rate=rate, first=(window, 2 * window), last=(seconds, window + seconds))
+
+
+def _lasting_rate(load: SoakLoad) -> float:
+    """Return the operations per second of the load's second half."""
+    half = load.seconds / 2
+    began = [due for due, _ in (*load.calls, *load.first_tokens)]
+    late = sum(due >= half for due in began)
+    say(f"soak: {(len(began) - late) / half:.0f} per second in the first half, {late / half:.0f} in the second")
+    return late / half
 
 
 async def _load(plan: bytes) -> SoakLoad:
