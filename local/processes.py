@@ -200,6 +200,7 @@ def supabase_spec(settings: LocalSettings, credentials: Credentials, postgres: P
         "HOST_REDIRECT_URLS": json.dumps(redirects),
         "HOST_PROVIDERS": json.dumps(providers),
         "HOST_CONFIRM_EMAIL": "true" if settings.confirm_email else "false",
+        "HOST_ACCESS_TOKEN_SECONDS": str(settings.access_token_seconds),
         "HOST_HOME": str(settings.home),
         "HOST_PORT": str(settings.port_of("supabase")),
         "NO_COLOR": "1",

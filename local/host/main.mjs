@@ -4,6 +4,7 @@ import process from "node:process";
 import { serve } from "@hono/node-server";
 import { App, setExperimental } from "@supabase/lite";
 import { openConnection } from "./connection.mjs";
+import { answerPreflight, readableElsewhere } from "./cors.mjs";
 import { FileMailDriver, requestedRedirect } from "./mail.mjs";
 import { correctSignedUrls, hideExistingAccount, refuse, signSeveral } from "./responses.mjs";
 import { prepareDatabase } from "./schema.mjs";
@@ -27,6 +28,7 @@ const settings = {
   port: Number(need("HOST_PORT")),
   redirectUrls: JSON.parse(process.env.HOST_REDIRECT_URLS ?? "[]"),
   providers: JSON.parse(process.env.HOST_PROVIDERS ?? "{}"),
+  accessTokenSeconds: Number(need("HOST_ACCESS_TOKEN_SECONDS")),
   confirmEmail: process.env.HOST_CONFIRM_EMAIL === "true",
 };
 for (const name of Object.keys(process.env)) if (name.startsWith("HOST_")) delete process.env[name];
@@ -41,7 +43,7 @@ const app = new App({
   auth: {
     enabled: true,
     jwt_secret: settings.jwtSecret,
-    jwt_expiry: 3600,
+    jwt_expiry: settings.accessTokenSeconds,
     publishable_key: settings.publishableKey,
     secret_key: settings.secretKey,
     site_url: settings.siteUrl,
@@ -90,7 +92,11 @@ async function answer(request, env) {
   return correctSignedUrls(request.method, url.pathname, response);
 }
 
-const server = serve({ port: settings.port, hostname: "127.0.0.1", fetch: answer }, () => {
+async function answerPage(request, env) {
+  return answerPreflight(request) ?? readableElsewhere(await answer(request, env));
+}
+
+const server = serve({ port: settings.port, hostname: "127.0.0.1", fetch: answerPage }, () => {
   console.log(`listening on 127.0.0.1:${settings.port}, schema ${changed ? "prepared" : "unchanged"}`);
 });
 

@@ -15,7 +15,7 @@ PASSWORD = "a long enough password"
 
 @pytest.fixture(scope="session")
 def embedded(launch: Callable[..., RunningStack]) -> RunningStack:
-    return launch(only="postgres,supabase", CONCERTO_CONFIRM_EMAIL="true")
+    return launch(only="postgres,supabase", CONCERTO_CONFIRM_EMAIL="true", CONCERTO_ACCESS_TOKEN_SECONDS="1800")
 
 
 def mails_to(stack: RunningStack, address: str) -> list[Mail]:

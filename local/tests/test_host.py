@@ -6,6 +6,7 @@ from pathlib import Path
 
 import asyncpg
 import httpx
+import jwt
 import pytest
 from supabase import AsyncClient
 from supabase_auth.errors import AuthApiError, AuthWeakPasswordError
@@ -120,6 +121,17 @@ async def test_weak_and_wrong_passwords_and_a_taken_address_are_told_apart(
     with pytest.raises(AuthApiError) as refused:
         await member.auth.update_user({"password": PASSWORD})
     assert refused.value.code == "same_password"
+
+
+async def test_access_tokens_live_as_long_as_is_configured(member: AsyncClient) -> None:
+    first = await member.auth.get_session()
+    assert first is not None
+    second = (await member.auth.refresh_session(first.refresh_token)).session
+    assert second is not None
+    for session in (first, second):
+        assert session.expires_in == 1800
+        claims = jwt.decode(session.access_token, options={"verify_signature": False})
+        assert claims["exp"] - claims["iat"] == 1800
 
 
 async def test_login_moves_last_sign_in(embedded: RunningStack, member: AsyncClient) -> None:

@@ -72,6 +72,13 @@ def test_addresses_follow_the_base_port_and_services_do_not_read_the_file_again(
     assert {given[name]["CONCERTO_ENV_FILE"] for name in SERVICES} == {"/dev/null"}
 
 
+def test_access_tokens_live_as_long_as_is_configured() -> None:
+    for value, expected in ((None, "3600"), ("60", "60")):
+        chosen = {} if value is None else {"CONCERTO_ACCESS_TOKEN_SECONDS": value}
+        given = environments(load_settings(environment={**SETTINGS, **chosen}, env_file=None), Credentials.generate())
+        assert given["supabase"]["HOST_ACCESS_TOKEN_SECONDS"] == expected
+
+
 def test_hosted_project_is_passed_on_as_it_is_configured() -> None:
     configured = {"SUPABASE_URL": "https://abc.supabase.co", "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}
     settings = load_settings(environment={**SETTINGS, **configured}, env_file=None)

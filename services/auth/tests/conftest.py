@@ -71,6 +71,7 @@ def second_host(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "HOST_REDIRECT_URLS": json.dumps(["http://127.0.0.1:9/**"]),
         "HOST_PROVIDERS": json.dumps({"github": provider}),
         "HOST_CONFIRM_EMAIL": "true",
+        "HOST_ACCESS_TOKEN_SECONDS": "3600",
         "HOST_HOME": str(home),
         "HOST_PORT": str(port),
         "LITE_AUTH_BCRYPT_COST": "4",
