@@ -37,6 +37,30 @@ create function auth.uid() returns uuid language sql stable
 as $$ select nullif(current_setting('request.jwt.claim.sub', true), '')::uuid $$;
 grant usage on schema auth to postgres, anon, authenticated;
 grant all on auth.users to postgres;
+create schema storage;
+create table storage.buckets (
+    id text primary key, name text not null unique, public boolean default false,
+    file_size_limit bigint, allowed_mime_types text[]
+);
+create table storage.objects (
+    id uuid primary key default gen_random_uuid(), bucket_id text references storage.buckets, name text
+);
+alter table storage.objects enable row level security;
+create function storage.foldername(name text) returns text[] language sql immutable
+as $$ select (string_to_array(name, '/'))[1:array_length(string_to_array(name, '/'), 1) - 1] $$;
+create function storage.protect_delete() returns trigger language plpgsql as $$
+begin
+    if coalesce(current_setting('storage.allow_delete_query', true), 'false') <> 'true' then
+        raise insufficient_privilege using message = 'Use the Storage API.';
+    end if;
+    return null;
+end $$;
+create trigger protect_buckets_delete before delete on storage.buckets
+for each statement execute function storage.protect_delete();
+-- A hosted project lets postgres make policies here without owning the table; no other database has a way to say so.
+alter table storage.objects owner to supabase_storage_admin;
+grant usage on schema storage to postgres, anon, authenticated, supabase_storage_admin;
+grant all on storage.buckets, storage.objects to postgres, anon, authenticated;
 """
 # An older hosted project grants whatever postgres makes in public to everybody.
 OLD_PLATFORM = """
@@ -65,6 +89,9 @@ select string_agg(line, E'\n' order by line) from (
     select format('schema %s %s', n.nspname, n.nspacl) from pg_namespace as n where n.nspname in ('api', 'private')
     union all
     select format('defaults %s', d.defaclacl) from pg_default_acl as d
+    union all
+    select format('bucket %s %s %s %s', b.id, b.public, b.file_size_limit, b.allowed_mime_types)
+    from storage.buckets as b
 ) as lines
 """
 
