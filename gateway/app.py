@@ -3,7 +3,6 @@
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from importlib import metadata
 from typing import Any
 
 import httpx
@@ -31,6 +30,7 @@ from gateway.middleware import CrashMiddleware, RequestMiddleware
 from gateway.openai_door import OpenAIDoor
 from gateway.settings import GatewaySettings
 from gateway.social import SocialLogIn
+from gateway.web import WebApp
 from servicekit import channel
 from servicekit.errors import AppError
 from servicekit.identity import Verifier
@@ -65,14 +65,6 @@ class Application(FastAPI):
         return layers
 
 
-def version() -> str:
-    """Return the version of the installed distribution; `0` when it is not installed."""
-    try:
-        return metadata.version("concerto")
-    except metadata.PackageNotFoundError:
-        return "0"
-
-
 @contextlib.asynccontextmanager
 async def build(
     settings: GatewaySettings, *, keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS
@@ -97,9 +89,10 @@ async def build(
         add_contract_routes(app, bindings, bridge, SocialLogIn(settings, bridge.stub), door)
         door.add_model_routes(app, bindings)
         Health(channels).add_routes(app)
-        document = openapi.document(bindings, comments.load(), version=version())
-        pages.add_routes(app, settings, pages.Providers(settings, client), document, version=version())
+        document = openapi.document(bindings, comments.load(), version=openapi.version())
+        pages.add_routes(app, settings, pages.Providers(settings, client), document, version=openapi.version())
         refuse_doubles(app)
+        app.router.default = WebApp(settings)
         yield app
 
 
@@ -188,7 +181,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         return _fail(request, AppError("ROUTE_NOT_FOUND", metadata={"path": path}))
     if error.status_code == 405:
         failure = AppError("METHOD_NOT_ALLOWED", metadata={"path": path, "method": request.method[:20]})
-        return _fail(request, failure, headers={"allow": ", ".join(_methods_at(request))})
+        # A path without a route is a file of the web app.
+        return _fail(request, failure, headers={"allow": ", ".join(_methods_at(request) or ("GET", "HEAD"))})
     return _fail(request, AppError("INVALID_REQUEST" if error.status_code < 500 else "INTERNAL", cause=error))
 
 

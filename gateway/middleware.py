@@ -7,7 +7,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import failures, openai_errors
+from gateway import failures, openai_errors, web
 from servicekit import identity
 from servicekit import request as current_request
 from servicekit.errors import AppError
@@ -23,7 +23,7 @@ SECURITY_HEADERS = {
 
 _SECURITY_HEADERS = tuple((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 _ID_HEADER = current_request.REQUEST_ID_HEADER.encode()
-_QUIET = frozenset({"/healthz", "/readyz"})
+_QUIET = frozenset({"/healthz", "/readyz", web.ROUTE_PATH})
 
 
 class RequestMiddleware:

@@ -1,4 +1,4 @@
-"""Reads the Accept header: which of two forms of an answer the client would rather have."""
+"""Reads the headers that say what a client would rather have: forms of an answer, encodings."""
 
 
 def prefers(accept: str | None, wanted: str, *, over: str) -> bool:
@@ -6,11 +6,17 @@ def prefers(accept: str | None, wanted: str, *, over: str) -> bool:
 
     An absent, unreadable or all-embracing header (`*/*`) means no: then the usual form is sent.
     """
-    qualities: dict[str, float] = {}
-    for entry in (accept or "").lower().split(","):
+    liked = qualities(accept)
+    return liked.get(wanted, 0.0) > 0 and liked[wanted] > liked.get(over, 0.0)
+
+
+def qualities(header: str | None) -> dict[str, float]:
+    """Return what a header like Accept names, in lower case, with how much each is liked: 0 (not at all) to 1."""
+    named: dict[str, float] = {}
+    for entry in (header or "").lower().split(","):
         kind, *parameters = (part.strip() for part in entry.split(";"))
-        qualities[kind] = next((_number(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
-    return qualities.get(wanted, 0.0) > 0 and qualities[wanted] > qualities.get(over, 0.0)
+        named[kind] = next((_number(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+    return named
 
 
 def _number(text: str) -> float:

@@ -1,13 +1,21 @@
-"""The OpenAPI document: every route with its parameters, bodies, answers and errors."""
+"""The OpenAPI document: every route with its parameters, bodies, answers and errors.
+
+`python -m gateway.openapi [file]` writes it without starting anything.
+"""
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import orjson
 from concerto.auth.v1 import auth_pb2
 from concerto.sessions.v1 import runs_pb2
 
 from gateway import contract, incoming, openai_schemas, sse
+from gateway.comments import load as load_comments
 from gateway.contract import SERVICES, Binding
 from gateway.schemas import Schema, Schemas
 from servicekit import validation
@@ -26,6 +34,14 @@ _ERRORS: Mapping[int, tuple[str, str]] = {
     504: ("DeadlineExceeded", "The call took too long."),
 }
 _BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
+
+
+def version() -> str:
+    """Return the version of the installed distribution; `0` when it is not installed."""
+    try:
+        return metadata.version("concerto")
+    except metadata.PackageNotFoundError:
+        return "0"
 
 
 def document(bindings: Iterable[Binding], comments: Mapping[str, str], *, version: str) -> dict[str, Any]:
@@ -109,7 +125,7 @@ class _Writer:
             "properties": {
                 "supabase_url": text,
                 "supabase_publishable_key": {"type": ["string", "null"]},
-                "providers": {"type": "array", "items": text},
+                "providers": {"type": "array", "items": {"$ref": "#/components/schemas/SocialProvider"}},
                 "version": text,
             },
             "required": ["supabase_url", "supabase_publishable_key", "providers", "version"],
@@ -303,3 +319,17 @@ def _or_null(schema: Schema) -> Schema:
 
 def _first_sentence(text: str) -> str:
     return re.split(r"(?<=\.)\s", text, maxsplit=1)[0].removesuffix(".")
+
+
+def main() -> None:
+    """Write the document into the file that is named, or print it."""
+    every = document(contract.bindings(SERVICES), load_comments(), version=version())
+    text = orjson.dumps(every, option=orjson.OPT_INDENT_2).decode() + "\n"
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""What people and the web app open first: the start page, the documentation, the web app's configuration."""
+"""What stands beside the API and the web app: the documentation, and the web app's configuration."""
 
 import asyncio
 import time
@@ -29,18 +29,6 @@ _DOCS_POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-_START_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Concerto</title></head>
-<body>
-<h1>Concerto</h1>
-<p>The suite runs. Sign-in, chat sessions and model answers are served here as a REST API.</p>
-<ul>
-<li><a href="/docs">Documentation of the API</a></li>
-<li><a href="/openapi.json">OpenAPI document</a></li>
-<li><a href="/readyz">State of the services</a></li>
-</ul>
-</body></html>
-"""
 _DOCS_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Concerto: API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -100,12 +88,9 @@ class Providers:
 def add_routes(
     app: FastAPI, settings: GatewaySettings, providers: Providers, openapi: Mapping[str, Any], *, version: str
 ) -> None:
-    """Add `/`, `/docs`, `/openapi.json` and `/config.json` to the application."""
+    """Add `/docs`, `/openapi.json` and `/config.json` to the application."""
     openapi_json = orjson.dumps(openapi)
     key = settings.supabase_publishable_key
-
-    async def start_page() -> Response:
-        return HTMLResponse(_START_PAGE)
 
     async def openapi_document() -> Response:
         return Response(openapi_json, media_type="application/json")
@@ -133,7 +118,6 @@ def add_routes(
         return FileResponse(DOCS_ASSETS / name, headers={"cache-control": "public, max-age=3600"})
 
     for path, endpoint in (
-        ("/", start_page),
         ("/openapi.json", openapi_document),
         ("/config.json", config),
         ("/docs", docs),

@@ -1,6 +1,7 @@
 """Settings of the gateway, read once from the environment."""
 
 import secrets
+from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -9,6 +10,9 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from servicekit.settings import TokenSettings
+
+WEB_FOLDER = Path(__file__).resolve().parent.parent / "web" / "out"
+"""Where a build of the working copy puts the web app."""
 
 Entries = Annotated[tuple[str, ...], NoDecode]
 """Entries separated by commas."""
@@ -39,6 +43,8 @@ class GatewaySettings(TokenSettings):
     """Addresses or networks whose X-Forwarded-For is believed, separated by commas."""
     cookie_secret: SecretStr | None = Field(None, validation_alias="GATEWAY_COOKIE_SECRET")
     """Encrypts the cookie of a sign-in with a provider, at least 32 characters; the same on every replica."""
+    web_folder: Path = Field(WEB_FOLDER, validation_alias="GATEWAY_WEB_FOLDER")
+    """Folder of the web app's export."""
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, validation_alias="GATEWAY_MAX_BODY_BYTES")
     """Largest request body."""
     login_limit_per_email: str = Field("10/minute", validation_alias="GATEWAY_LOGIN_LIMIT_PER_EMAIL")

@@ -26,11 +26,13 @@ from servicekit.errors import AppError
 COOKIE = "concerto_social"
 COOKIE_SECONDS = 600
 MAX_REDIRECT_CHARS = 1024
+FAILURES_PAGE = "/callback/"
+"""Where a browser is sent when nobody knows any more where it wanted to go: the web app's page for sign-ins."""
 _PATH = "/auth"
 
 
 class SocialLogIn:
-    """The two routes of a sign-in with a provider.
+    """The two routes of a sign-in with a provider. A browser that fails is sent on with `error_code` in the fragment.
 
     stub: returns the callable of a binding's rpc.
     """
@@ -56,8 +58,7 @@ class SocialLogIn:
             try:
                 response = await self._complete(request, call)
             except AppError as error:
-                request.state.failure = error
-                response = failures.response(error)
+                response = _fail(request, error, self._way_back(request))
             # Whatever the outcome, the code has been tried and the verifier is of no more use.
             response.delete_cookie(COOKIE, path=_PATH, secure=self._is_secure, httponly=True, samesite="lax")
             return response
@@ -79,7 +80,10 @@ class SocialLogIn:
         if "provider" in query:
             set_field_from_text(message, "provider", query["provider"])
         validation.check(message)
-        answer = cast(auth_pb2.StartSocialLogInResponse, await channel.call(call, message))
+        try:
+            answer = cast(auth_pb2.StartSocialLogInResponse, await channel.call(call, message))
+        except AppError as error:
+            return _fail(request, error, redirect_to)
         kept = {"st": answer.st, "code_verifier": answer.code_verifier, "redirect_to": redirect_to}
         response = _redirect(answer.authorization_url, status=302)
         response.set_cookie(
@@ -113,6 +117,12 @@ class SocialLogIn:
         }
         return _redirect(f"{kept['redirect_to']}#{urlencode(tokens)}", status=303)
 
+    def _way_back(self, request: Request) -> str:
+        try:
+            return self._read_cookie(request)["redirect_to"]
+        except AppError:
+            return FAILURES_PAGE
+
     def _read_cookie(self, request: Request) -> dict[str, str]:
         try:
             content = self._fernet.decrypt(request.cookies.get(COOKIE, "").encode(), ttl=COOKIE_SECONDS)
@@ -145,6 +155,15 @@ def _single_values(request: Request) -> Mapping[str, str]:
             raise AppError("INVALID_FIELD", metadata={"field": name[:64], "problem": "must be given once"})
         values[name] = text
     return values
+
+
+def _fail(request: Request, error: AppError, redirect_to: str) -> Response:
+    """Send a person, who has come by a link, on to the page with the reason in its fragment; answer others plainly."""
+    request.state.failure = error
+    if not negotiation.prefers(request.headers.get("accept"), "text/html", over="application/json"):
+        return failures.response(error)
+    fragment = urlencode({"error": "access_denied", "error_code": error.reason})
+    return _redirect(f"{redirect_to}#{fragment}", status=303)
 
 
 def _redirect(address: str, *, status: int) -> Response:

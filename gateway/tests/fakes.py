@@ -192,6 +192,7 @@ def gateway_settings(target: str = "127.0.0.1:9", **values: Any) -> GatewaySetti
         **{
             "supabase_url": "http://127.0.0.1:9",
             "supabase_jwt_secret": JWT_SECRET,
+            "web_folder": "/nonexistent",
             "auth_target": target,
             "sessions_target": target,
             "orchestrator_target": target,

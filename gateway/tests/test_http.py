@@ -181,14 +181,6 @@ async def test_without_its_files_the_documentation_points_to_the_document(
     assert (await client.get("/docs/swagger-ui.css")).status_code == 404
 
 
-async def test_the_start_page_links_onward(client: httpx.AsyncClient) -> None:
-    response = await client.get("/")
-    assert response.headers["content-type"].startswith("text/html")
-    for path in ("/docs", "/openapi.json", "/readyz"):
-        assert f'href="{path}"' in response.text
-        assert (await client.get(path)).status_code == 200
-
-
 async def start_process(port: int, **variables: str) -> asyncio.subprocess.Process:
     environment = {"CONCERTO_ENV_FILE": "/dev/null", "GATEWAY_PORT": str(port)}
     return await asyncio.create_subprocess_exec(

@@ -202,3 +202,34 @@ async def test_a_bad_start_names_the_field(
 async def test_a_provider_that_is_off_says_so(client: httpx.AsyncClient, auth: Neighbours) -> None:
     auth.answers["StartSocialLogIn"] = AppError("PROVIDER_DISABLED", metadata={"provider": "github"})
     assert error_of(await start(client))[:2] == (400, "PROVIDER_DISABLED")
+
+
+PAGE = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+async def test_a_person_whose_sign_in_fails_comes_back_to_a_page_that_says_so(
+    client: httpx.AsyncClient, auth: Neighbours
+) -> None:
+    await client.get("/auth/social?provider=github&redirect_to=/callback/%3Fnext%3D%252Fchat%252F")
+    response = await client.get("/auth/callback", params={"st": "the-st", "error": "access_denied"}, headers=PAGE)
+    assert response.status_code == 303
+    assert response.headers["location"] == (
+        "/callback/?next=%2Fchat%2F#error=access_denied&error_code=SOCIAL_LOGIN_FAILED"
+    )
+    assert_cleared(response)
+
+
+async def test_a_person_without_the_cookie_comes_to_the_page_for_sign_ins(
+    client: httpx.AsyncClient, auth: Neighbours
+) -> None:
+    response = await client.get("/auth/callback", params={"st": "the-st", "code": "c0de"}, headers=PAGE)
+    assert response.headers["location"] == "/callback/#error=access_denied&error_code=SOCIAL_LOGIN_FAILED"
+    assert auth.calls == []
+
+
+async def test_a_person_who_chose_a_provider_that_is_off_comes_back(
+    client: httpx.AsyncClient, auth: Neighbours
+) -> None:
+    auth.answers["StartSocialLogIn"] = AppError("PROVIDER_DISABLED", metadata={"provider": "github"})
+    response = await client.get("/auth/social?provider=github&redirect_to=/callback/", headers=PAGE)
+    assert response.headers["location"] == "/callback/#error=access_denied&error_code=PROVIDER_DISABLED"
