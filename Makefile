@@ -7,50 +7,68 @@ CODE := $(wildcard $(CODE))
 CLEAN_ENV := env CONCERTO_ENV_FILE=/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status doctor test pytest lint bench format lock clean
+.PHONY: help setup tools up down status doctor test pytest webtest lint browser screenshots bench format lock clean
 
 help: ## List these commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Install what is missing (fast when nothing is)
 	@$(PYTHON) local/bootstrap.py
 
+tools: # What commands need that have nothing to do with the web app
+	@$(PYTHON) local/bootstrap.py --no-web
+
 up: setup ## Set everything up and run the suite; Ctrl-C stops it
 	@exec $(BIN)/concerto up
 
-down: setup ## Stop the suite
+down: tools ## Stop the suite
 	@$(BIN)/concerto down
 
-status: setup ## Show what runs
+status: tools ## Show what runs
 	@$(BIN)/concerto status
 
-doctor: setup ## Check this machine and the settings
+doctor: tools ## Check this machine and the settings
 	@$(BIN)/concerto doctor
 
-test: setup ## Set everything up, check the code and run every test
+test: setup browser ## Set everything up, check the code and run every test
 	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory webtest ARGS=
 	@$(MAKE) --no-print-directory pytest
 
 pytest: setup ## Run the tests only; ARGS="-k name" chooses
 	@$(CLEAN_ENV) $(BIN)/pytest $(ARGS)
 
-lint: setup ## Check style, types, SQL and contracts
+webtest: setup ## Run the web app's component tests only; ARGS="lib/auth" chooses
+	@cd web && PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/vitest run $(ARGS)
+
+lint: setup ## Check style, types, SQL and contracts, of the web app too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(CLEAN_ENV) $(BIN)/mypy
 	$(BIN)/sqlfluff lint supabase
 	PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/buf lint gen/concerto/descriptors.binpb --config buf.yaml --path concerto
+	cd web && PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/biome check --error-on-warnings .
+	cd web && PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/tsc --noEmit
 
-bench: setup ## Measure the suite beside its references; QUICK=1 takes less than 5 minutes, ARGS="unary" chooses
+browser: tools # The tests of the web app drive a Chromium of this machine.
+	@$(BIN)/python -m local.browser
+
+screenshots: setup browser ## Write pictures of every page of the web app into web/screenshots/
+	@$(CLEAN_ENV) $(BIN)/python -m tests.web.screenshots $(ARGS)
+
+bench: tools ## Measure the suite beside its references; QUICK=1 takes less than 5 minutes, ARGS="unary" chooses
 	@$(CLEAN_ENV) $(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 format: setup ## Put the code into its standard form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	cd web && PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/biome check --write .
 
-lock: setup ## Resolve the dependencies anew into requirements.lock and package-lock.json
+lock: tools ## Resolve the dependencies anew into requirements.lock and both package-lock.json
 	$(BIN)/python -m local.lock
 
 clean: ## Delete what set-up and tests made; the data in .concerto/ stays
 	rm -rf .venv .node node_modules gen build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(addprefix web/,node_modules .next out screenshots openapi.json next-env.d.ts tsconfig.tsbuildinfo)
+	rm -f web/lib/api/schema.d.ts web/lib/api/.schema
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Sets the working copy up: virtual environment, locked packages, Node, generated code. Each step only when needed.
+"""Sets the working copy up: environment, locked packages, generated code, the web app. Each step only when needed.
 
 Runs on the system's Python with the standard library alone; `make` calls it before everything else.
 """
@@ -29,6 +29,14 @@ NODE_TARGETS = {
     "npm": "lib/node_modules/npm/bin/npm-cli.js",
     "npx": "lib/node_modules/npm/bin/npx-cli.js",
 }
+WEB = ROOT / "web"
+WEB_DOCUMENT = WEB / "openapi.json"
+WEB_TYPES = WEB / "lib" / "api" / "schema.d.ts"
+# What in web/ the export does not depend on: products, tests, and what only checks.
+NOT_IN_EXPORT = re.compile(
+    r"^(node_modules|\.next|out|screenshots|test|openapi\.json|next-env\.d\.ts|biome\.json|vitest\.config\.ts)$"
+    r"|^\.git|\.test\.tsx?$|\.tsbuildinfo$|^\.schema$"
+)
 OLDEST = (3, 11)
 TAIL_LINES = 30
 # What pip has been told about where packages come from, in the words of uv.
@@ -55,6 +63,8 @@ class Step:
     stamp: Path
     inputs: Callable[[], Iterator[bytes]]
     action: Callable[[], None]
+    products: tuple[Path, ...] = ()
+    """What must be there besides; for a stamp that stands beside single files."""
 
     def fingerprint(self) -> str:
         """A hash of everything that the result depends on, and of where the working copy stands."""
@@ -65,6 +75,8 @@ class Step:
 
     def is_done(self) -> bool:
         """Whether the result is there and still fits."""
+        if not all(product.exists() for product in self.products):
+            return False
         try:
             return self.stamp.read_text() == self.fingerprint()
         except OSError:
@@ -72,7 +84,7 @@ class Step:
 
 
 def steps() -> list[Step]:
-    """All steps in order. A later step may rely on what the earlier ones made."""
+    """The steps of everything but the web app, in order. A later step may rely on what the earlier ones made."""
     stamps = VENV / "concerto"
     return [
         Step("virtual environment", stamps / "venv", _venv_inputs, make_venv),
@@ -83,8 +95,8 @@ def steps() -> list[Step]:
         Step(
             "Node packages",
             ROOT / "node_modules" / ".concerto",
-            lambda: _files(ROOT / "package.json", ROOT / "package-lock.json", ROOT / ".npmrc"),
-            install_node_packages,
+            lambda: _node_package_inputs(ROOT),
+            lambda: install_node_packages(ROOT),
         ),
         Step(
             "code generated from protos/",
@@ -95,12 +107,34 @@ def steps() -> list[Step]:
     ]
 
 
+def web_steps() -> list[Step]:
+    """The steps of the web app, which follow the others."""
+    return [
+        Step(
+            "web packages",
+            WEB / "node_modules" / ".concerto",
+            lambda: _node_package_inputs(WEB),
+            lambda: install_node_packages(WEB),
+        ),
+        Step(
+            "web client from the contract",
+            WEB_TYPES.parent / ".schema",
+            _web_client_inputs,
+            generate_web_client,
+            products=(WEB_DOCUMENT, WEB_TYPES),
+        ),
+        Step("web app", WEB / "out" / ".stamp", lambda: _files(*web_sources()), build_web_app),
+    ]
+
+
 def main() -> None:
     """Run what is needed; exit code 1 with one message when a step fails."""
     check_python()
+    # Stopping a suite or looking at it need not wait for a build of the web app, nor fail with it.
+    wanted = steps() if "--no-web" in sys.argv[1:] else [*steps(), *web_steps()]
     try:
         with _only_one():
-            for step in steps():
+            for step in wanted:
                 run_step(step)
     except SetupError as error:
         sys.exit(f"\n{error}")
@@ -266,21 +300,74 @@ def link_node() -> None:
         link.symlink_to(os.path.relpath(folder / target, NODE_LINKS))
 
 
-def install_node_packages() -> None:
-    """Install exactly what package-lock.json says."""
+def _node_package_inputs(folder: Path) -> Iterator[bytes]:
+    return _files(folder / "package.json", folder / "package-lock.json", folder / ".npmrc")
+
+
+def _node_environment() -> dict[str, str]:
     environment = dict(os.environ)  # noqa: TID251
     environment["PATH"] = f"{NODE_LINKS}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    return environment | {"NEXT_TELEMETRY_DISABLED": "1"}
+
+
+def install_node_packages(folder: Path) -> None:
+    """Install exactly what the folder's package-lock.json says."""
+    environment = _node_environment()
     npm = [str(NODE_LINKS / "node"), str((NODE_LINKS / "npm").resolve()), "ci", "--no-progress"]
     hint = "Is the network there? Behind a proxy or a mirror, tell npm about it (HTTPS_PROXY, `npm config`)."
     with tempfile.TemporaryDirectory() as cache:
         if not can_write(Path.home() / ".npm"):
             environment.setdefault("npm_config_cache", cache)
-        _run(npm, hint=hint, env=environment)
+        _run(npm, hint=hint, env=environment, folder=folder)
 
 
 def generate_code() -> None:
     """Compile protos/ into gen/."""
     _run([str(PYTHON), "-m", "local.codegen"], hint="The lines above name the contract that does not compile.")
+
+
+def _web_client_inputs() -> Iterator[bytes]:
+    python = [*(ROOT / "gateway").glob("*.py"), *(ROOT / "servicekit").glob("*.py")]
+    yield from _files(LOCK, ROOT / "package-lock.json", *sorted(python), *sorted((ROOT / "protos").rglob("*.proto")))
+
+
+def generate_web_client() -> None:
+    """Write the gateway's OpenAPI document and the types that the web app makes its requests with."""
+    _run(
+        [str(PYTHON), "-m", "gateway.openapi", str(WEB_DOCUMENT)],
+        hint="The lines above say what of the contract cannot be described.",
+        env={**os.environ, "CONCERTO_ENV_FILE": os.devnull},  # noqa: TID251
+    )
+    program = ROOT / "node_modules" / "openapi-typescript" / "bin" / "cli.js"
+    _run(
+        [str(NODE_LINKS / "node"), str(program), str(WEB_DOCUMENT), "--output", str(WEB_TYPES)],
+        hint="Does web/openapi.json hold an OpenAPI document?",
+        env=_node_environment(),
+    )
+
+
+def web_sources() -> list[Path]:
+    """Every file that the export of the web app is made from."""
+    found: list[Path] = []
+    for folder, subfolders, names in os.walk(WEB):
+        subfolders[:] = [name for name in subfolders if not NOT_IN_EXPORT.search(name)]
+        found += [Path(folder, name) for name in names if not NOT_IN_EXPORT.search(name)]
+    return sorted(found)
+
+
+def build_web_app() -> None:
+    """Export web/ to static files in web/out, with packed forms of them beside."""
+    node = str(NODE_LINKS / "node")
+    mark = WEB / ".next" / ".finished"
+    if not mark.exists():
+        # A build that failed or was stopped leaves a cache behind with which every later one fails, too.
+        shutil.rmtree(WEB / ".next", ignore_errors=True)
+    mark.unlink(missing_ok=True)
+    hint = "The lines above name the file of web/ that does not compile."
+    next_program = WEB / "node_modules" / "next" / "dist" / "bin" / "next"
+    _run([node, str(next_program), "build"], hint=hint, env=_node_environment(), folder=WEB)
+    _run([node, str(WEB / "scripts" / "compress.mjs"), str(WEB / "out")], hint="Is the disk full?")
+    mark.touch()
 
 
 def _files(*paths: Path) -> Iterator[bytes]:
@@ -289,11 +376,11 @@ def _files(*paths: Path) -> Iterator[bytes]:
         yield path.read_bytes()
 
 
-def _run(command: list[str], *, hint: str, env: dict[str, str] | None = None) -> None:
+def _run(command: list[str], *, hint: str, env: dict[str, str] | None = None, folder: Path = ROOT) -> None:
     try:
         result = subprocess.run(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Writes the lock files anew: requirements.lock and package-lock.json, with hashes and without addresses."""
+"""Writes the lock files anew: requirements.lock and both package-lock.json, with hashes and without addresses."""
 
 import json
 import shutil
@@ -8,13 +8,15 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+NPM_FOLDERS = (ROOT, ROOT / "web")
 NPM_FILES = ("package.json", "package-lock.json", ".npmrc")
 
 
 def main() -> None:
-    """Lock the newest versions that pyproject.toml and package.json allow. Exits with the failing tool's code."""
+    """Lock the newest versions that pyproject.toml and each package.json allow. Exits with the failing tool's code."""
     lock_python()
-    lock_node()
+    for folder in NPM_FOLDERS:
+        lock_node(folder)
 
 
 def lock_python() -> None:
@@ -28,8 +30,8 @@ def lock_python() -> None:
     )  # fmt: skip
 
 
-def lock_node() -> None:
-    """Resolve the packages of package.json.
+def lock_node(project: Path) -> None:
+    """Resolve the packages of the project's package.json.
 
     It is done in an empty folder, as npm leaves other platforms' packages out when it finds node_modules. An optional
     package that the registry does not hold is taken out of the lock: npm writes a lock with the gap, and `npm ci` then
@@ -37,8 +39,8 @@ def lock_node() -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         for name in NPM_FILES:
-            if (ROOT / name).exists():
-                shutil.copy(ROOT / name, folder)
+            if (project / name).exists():
+                shutil.copy(project / name, folder)
         _run(
             [str(ROOT / ".node" / "node"), str((ROOT / ".node" / "npm").resolve()), "install", "--package-lock-only"],
             folder=Path(folder),
@@ -47,7 +49,7 @@ def lock_node() -> None:
     for name, gap in gaps(lock):
         del lock["packages"][name]["optionalDependencies"][gap]
         sys.stdout.write(f"not in the registry, left out: {gap} (optional, for {name})\n")
-    (ROOT / "package-lock.json").write_text(json.dumps(lock, indent=2, ensure_ascii=False) + "\n")
+    (project / "package-lock.json").write_text(json.dumps(lock, indent=2, ensure_ascii=False) + "\n")
 
 
 def gaps(lock: dict[str, dict[str, dict[str, dict[str, str]]]]) -> list[tuple[str, str]]:

@@ -33,6 +33,15 @@ def test_step_runs_once_and_again_when_its_input_or_its_result_changes(tmp_path:
     assert len(runs) == 3
 
 
+def test_step_runs_again_when_one_of_its_single_files_is_gone(tmp_path: Path) -> None:
+    product = tmp_path / "product"
+    step = bootstrap.Step("something", tmp_path / ".stamp", lambda: iter([b""]), product.touch, products=(product,))
+    bootstrap.run_step(step)
+    assert step.is_done()
+    product.unlink()
+    assert not step.is_done()
+
+
 def test_failed_step_leaves_no_stamp(tmp_path: Path) -> None:
     def fail() -> None:
         raise bootstrap.SetupError("no network")
@@ -67,3 +76,45 @@ def test_a_home_folder_without_room_for_caches_is_seen(tmp_path: Path, monkeypat
     assert not bootstrap.can_write(tmp_path / "file" / "cache")
     monkeypatch.setattr(bootstrap.os, "access", lambda place, mode: mode == os.F_OK)
     assert not bootstrap.can_write(tmp_path)
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder web/ in which a script stands for `next build` and for the one that packs."""
+    monkeypatch.setattr(bootstrap, "WEB", tmp_path)
+    for name in ("node_modules/next/dist/bin/next", "scripts/compress.mjs", "app/(app)/chat/page.tsx", "package.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    return tmp_path
+
+
+def test_the_export_depends_on_sources_and_not_on_tests_or_products(web: Path) -> None:
+    sources = {path.relative_to(web).as_posix() for path in bootstrap.web_sources()}
+    assert sources == {"scripts/compress.mjs", "app/(app)/chat/page.tsx", "package.json"}
+    for name in (
+        *("out/index.html", "screenshots/a.png", ".next/cache/a", "test/setup.ts", "openapi.json", "next-env.d.ts"),
+        *("lib/a.test.ts", "lib/a.test.tsx", "biome.json", "vitest.config.ts", "tsconfig.tsbuildinfo", ".gitignore"),
+    ):
+        (web / name).parent.mkdir(parents=True, exist_ok=True)
+        (web / name).write_text("")
+    assert {path.relative_to(web).as_posix() for path in bootstrap.web_sources()} == sources
+    (web / "lib" / "test.ts").write_text("")
+    (web / "public").mkdir()
+    (web / "public" / "theme.js").write_text("")
+    assert len(bootstrap.web_sources()) == len(sources) + 2
+
+
+def test_what_a_failed_build_left_behind_is_removed_before_the_next_one(web: Path) -> None:
+    program = web / "node_modules/next/dist/bin/next"
+    program.write_text("process.exit(1);")
+    (web / ".next").mkdir()
+    (web / ".next" / "stale").touch()
+    with pytest.raises(bootstrap.SetupError, match="does not compile"):
+        bootstrap.build_web_app()
+    assert not (web / ".next" / "stale").exists()
+
+    program.write_text("require('fs').mkdirSync('.next', { recursive: true });")
+    bootstrap.build_web_app()
+    (web / ".next" / "cache").touch()
+    bootstrap.build_web_app()
+    assert (web / ".next" / "cache").exists()
