@@ -1,0 +1,8 @@
+import type { Metadata } from "next";
+import { ArchivePage } from "@/components/shell/archive-page";
+
+export const metadata: Metadata = { title: "Archive" };
+
+export default function Page() {
+  return <ArchivePage />;
+}

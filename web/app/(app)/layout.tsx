@@ -1,0 +1,11 @@
+import { type ReactNode, Suspense } from "react";
+import { AppShell } from "@/components/shell/app-shell";
+import { ShellSkeleton } from "@/components/shell/shell-skeleton";
+
+export default function AppLayout({ children }: { children: ReactNode }) {
+  return (
+    <Suspense fallback={<ShellSkeleton />}>
+      <AppShell>{children}</AppShell>
+    </Suspense>
+  );
+}

@@ -1,0 +1,43 @@
+import type { Metadata, Viewport } from "next";
+import type { ReactNode } from "react";
+import { Providers } from "@/components/shell/providers";
+import "./globals.css";
+
+export const metadata: Metadata = {
+  title: { default: "Concerto", template: "%s · Concerto" },
+  description: "Chat with language models: your conversations, kept and continued.",
+  applicationName: "Concerto",
+  manifest: "/manifest.webmanifest",
+  robots: { index: false, follow: false },
+  // Phones make links of numbers in answers otherwise.
+  formatDetection: { telephone: false, date: false, address: false, email: false },
+};
+
+export const viewport: Viewport = {
+  width: "device-width",
+  initialScale: 1,
+  interactiveWidget: "resizes-content",
+  themeColor: [
+    { media: "(prefers-color-scheme: light)", color: "#fbfaf6" },
+    { media: "(prefers-color-scheme: dark)", color: "#151918" },
+  ],
+};
+
+export default function RootLayout({ children }: { children: ReactNode }) {
+  return (
+    // theme.js changes the class before React sees it.
+    <html lang="en" suppressHydrationWarning>
+      <head>
+        {/* Blocks on purpose: the theme is to be known before the first paint. A file, since the page's security policy
+            allows no inline scripts of ours. */}
+        <script src="/theme.js" />
+      </head>
+      <body>
+        <noscript>
+          <p className="p-4">Concerto needs JavaScript. Allow it for this site, then load the page again.</p>
+        </noscript>
+        <Providers>{children}</Providers>
+      </body>
+    </html>
+  );
+}

@@ -1,0 +1,38 @@
+"use client";
+
+import { useState } from "react";
+import { cn } from "@/lib/utils";
+
+/** Up to two letters of a name, the way people abbreviate it. */
+export function initials(name: string): string {
+  const words = name
+    .trim()
+    .split(/[\s.@_-]+/u)
+    .filter(Boolean);
+  const picked = words.length > 1 ? [words[0], words[words.length - 1]] : words;
+  return picked.map((word) => Array.from(word ?? "")[0]?.toLocaleUpperCase() ?? "").join("") || "?";
+}
+
+export type AvatarProps = { name: string; src?: string | null; className?: string };
+
+/** Somebody's picture, or the initials while there is none. Decoration: the name stands beside it or labels the control. */
+export function Avatar({ name, src, className }: AvatarProps) {
+  const [failed, setFailed] = useState<string | null>(null);
+  const hasPicture = Boolean(src) && failed !== src;
+  return (
+    <span
+      aria-hidden
+      // Painted, not written: letters inside a button would have to be part of its name.
+      data-initials={hasPicture ? undefined : initials(name)}
+      className={cn(
+        "inline-flex size-8 shrink-0 items-center justify-center overflow-hidden rounded-full bg-secondary text-xs font-medium text-secondary-foreground select-none before:content-[attr(data-initials)]",
+        className,
+      )}
+    >
+      {src && hasPicture ? (
+        // biome-ignore lint/performance/noImgElement: a static export has nothing that could optimise images.
+        <img src={src} alt="" className="size-full object-cover" onError={() => setFailed(src)} />
+      ) : null}
+    </span>
+  );
+}

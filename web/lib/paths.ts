@@ -1,0 +1,32 @@
+/** Addresses of the pages; nothing else spells them. Pages end with a slash, as the exported folders do. */
+export const paths = {
+  home: "/",
+  logIn: "/login/",
+  signUp: "/signup/",
+  forgotPassword: "/forgot-password/",
+  resetPassword: "/reset-password/",
+  callback: "/callback/",
+  /** Without an id: a new chat, whose session begins with its first message. */
+  newChat: "/chat/",
+  /** A chat; with a message, scrolled to it. */
+  chat: (sessionId: string, message?: { id: string; order: number }) =>
+    `/chat/?id=${sessionId}${message ? `&message=${message.id}&order=${message.order}` : ""}`,
+  archive: "/archive/",
+  search: (query = "") => (query ? `/search/?q=${encodeURIComponent(query)}` : "/search/"),
+  settings: (section: SettingsSection = "profile") => `/settings/?section=${section}`,
+} as const;
+
+export type SettingsSection = "profile" | "appearance" | "notifications" | "usage" | "account";
+
+// No real host: it only shows which addresses would lead away from where one is.
+const SOMEWHERE = "http://localhost";
+
+/** Returns the path in its plainest form when it stays within this web app, else the home page. */
+export function safeReturnPath(path: string | null | undefined): string {
+  if (!path?.startsWith("/") || path.includes("\\") || !/^[\x20-\x7e]*$/.test(path)) return paths.home;
+  if (!URL.canParse(path, SOMEWHERE)) return paths.home;
+  const url = new URL(path, SOMEWHERE);
+  // `//elsewhere` is another host, and `/..//elsewhere` becomes that.
+  if (url.origin !== SOMEWHERE || url.pathname.startsWith("//")) return paths.home;
+  return url.pathname + url.search + url.hash;
+}
