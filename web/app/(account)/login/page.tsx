@@ -1,0 +1,14 @@
+import type { Metadata } from "next";
+import { Suspense } from "react";
+import { AccountFallback } from "@/components/account/account-fallback";
+import { LogInForm } from "@/components/account/log-in-form";
+
+export const metadata: Metadata = { title: "Log in" };
+
+export default function Page() {
+  return (
+    <Suspense fallback={<AccountFallback title="Log in" />}>
+      <LogInForm />
+    </Suspense>
+  );
+}

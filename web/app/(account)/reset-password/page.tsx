@@ -1,0 +1,14 @@
+import type { Metadata } from "next";
+import { Suspense } from "react";
+import { AccountFallback } from "@/components/account/account-fallback";
+import { ResetPassword } from "@/components/account/reset-password";
+
+export const metadata: Metadata = { title: "Choose a new password" };
+
+export default function Page() {
+  return (
+    <Suspense fallback={<AccountFallback title="Choose a new password" />}>
+      <ResetPassword />
+    </Suspense>
+  );
+}
