@@ -1,0 +1,14 @@
+import type { Metadata } from "next";
+import { Suspense } from "react";
+import { Conversation } from "@/components/conversation/conversation";
+import { ConversationSkeleton } from "@/components/conversation/conversation-skeleton";
+
+export const metadata: Metadata = { title: "Chat" };
+
+export default function ChatPage() {
+  return (
+    <Suspense fallback={<ConversationSkeleton />}>
+      <Conversation />
+    </Suspense>
+  );
+}
