@@ -1,0 +1,14 @@
+import type { Metadata } from "next";
+import { Suspense } from "react";
+import { SearchPage } from "@/components/search/search-page";
+import { SearchSkeleton } from "@/components/search/search-skeleton";
+
+export const metadata: Metadata = { title: "Search" };
+
+export default function Page() {
+  return (
+    <Suspense fallback={<SearchSkeleton />}>
+      <SearchPage />
+    </Suspense>
+  );
+}
