@@ -1,0 +1,161 @@
+"""Sign-in with a provider and confirmation by mail, on a Supabase project that asks for both."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.async_api import expect
+
+from local.mailbox import Mail, read_mails
+from local.processes import Mode, node_program
+from local.settings import ROOT
+from local.testing import RunningStack, free_base_port, start_stack, stop_stack
+from tests.support.api import PASSWORD
+from tests.support.provider import SignInProvider
+from tests.web.conftest import View
+from tests.web.pages import AccountPages, Chat
+from tests.web.world import Web, until
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project with GitHub switched on and addresses to be confirmed, and the suite that uses it as its own."""
+
+    stack: RunningStack
+    home: Path
+    github: SignInProvider
+
+    def mails(self, email: str) -> list[Mail]:
+        return [mail for mail in read_mails(self.home) if mail.to == email]
+
+
+@pytest.fixture(scope="module")
+def project(suite: RunningStack, mode: Mode) -> Iterator[Project]:
+    """A second auth server on the suite's database, and our own parts configured with it as a hosted project."""
+    folder = Path(tempfile.mkdtemp(prefix="concerto-"))
+    base_port = free_base_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url, site = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{base_port}"
+    github = SignInProvider()
+    provider = {
+        "enabled": True,
+        "client_id": "client",
+        "secret": "secret",
+        "url": github.url,
+        "redirect_uri": f"{url}/auth/v1/callback",
+    }
+    environment = {
+        "PATH": os.environ["PATH"],  # noqa: TID251
+        "HOST_DATABASE_URL": suite.admin_db_url,
+        "HOST_JWT_SECRET": suite.jwt_secret,
+        "HOST_PUBLISHABLE_KEY": suite.publishable_key,
+        "HOST_SECRET_KEY": suite.secret_key,
+        "HOST_API_URL": url,
+        "HOST_SITE_URL": site,
+        "HOST_REDIRECT_URLS": json.dumps([f"{site}/**"]),
+        "HOST_PROVIDERS": json.dumps({"github": provider}),
+        "HOST_CONFIRM_EMAIL": "true",
+        "HOST_ACCESS_TOKEN_SECONDS": "3600",
+        "HOST_HOME": str(folder),
+        "HOST_PORT": str(port),
+    }
+    hosted = {
+        "SUPABASE_URL": url,
+        "SUPABASE_PUBLISHABLE_KEY": suite.publishable_key,
+        "SUPABASE_DB_URL": suite.db_url,
+        "SUPABASE_JWT_SECRET": suite.jwt_secret,
+        "GATEWAY_COOKIE_SECRET": "c" * 48,
+    }
+    with (folder / "host.log").open("wb") as log, github.running():
+        command = [str(node_program()), str(ROOT / "local" / "host" / "main.mjs")]
+        host = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 30
+            while not is_up(url, suite.publishable_key):
+                if host.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail((folder / "host.log").read_text(), pytrace=False)
+                time.sleep(0.05)
+            stack = start_stack(folder, port=base_port, mode=mode, **hosted)
+            stack.env.update(hosted)
+            try:
+                yield Project(stack, folder, github)
+            finally:
+                stop_stack(stack)
+        finally:
+            host.terminate()
+            host.wait(timeout=10)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_up(url: str, key: str) -> bool:
+    try:
+        return httpx.get(f"{url}/auth/v1/health", headers={"apikey": key}).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture
+def hosted(view: View, project: Project) -> Web:
+    """The suite on that project; its pages may also lead to the provider."""
+    web = view(project.stack)
+    web.watch.origins.add(project.github.url)
+    return web
+
+
+async def test_buttons_stand_only_for_providers_that_are_switched_on(web: Web, hosted: Web) -> None:
+    for each, count in ((web, 0), (hosted, 1)):
+        for path in ("/login/", "/signup/"):
+            page = await each.visit(path=path)
+            account = AccountPages(page)
+            await page.wait_for_load_state("networkidle")
+            await expect(account.button("Continue with GitHub")).to_have_count(count)
+            await expect(account.button("Continue with Google")).to_have_count(0)
+
+
+async def test_a_person_signs_in_with_github(hosted: Web, project: Project) -> None:
+    page = await hosted.visit(path="/login/?next=%2Fsettings%2F%3Fsection%3Dprofile")
+    await AccountPages(page).button("Continue with GitHub").click()
+    await page.get_by_role("link", name="Authorize").click()
+    await expect(page.get_by_role("heading", level=1, name="Settings")).to_be_visible()
+    assert "access_token" not in page.url
+    await page.goto("/chat/")
+    await expect(Chat(page).box).to_be_visible()
+    await page.go_back()
+    assert "access_token" not in page.url
+
+
+async def test_a_refusal_at_the_provider_is_said_in_words(hosted: Web) -> None:
+    hosted.watch.allow("400", "401", "403", "502")
+    page = await hosted.visit(path="/login/")
+    await AccountPages(page).button("Continue with GitHub").click()
+    await page.get_by_role("link", name="Cancel").click()
+    await expect(page.get_by_role("main").get_by_role("alert")).to_be_visible()
+    await page.get_by_role("link", name="log in").or_(page.get_by_role("link", name="Log in")).first.click()
+    await expect(AccountPages(page).heading("Log in")).to_be_visible()
+
+
+async def test_an_address_is_confirmed_through_the_mail(hosted: Web, project: Project) -> None:
+    email = f"confirm-{time.monotonic_ns()}@example.com"
+    page = await hosted.visit(path="/signup/")
+    await AccountPages(page).sign_up(email, PASSWORD)
+    await expect(page.get_by_role("main")).to_contain_text(email)
+
+    async def came() -> bool:
+        return bool(project.mails(email))
+
+    await until(came, "the mail")
+    (mail,) = project.mails(email)
+    await page.goto(mail.links[0])
+    await expect(Chat(page).box).to_be_visible()
+    assert "access_token" not in page.url
