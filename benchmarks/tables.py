@@ -34,6 +34,19 @@ as $$
 $$;
 grant usage on schema auth to postgres, anon, authenticated;
 grant all on auth.users to postgres;
+create schema storage;
+create table storage.buckets (
+    id text primary key, name text not null unique, public boolean default false,
+    file_size_limit bigint, allowed_mime_types text[]
+);
+create table storage.objects (
+    id uuid primary key default gen_random_uuid(), bucket_id text references storage.buckets, name text
+);
+create function storage.foldername(name text) returns text[] language sql immutable
+as $$ select (string_to_array(name, '/'))[1:array_length(string_to_array(name, '/'), 1) - 1] $$;
+alter table storage.objects owner to postgres;
+grant usage on schema storage to postgres;
+grant all on storage.buckets, storage.objects to postgres;
 """
 _IDS = """
 create function pg_temp.message_id(session_id uuid, place integer) returns uuid language sql immutable
