@@ -42,10 +42,11 @@ MOVING = """() => document.getAnimations()
   .filter((each) => each.playState === "running" && Number(each.effect?.getComputedTiming().duration) > 17)
   .map((each) => `${each.animationName ?? each.transitionProperty} ${each.effect?.target?.className}`.slice(0, 120))"""
 
-# Two frames, so that every colour has arrived.
+# Until every colour has arrived: transitions begin with the next frame, and last one where motion is unwanted.
 PAINT = """async (colours) => {
   document.documentElement.classList.toggle("dark", colours === "dark");
   for (let frame = 0; frame < 2; frame += 1) await new Promise(requestAnimationFrame);
+  await Promise.allSettled(document.getAnimations().map((each) => each.finished));
 }"""
 
 

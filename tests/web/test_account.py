@@ -111,7 +111,7 @@ async def test_a_forgotten_password_is_set_anew_through_the_mail(web: Web) -> No
 
     other = await web.visit(path=link)
     account = AccountPages(other)
-    await expect(account.heading("Choose a new password")).to_be_visible()
+    await expect(account.field("New password")).to_be_visible()
     assert "access_token" not in other.url, "tokens stay in the address"
     await account.field("New password").fill(NEW_PASSWORD)
     await account.button("Save password").click()

@@ -11,7 +11,11 @@ import { readSession, removeSession, type StoredSession, subscribe } from "./sto
 import type { BrowserAuth } from "./supabase-auth";
 
 const LOCK = "concerto-refresh";
+const EXCHANGED = "concerto-exchanged-";
 const WAIT_MS = 12_000;
+// How long a tab is told of an exchange whose result its storage does not show yet, and how long it waits for that.
+const REMEMBERED_MS = 10_000;
+const STORAGE_LAG_MS = 3_000;
 const LONGEST_MARGIN_MS = 60_000;
 const LONGEST_PAUSE_MS = 15_000;
 const WARM_UP_MS = 30_000;
@@ -112,10 +116,13 @@ async function exchange(refused: string): Promise<StoredSession | null> {
   const before = readSession();
   if (!before) return null;
   if (before.accessToken !== refused) return before; // Another tab, or an earlier request, has done it.
+  const arrived = (await isExchanged(refused)) ? await nextSession(refused) : null;
+  if (arrived) return arrived;
   if (navigator.onLine === false) throw ApiError.network();
   const client = await openAuthClient();
   const error = await client.exchange();
   const after = readSession();
+  if (after && after.accessToken !== refused) await tellExchanged(refused);
   if (after?.accessToken !== refused) return after;
   if (error && isFinal(error)) {
     endSignIn(refused);
@@ -141,6 +148,41 @@ export function unavailable(cause: unknown): ApiError {
 function withLock<T>(work: () => Promise<T>): Promise<T> {
   const locks: LockManager | undefined = navigator.locks;
   return locks ? locks.request(LOCK, work) : work();
+}
+
+// Tabs of several processes see each other's localStorage a little late, later than the lock passes on. Locks are the
+// browser's own, so a further one that is held for some seconds tells at once that a token has been exchanged.
+async function isExchanged(refused: string): Promise<boolean> {
+  const { held = [] } = (await navigator.locks?.query?.()) ?? {};
+  return held.some(({ name }) => name === EXCHANGED + checksum(refused));
+}
+
+function tellExchanged(refused: string): Promise<void> {
+  const locks: LockManager | undefined = navigator.locks;
+  if (!locks?.query) return Promise.resolve();
+  return new Promise((told) => {
+    const hold = () => {
+      told();
+      return new Promise((over) => setTimeout(over, REMEMBERED_MS));
+    };
+    locks.request(EXCHANGED + checksum(refused), { mode: "shared" }, hold).catch(() => told());
+  });
+}
+
+async function nextSession(refused: string): Promise<StoredSession | null> {
+  for (let waited = 0; waited < STORAGE_LAG_MS; waited += 20) {
+    const session = readSession();
+    if (session?.accessToken !== refused) return session;
+    await new Promise((over) => setTimeout(over, 20));
+  }
+  return null;
+}
+
+// Names the token without being it (FNV-1a).
+function checksum(text: string): string {
+  let sum = 0x811c9dc5;
+  for (let place = 0; place < text.length; place += 1) sum = Math.imul(sum ^ text.charCodeAt(place), 0x01000193);
+  return (sum >>> 0).toString(36);
 }
 
 function within<T>(milliseconds: number, result: Promise<T>): Promise<T> {
