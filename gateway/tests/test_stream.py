@@ -199,16 +199,23 @@ async def test_a_service_that_dies_amid_a_stream_ends_it_with_an_error_event(bea
 
 async def test_an_idle_stream_is_kept_alive_with_comments(bearer: Header) -> None:
     neighbours = Neighbours()
+    heard = asyncio.Event()
 
     async def turn(_: object) -> Events:
         yield fakes.started()
-        await asyncio.sleep(0.35)
+        await heard.wait()
         yield fakes.finished(2)
 
     neighbours.turn = turn
-    async with fakes.gateway_over_http(neighbours, keep_alive_seconds=0.1) as client:
-        text = (await client.post(TURNS, json=BODY, headers=bearer)).text
-    assert ": keep-alive\n\n" in text
+    text = ""
+    async with (
+        fakes.gateway_over_http(neighbours, keep_alive_seconds=0.1) as client,
+        client.stream("POST", TURNS, json=BODY, headers=bearer) as response,
+    ):
+        async for part in response.aiter_text():
+            text += part
+            if ": keep-alive\n\n" in text:
+                heard.set()
     assert [event["id"] for event in frames(text)] == ["1", "2"]
 
 
