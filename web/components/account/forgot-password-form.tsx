@@ -2,11 +2,10 @@
 
 import { useState } from "react";
 import { Button } from "@/components/ui/button";
-import { Field } from "@/components/ui/field";
-import { Input } from "@/components/ui/input";
 import { anonymousApi, unwrap } from "@/lib/api/client";
 import { paths } from "@/lib/paths";
 import { AccountFooter, AccountFrame } from "./account-frame";
+import { EmailField } from "./email-field";
 import { FormError } from "./form-error";
 import { MailHint } from "./mail-hint";
 import { TextLink } from "./text-link";
@@ -44,18 +43,12 @@ export function ForgotPasswordForm() {
       ) : (
         <form className="grid gap-4" onSubmit={form.onSubmit} noValidate>
           <FormError error={form.error} waitSeconds={form.waitSeconds} />
-          <Field label="Email" hint="We send a link with which you choose a new one." error={form.fieldErrors.email}>
-            <Input
-              type="email"
-              name="email"
-              autoComplete="username"
-              inputMode="email"
-              autoCapitalize="none"
-              required
-              value={email}
-              onChange={(event) => setEmail(event.currentTarget.value)}
-            />
-          </Field>
+          <EmailField
+            value={email}
+            onChange={setEmail}
+            hint="We send a link with which you choose a new one."
+            error={form.fieldErrors.email}
+          />
           <Button type="submit" loading={form.pending} disabled={form.waitSeconds > 0}>
             Send link
           </Button>

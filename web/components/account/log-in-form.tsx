@@ -3,14 +3,13 @@
 import { useSearchParams } from "next/navigation";
 import { useState, useSyncExternalStore } from "react";
 import { Button } from "@/components/ui/button";
-import { Field } from "@/components/ui/field";
-import { Input } from "@/components/ui/input";
 import { anonymousApi, unwrap } from "@/lib/api/client";
 import { asApiError } from "@/lib/api/errors";
 import { adoptSession } from "@/lib/auth/session";
 import { leaveReason, subscribe } from "@/lib/auth/store";
 import { paths, safeReturnPath } from "@/lib/paths";
 import { AccountFooter, AccountFrame } from "./account-frame";
+import { EmailField } from "./email-field";
 import { FormError } from "./form-error";
 import { MailHint } from "./mail-hint";
 import { PasswordField } from "./password-field";
@@ -40,18 +39,7 @@ export function LogInForm() {
         <form className="grid gap-4" onSubmit={form.onSubmit} noValidate>
           <FormError error={form.error} waitSeconds={form.waitSeconds} />
           {form.error?.reason === "EMAIL_NOT_CONFIRMED" ? <MailHint /> : null}
-          <Field label="Email" error={form.fieldErrors.email}>
-            <Input
-              type="email"
-              name="email"
-              autoComplete="username"
-              inputMode="email"
-              autoCapitalize="none"
-              required
-              value={email}
-              onChange={(event) => setEmail(event.currentTarget.value)}
-            />
-          </Field>
+          <EmailField value={email} onChange={setEmail} error={form.fieldErrors.email} />
           <PasswordField
             label="Password"
             autoComplete="current-password"

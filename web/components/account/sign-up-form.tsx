@@ -9,6 +9,7 @@ import { anonymousApi, unwrap } from "@/lib/api/client";
 import { adoptSession } from "@/lib/auth/session";
 import { paths, safeReturnPath } from "@/lib/paths";
 import { AccountFooter, AccountFrame } from "./account-frame";
+import { EmailField } from "./email-field";
 import { FormError } from "./form-error";
 import { MailHint } from "./mail-hint";
 import { PasswordField } from "./password-field";
@@ -54,18 +55,7 @@ export function SignUpForm() {
               onChange={(event) => setName(event.currentTarget.value)}
             />
           </Field>
-          <Field label="Email" error={form.fieldErrors.email}>
-            <Input
-              type="email"
-              name="email"
-              autoComplete="username"
-              inputMode="email"
-              autoCapitalize="none"
-              required
-              value={email}
-              onChange={(event) => setEmail(event.currentTarget.value)}
-            />
-          </Field>
+          <EmailField value={email} onChange={setEmail} error={form.fieldErrors.email} />
           <PasswordField
             label="Password"
             autoComplete="new-password"
