@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ApiError, asApiError, errorOf, isAbort, networkError, UNREACHABLE } from "./errors";
+import { ApiError, asApiError, errorOf, isAbort, UNREACHABLE } from "./errors";
 
 function answer(status: number, body: string, headers: Record<string, string> = {}): Response {
   return new Response(body, { status, headers });
@@ -79,11 +79,11 @@ describe("field", () => {
 describe("other failures", () => {
   it("says that Concerto cannot be reached when no answer came", () => {
     const cause = new TypeError("Failed to fetch");
-    expect(networkError(cause)).toMatchObject({ code: 0, isNetwork: true, message: UNREACHABLE, cause });
+    expect(ApiError.network(cause)).toMatchObject({ code: 0, isNetwork: true, message: UNREACHABLE, cause });
   });
 
   it("keeps an ApiError and hides what is none", () => {
-    const error = networkError();
+    const error = ApiError.network();
     expect(asApiError(error)).toBe(error);
     expect(asApiError(new TypeError("x is undefined")).message).not.toContain("undefined");
   });

@@ -90,11 +90,6 @@ const FIELD_OF_REASON: Readonly<Record<string, string>> = {
   INVALID_USERNAME: "username",
 };
 
-/** The error for a request that got no answer. */
-export function networkError(cause?: unknown): ApiError {
-  return ApiError.network(cause);
-}
-
 /** The error that an answer stands for. Takes the body when it has been read already, else reads it. */
 export async function errorOf(response: Response, body?: unknown): Promise<ApiError> {
   return ApiError.fromBody(response.status, body ?? (await response.json().catch(() => null)), response.headers);
