@@ -150,6 +150,7 @@ def _rows(
                 unit="ms",
                 at_most=SLOWER,
                 beside=beside,
+                note=f"Span by span of {span}, in ms: {_course(found, first[1] - first[0], last[1])}.",
             ),
         ]
     for name in samples[0][1]:
@@ -169,6 +170,13 @@ def _rows(
             )
         )
     return rows
+
+
+def _course(found: Sequence[tuple[float, float]], span: float, end: float) -> str:
+    """Return the slowest hundredth of each span from the warm-up's on, which tells a drift from an outlier."""
+    starts = [place * span for place in range(round(end / span))]
+    highs = [_percentile([wait for due, wait in found if low <= due < low + span], 0.99) for low in starts]
+    return " ".join(f"{high:.0f}" for high in highs)
 
 
 def _percentile(seconds: Sequence[float], share: float) -> float:
