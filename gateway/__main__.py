@@ -84,7 +84,10 @@ def main() -> None:
     """Read the settings and serve."""
     settings = GatewaySettings.load()
     telemetry.configure(settings, service="gateway")
-    loop.run(loop.until_stopped(functools.partial(serve, settings)))
+    try:
+        loop.run(loop.until_stopped(functools.partial(serve, settings)))
+    finally:
+        telemetry.close()
 
 
 if __name__ == "__main__":

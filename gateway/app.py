@@ -31,7 +31,7 @@ from gateway.openai_door import OpenAIDoor
 from gateway.settings import GatewaySettings
 from gateway.social import SocialLogIn
 from gateway.web import WebApp
-from servicekit import channel
+from servicekit import channel, observing
 from servicekit.errors import AppError
 from servicekit.identity import Verifier
 
@@ -39,25 +39,18 @@ from servicekit.identity import Verifier
 class Application(FastAPI):
     """FastAPI with fewer layers: ours, and a dispatcher in front of its router.
 
-    FastAPI puts five around each request whose work (crashes, limits of bodies, dependencies) ours do already.
-    is_traced: True keeps all of FastAPI's, which then makes a span of each request.
+    FastAPI puts five around each request whose work (crashes, limits of bodies, dependencies, spans) ours do already.
     """
-
-    def __init__(self, *, is_traced: bool = False, **options: Any) -> None:
-        super().__init__(**options)
-        self._is_traced = is_traced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if self._is_traced or scope["type"] != "http":
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-        else:  # FastAPI would look for a tracer with each request
+        else:  # FastAPI would look for a tracer with each request, and put paths and queries into its spans
             await Starlette.__call__(self, scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return the layers; called once, by the first request."""
-        if self._is_traced:
-            return super().build_middleware_stack()
         router = ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers=self.exception_handlers)
         layers: ASGIApp = Dispatcher(self.routes, router, on_error=_fail)
         for layer, args, kwargs in reversed(self.user_middleware):
@@ -145,6 +138,7 @@ def _bare_app(settings: GatewaySettings) -> FastAPI:
                     "Content-Type",
                     "X-Request-Id",
                     "Last-Event-ID",
+                    observing.TRACEPARENT,
                     *openai_door.REQUEST_HEADERS,
                 ],
                 expose_headers=["X-Request-Id", "Retry-After"],
@@ -154,7 +148,6 @@ def _bare_app(settings: GatewaySettings) -> FastAPI:
     middleware.append(Middleware(CrashMiddleware))
     # The documents are served by pages.py: FastAPI's own pages load scripts from elsewhere.
     app = Application(
-        is_traced=settings.otlp_endpoint is not None,
         title="Concerto",
         openapi_url=None,
         docs_url=None,

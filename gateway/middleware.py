@@ -1,4 +1,4 @@
-"""Around every request: its id, one log entry, security headers, and no exception's text to the client."""
+"""Around every request: its id, log entry, metrics and span; security headers; no exception's text for the client."""
 
 import time
 from typing import Any
@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import failures, openai_errors, web
-from servicekit import identity
+from servicekit import identity, observing
 from servicekit import request as current_request
 from servicekit.errors import AppError
 
@@ -38,6 +38,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started_at = time.perf_counter()
+        watch = observing.receiving(scope["method"], scope["path"], scope["headers"])
         wanted = next((value.decode("latin-1") for name, value in scope["headers"] if name == _ID_HEADER), None)
         request_id = current_request.begin(wanted, None)
         identity.set_current_caller(None)
@@ -59,6 +60,9 @@ class RequestMiddleware:
             status = status or 499
         finally:
             _log(scope, status, started_at)
+            if watch is not None:
+                failure = _failure_of(scope)
+                watch.end(_route_of(scope), status or 499, failure.reason if failure is not None else "")
 
 
 class CrashMiddleware:
@@ -89,17 +93,16 @@ class CrashMiddleware:
 
 
 def _log(scope: Scope, status: int, started_at: float) -> None:
-    route = getattr(scope.get("route"), "path", None)
+    route = _route_of(scope)
     caller = identity.current_caller_or_none()
     values: dict[str, Any] = {
         "method": scope["method"][:10] if scope["method"].isalpha() else "-",
-        # The template: a path may hold what is nobody's business.
-        "route": route or "-",
+        "route": route,
         "status": status,
         "milliseconds": round((time.perf_counter() - started_at) * 1000, 1),
     }
-    failure = scope.get("state", {}).get("failure")
-    if isinstance(failure, AppError):
+    failure = _failure_of(scope)
+    if failure is not None:
         values |= failures.log_values(failure)
     if caller is not None:
         values["user_id"] = caller.user_id
@@ -109,3 +112,13 @@ def _log(scope: Scope, status: int, started_at: float) -> None:
         _LOG.debug("request.finished", **values)
     else:
         _LOG.info("request.finished", **values)
+
+
+def _route_of(scope: Scope) -> str:
+    # The template: a path may hold what is nobody's business.
+    return getattr(scope.get("route"), "path", None) or "-"
+
+
+def _failure_of(scope: Scope) -> AppError | None:
+    failure = scope.get("state", {}).get("failure")
+    return failure if isinstance(failure, AppError) else None

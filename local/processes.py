@@ -30,7 +30,13 @@ CHECK_SECONDS = 3
 
 # What a program needs from its surroundings to run at all; nothing else is inherited.
 _BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
-_COMMON = ("CONCERTO_ENVIRONMENT", "CONCERTO_LOG_LEVEL", "CONCERTO_LOG_FORMAT", "CONCERTO_DRAIN_SECONDS")
+_COMMON = (
+    "CONCERTO_ENVIRONMENT",
+    "CONCERTO_LOG_LEVEL",
+    "CONCERTO_LOG_FORMAT",
+    "CONCERTO_DRAIN_SECONDS",
+    "CONCERTO_METRICS_HOST",
+)
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _SUPABASE = (
     "SUPABASE_URL",
@@ -142,8 +148,15 @@ def service_environment(name: str, settings: LocalSettings, suite: dict[str, str
         }
     prefix = name.upper()
     wanted |= {f"{prefix}_HOST", f"{prefix}_PORT"}
+    if settings.metrics_port is not None:
+        environment["CONCERTO_METRICS_PORT"] = str(metrics_port(settings.metrics_port, name))
     # The addresses come from CONCERTO_PORT, so that one variable moves everything.
     return environment | _past_proxies(environment) | {key: suite[key] for key in wanted if key in suite}
+
+
+def metrics_port(base: int, name: str) -> int:
+    """Where a part serves its metrics: the gateway, and our one process, at `base`, the services at the next ports."""
+    return base + ("gateway", *SERVICES).index(name)
 
 
 def _past_proxies(environment: dict[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import structlog
 
 from gateway import __main__ as gateway
 from gateway.settings import GatewaySettings
-from servicekit import loop, server, telemetry
+from servicekit import loop, observing, server, telemetry
 from servicekit.inprocess import TARGET
 from services.auth.__main__ import build as build_auth
 from services.auth.settings import AuthSettings
@@ -80,8 +80,8 @@ async def running(part: Part) -> AsyncIterator["asyncio.Task[None]"]:
     started, stop = asyncio.Event(), asyncio.Event()
 
     async def serve() -> None:
-        # A task has its own context: what the part starts logs under the part's name.
-        structlog.contextvars.bind_contextvars(service=part.name)
+        # A task has its own context: what the part starts has the part's name in logs and traces.
+        observing.name_service(part.name)
         try:
             await part.serve(started=started, stop=stop)
         except SystemExit as error:
@@ -122,6 +122,8 @@ def main() -> None:
         loop.run(serve(*plan()))
     except StartError as error:
         raise SystemExit(str(error)) from None
+    finally:
+        telemetry.close()
 
 
 if __name__ == "__main__":

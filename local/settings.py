@@ -41,6 +41,7 @@ class LocalSettings(BaseModel):
     supabase_url: str = Field("", validation_alias="SUPABASE_URL")
     gateway_host: str = Field("127.0.0.1", validation_alias="GATEWAY_HOST")
     gateway_public_url: str = Field("", validation_alias="GATEWAY_PUBLIC_URL")
+    metrics_port: int | None = Field(None, validation_alias="CONCERTO_METRICS_PORT", ge=1, le=65535 - len(PORT_NAMES))
     env_file: Path | None = None
     variables: dict[str, str] = Field(default_factory=dict, repr=False)
 

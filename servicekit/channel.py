@@ -11,10 +11,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
-from servicekit import identity, inprocess, request
+from servicekit import identity, inprocess, observing, request
 from servicekit.errors import AppError, from_rpc_error
 from servicekit.inprocess_calls import Retry
-from servicekit.inprocess_interceptors import tracing_clients
 
 R = TypeVar("R", bound=Message)
 
@@ -38,7 +37,6 @@ def connect(target: str, service: ServiceDescriptor) -> grpc.aio.Channel:
         return inprocess.Channel(
             service.full_name,
             repeatable=[f"/{service.full_name}/{name}" for name in repeatable(service)],
-            interceptors=tracing_clients(),
         )
     return grpc.aio.insecure_channel(
         target,
@@ -96,14 +94,15 @@ async def call(
     Raises the neighbour's AppError, SERVICE_UNAVAILABLE, DEADLINE_EXCEEDED or CANCELLED.
     """
     _make_repeatable(message)
-    try:
-        return await method(
-            message,
-            metadata=_metadata(),
-            timeout=request.remaining_seconds(timeout_seconds),
-        )
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error, service=_service_of(method)) from error
+    with observing.calling(method) as watch:
+        try:
+            return await method(
+                message,
+                metadata=_metadata(watch),
+                timeout=request.remaining_seconds(timeout_seconds),
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, service=_service_of(method)) from error
 
 
 async def stream(
@@ -116,21 +115,24 @@ async def stream(
 
     Closing the generator cancels the call, so close it (`contextlib.aclosing`) where it may not be read to its end.
     """
-    responses = method(message, metadata=_metadata(), timeout=request.remaining_seconds(timeout_seconds))
-    try:
-        async for response in responses:
-            yield response
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error, service=_service_of(method)) from error
-    finally:
-        responses.cancel()
+    with observing.calling(method) as watch:
+        responses = method(message, metadata=_metadata(watch), timeout=request.remaining_seconds(timeout_seconds))
+        try:
+            async for response in responses:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, service=_service_of(method)) from error
+        finally:
+            responses.cancel()
 
 
-def _metadata() -> tuple[tuple[str, str], ...]:
+def _metadata(watch: observing.Watch) -> tuple[tuple[str, str], ...]:
     entries = [(request.REQUEST_ID_HEADER, request.current_id() or str(uuid4()))]
     caller = identity.current_caller_or_none()
     if caller is not None:
         entries.append(("authorization", f"Bearer {caller.token}"))
+    if traceparent := watch.traceparent:
+        entries.append((observing.TRACEPARENT, traceparent))
     return tuple(entries)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import asyncpg
 
+from servicekit import observing
+
 IDLE_SECONDS = 300.0
 CLOSE_SECONDS = 5.0
 
@@ -41,6 +43,17 @@ class Connections:
         self._closings: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
+        observing.watch_pool(self)
+
+    def counts(self) -> observing.Counts:
+        """Return what its connections do now, and how many calls wait for one."""
+        opened, idle = len(self._open), len(self._idle)
+        return observing.Counts(
+            idle=idle,
+            busy=max(0, opened - idle),
+            opening=max(0, self._places - opened),
+            waiting=sum(not waiting.done() for waiting in tuple(self._waiting)),
+        )
 
     async def fetchval(self, statement: str, *args: Any, timeout: float) -> Any:  # noqa: ASYNC109 (asyncpg's own form)
         """Run one statement in a transaction of its own; return the first value of its first row.

@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import orjson
 
-from servicekit import request
+from servicekit import observing, request
 from servicekit.connections import Connections
 from servicekit.errors import AppError
 from servicekit.identity import Caller
@@ -94,12 +94,13 @@ class DirectDatabase:
 
     async def call(self, operation: str, args: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """See Database.call."""
-        answer = await self._fetch(
-            "select private.call($1::jsonb, $2, $3::jsonb)::text",
-            caller.claims_json,
-            operation,
-            orjson.dumps(args).decode(),
-        )
+        with observing.querying(operation):
+            answer = await self._fetch(
+                "select private.call($1::jsonb, $2, $3::jsonb)::text",
+                caller.claims_json,
+                operation,
+                orjson.dumps(args).decode(),
+            )
         result: dict[str, Any] = orjson.loads(answer)
         return result
 
@@ -107,13 +108,15 @@ class DirectDatabase:
         """See Database.call_system."""
         if operation not in SYSTEM_OPERATIONS:
             raise AppError("UNIMPLEMENTED", cause="not a system operation")
-        answer = await self._fetch(f"select private.{operation}($1::jsonb)::text", orjson.dumps(args).decode())
+        with observing.querying(operation):
+            answer = await self._fetch(f"select private.{operation}($1::jsonb)::text", orjson.dumps(args).decode())
         result: dict[str, Any] = orjson.loads(answer)
         return result
 
     async def ping(self) -> None:
         """See Database.ping."""
-        await self._fetch("select 1")
+        with observing.querying("ping"):
+            await self._fetch("select 1")
 
     async def close(self) -> None:
         """See Database.close."""
@@ -167,15 +170,16 @@ class RestDatabase:
 
         query = self._client.rpc(operation, {"args": args})  # type: ignore[dict-item]
         query.request.headers["Authorization"] = f"Bearer {caller.token}"
-        try:
-            async with asyncio.timeout(_timeout_seconds()):
-                answer = await query.execute()
-        except APIError as error:
-            raise _from_rest(error.code or "", error.message or "", error.details, error) from error
-        except (httpx.TimeoutException, TimeoutError) as error:
-            raise AppError("DATABASE_BUSY", cause=error) from error
-        except httpx.TransportError as error:
-            raise AppError("DATABASE_UNAVAILABLE", cause=error) from error
+        with observing.querying(operation):
+            try:
+                async with asyncio.timeout(_timeout_seconds()):
+                    answer = await query.execute()
+            except APIError as error:
+                raise _from_rest(error.code or "", error.message or "", error.details, error) from error
+            except (httpx.TimeoutException, TimeoutError) as error:
+                raise AppError("DATABASE_BUSY", cause=error) from error
+            except httpx.TransportError as error:
+                raise AppError("DATABASE_UNAVAILABLE", cause=error) from error
         result: dict[str, Any] = answer.data  # type: ignore[assignment]
         return result
 
@@ -185,12 +189,13 @@ class RestDatabase:
 
     async def ping(self) -> None:
         """See Database.ping."""
-        try:
-            response = await self._http.head(str(self._client.base_url), headers=self._client.headers)
-        except httpx.TransportError as error:
-            raise AppError("DATABASE_UNAVAILABLE", cause=error) from error
-        if response.status_code >= httpx.codes.BAD_GATEWAY:
-            raise AppError("DATABASE_UNAVAILABLE", cause=f"REST answered {response.status_code}")
+        with observing.querying("ping"):
+            try:
+                response = await self._http.head(str(self._client.base_url), headers=self._client.headers)
+            except httpx.TransportError as error:
+                raise AppError("DATABASE_UNAVAILABLE", cause=error) from error
+            if response.status_code >= httpx.codes.BAD_GATEWAY:
+                raise AppError("DATABASE_UNAVAILABLE", cause=f"REST answered {response.status_code}")
 
     async def close(self) -> None:
         """See Database.close."""

@@ -30,7 +30,6 @@ from servicekit.inprocess_calls import (
     UnaryUnaryCall,
 )
 from servicekit.inprocess_context import Context, answer_with_stream, requests_of
-from servicekit.inprocess_interceptors import Intercepted, chain
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -195,19 +194,11 @@ class Channel(grpc.aio.Channel):
     """A channel to a service of this process, which need not be served yet.
 
     repeatable: paths of the rpcs that are tried again while the service is unavailable.
-    interceptors: grpc.aio's client interceptors, outermost first.
     """
 
-    def __init__(
-        self,
-        service: str,
-        *,
-        repeatable: Collection[str] = (),
-        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
-    ) -> None:
+    def __init__(self, service: str, *, repeatable: Collection[str] = ()) -> None:
         self._service = service
         self._repeatable = frozenset(repeatable)
-        self._interceptors = tuple(interceptors)
         self._open: set[Rpc] = set()
         self._is_closed = False
 
@@ -307,16 +298,9 @@ class Channel(grpc.aio.Channel):
     def _host(self) -> Server | None:
         return REGISTRY.find(self._service)
 
-    def interceptors_of(self, kind: type) -> Sequence[Any]:
-        """Return the client interceptors for one kind of call."""
-        return [interceptor for interceptor in self._interceptors if isinstance(interceptor, kind)]
-
 
 class _Method(abc.ABC):
     """An rpc of a channel, to be called."""
-
-    interceptor: type
-    intercept: str
 
     def __init__(
         self, channel: Channel, method: str, serializer: Transfer | None, deserializer: Transfer | None
@@ -326,7 +310,6 @@ class _Method(abc.ABC):
         self.path = method
         self.serializer = serializer
         self.deserializer = deserializer
-        self._interceptors = channel.interceptors_of(self.interceptor)
 
     def __call__(
         self,
@@ -334,33 +317,20 @@ class _Method(abc.ABC):
         *,
         timeout: float | None = None,
         metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
+        credentials: grpc.CallCredentials | None = None,  # noqa: ARG002 (nobody to show them to)
+        wait_for_ready: bool | None = None,  # noqa: ARG002
         compression: grpc.Compression | None = None,  # noqa: ARG002 (no byte is sent)
     ) -> Any:
         """Begin a call. `wait_for_ready` is as good as the retries of idempotent rpcs."""
-        if not self._interceptors:
-            return self._call(request, timeout, metadata)
-        if metadata is not None and not isinstance(metadata, grpc.aio.Metadata):
-            metadata = grpc.aio.Metadata(*metadata)
-        details = grpc.aio.ClientCallDetails(self.path, timeout, metadata, credentials, wait_for_ready)
-        return self._intercepted(chain(self._interceptors, self.intercept, self._invoke, details, request))
-
-    async def _invoke(self, details: grpc.aio.ClientCallDetails, request: Any) -> Call:
-        return self._call(request, details.timeout, details.metadata)
+        return self._call(request, timeout, metadata)
 
     @abc.abstractmethod
     def _call(self, request: Any, timeout: float | None, metadata: Any) -> Call:
         """Begin the call itself."""
 
-    def _intercepted(self, call: Any) -> Any:
-        return Intercepted(call)
-
 
 class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
     """An rpc with one request and one response."""
-
-    interceptor, intercept = grpc.aio.UnaryUnaryClientInterceptor, "intercept_unary_unary"
 
     def _call(self, request: Any, timeout: float | None, metadata: Any) -> Call:
         return UnaryUnaryCall(self._channel.begin(self, request, timeout, metadata))
@@ -369,8 +339,6 @@ class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
 class UnaryStream(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
     """An rpc that answers with a stream."""
 
-    interceptor, intercept = grpc.aio.UnaryStreamClientInterceptor, "intercept_unary_stream"
-
     def _call(self, request: Any, timeout: float | None, metadata: Any) -> Call:
         return UnaryStreamCall(self._channel.begin(self, request, timeout, metadata))
 
@@ -378,16 +346,12 @@ class UnaryStream(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
 class StreamUnary(_Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):  # type: ignore[misc] # names its argument otherwise
     """An rpc that takes a stream."""
 
-    interceptor, intercept = grpc.aio.StreamUnaryClientInterceptor, "intercept_stream_unary"
-
     def _call(self, request: AsyncIterable[Any] | None, timeout: float | None, metadata: Any) -> Call:
         return StreamUnaryCall(self._channel.begin(self, None, timeout, metadata), request)
 
 
 class StreamStream(_Method, grpc.aio.StreamStreamMultiCallable[Any, Any]):  # type: ignore[misc] # as above
     """An rpc that takes a stream and answers with one."""
-
-    interceptor, intercept = grpc.aio.StreamStreamClientInterceptor, "intercept_stream_stream"
 
     def _call(self, request: AsyncIterable[Any] | None, timeout: float | None, metadata: Any) -> Call:
         return StreamStreamCall(self._channel.begin(self, None, timeout, metadata), request)

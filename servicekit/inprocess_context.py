@@ -124,7 +124,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
 
     def peer(self) -> str:
         """Return who calls: somebody on this machine."""
-        return "unix:inprocess"  # of the kinds that tracing can read
+        return "unix:inprocess"
 
     def peer_identities(self) -> Iterable[bytes] | None:
         """Return None: nobody has shown a certificate."""

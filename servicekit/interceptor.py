@@ -1,4 +1,4 @@
-"""What happens around every rpc: request id, identity, validation, errors, one log entry."""
+"""What happens around every rpc: request id, identity, validation, errors, one log entry, its metrics and span."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
-from servicekit import identity, request, telemetry, validation
+from servicekit import identity, observing, request, telemetry, validation
 from servicekit.errors import AppError
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -73,12 +73,14 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, handle: Any, method: MethodDescriptor) -> Any:
         needs_caller = not policy_of(method).anonymous
+        watch = observing.serving(method)
 
         async def unary(message: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message | None:
             started_at = time.perf_counter()
             try:
-                await self._enter(message, context, needs_caller=needs_caller)
-                response: Message = await handle(message, context)
+                with watch(context):
+                    await self._enter(message, context, needs_caller=needs_caller)
+                    response: Message = await handle(message, context)
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 (the one place where every failure becomes a status)
@@ -91,13 +93,15 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     def _stream(self, handle: Any, method: MethodDescriptor) -> Any:
         needs_caller = not policy_of(method).anonymous
+        watch = observing.serving(method)
 
         async def stream(message: Message, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
             started_at = time.perf_counter()
             try:
-                await self._enter(message, context, needs_caller=needs_caller)
-                async for response in handle(message, context):
-                    yield response
+                with watch(context):
+                    await self._enter(message, context, needs_caller=needs_caller)
+                    async for response in handle(message, context):
+                        yield response
             except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
                 raise
             except Exception as error:  # noqa: BLE001 (as above, for streams)

@@ -19,7 +19,6 @@ from servicekit import inprocess, loop, telemetry
 from servicekit.channel import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES
 from servicekit.errors import AppError
 from servicekit.identity import Verifier
-from servicekit.inprocess_interceptors import tracing_servers
 from servicekit.interceptor import RpcInterceptor
 from servicekit.settings import ServiceSettings
 
@@ -59,7 +58,10 @@ def run(settings: S, build: Build[S], *, name: str) -> None:
     name: the service in logs and traces.
     """
     telemetry.configure(settings, service=name)
-    loop.run(loop.until_stopped(functools.partial(serve, settings, build)))
+    try:
+        loop.run(loop.until_stopped(functools.partial(serve, settings, build)))
+    finally:
+        telemetry.close()
 
 
 async def serve(
@@ -98,7 +100,7 @@ async def serving(
     """
     own_verifier = verifier or Verifier(settings)
     interceptor = RpcInterceptor(own_verifier)
-    within = inprocess.Server([*tracing_servers(), interceptor])
+    within = inprocess.Server([interceptor])
     server = grpc.aio.server(
         interceptors=[interceptor],
         options=[

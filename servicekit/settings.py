@@ -29,7 +29,11 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", validation_alias="CONCERTO_LOG_FORMAT")
     """`json` writes one object per line."""
     otlp_endpoint: str | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
-    """Address of an OpenTelemetry collector (gRPC); absent keeps telemetry off."""
+    """Address of an OpenTelemetry collector (gRPC) that takes the traces; absent keeps tracing off."""
+    metrics_port: int | None = Field(None, ge=1, le=65535, validation_alias="CONCERTO_METRICS_PORT")
+    """Port on which the process serves its metrics at /metrics; absent keeps them off."""
+    metrics_host: str = Field("127.0.0.1", min_length=1, validation_alias="CONCERTO_METRICS_HOST")
+    """Address to listen on for metrics."""
 
     @field_validator("*", mode="after")
     @classmethod

@@ -1,4 +1,4 @@
-"""Logs that carry the request and the user but never what they said, and OpenTelemetry where it is asked for."""
+"""Logs that carry the request, the user and the trace but never what they said; metrics and traces where asked for."""
 
 import contextlib
 import logging
@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from servicekit import observing
 from servicekit.settings import Settings
 
 # A backstop: nothing of ours logs these, but a library's key/value might.
@@ -20,9 +21,9 @@ _SECRET_KEYS = frozenset(
 
 
 def configure(settings: Settings, *, service: str) -> None:
-    """Send all logs of the process to stderr in one form; turn OpenTelemetry on when an endpoint is set.
+    """Send all logs of the process to stderr in one form; switch on the metrics and traces that the settings ask for.
 
-    service: the process's name in every entry and trace.
+    service: the process's name in every entry and trace. End with `close`. Raises SystemExit as observing.start does.
     """
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -31,6 +32,8 @@ def configure(settings: Settings, *, service: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _drop_secrets,
     ]
+    if settings.otlp_endpoint:
+        shared.append(_add_trace)
     finishing: list[structlog.types.Processor] = [structlog.processors.format_exc_info, _renderer(settings)]
     # Our own entries take no detour through logging: one entry per request would cost more than half of its answer.
     structlog.configure(
@@ -52,9 +55,13 @@ def configure(settings: Settings, *, service: str) -> None:
     # One line per outgoing request is noise, and httpx puts query strings (which may hold tokens) into it.
     for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "hpack"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    structlog.contextvars.bind_contextvars(service=service)
-    if settings.otlp_endpoint:
-        _export_traces(settings.otlp_endpoint, service)
+    observing.name_service(service)
+    observing.start(settings, service=service)
+
+
+def close() -> None:
+    """Send the spans that wait, for a few seconds at most; the last thing that a process does."""
+    observing.stop()
 
 
 def describe(cause: BaseException | str) -> str:
@@ -122,17 +129,8 @@ def _drop_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMa
     return event
 
 
-def _export_traces(endpoint: str, service: str) -> None:
-    # Imported here: the images of services that export nothing do without the SDK.
-    from opentelemetry import trace
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-    from opentelemetry.instrumentation.grpc import GrpcAioInstrumentorClient, GrpcAioInstrumentorServer
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    provider = TracerProvider(resource=Resource.create({"service.name": f"concerto-{service}"}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
-    trace.set_tracer_provider(provider)
-    GrpcAioInstrumentorServer().instrument()  # type: ignore[no-untyped-call]
-    GrpcAioInstrumentorClient().instrument()  # type: ignore[no-untyped-call]
+def _add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    ids = observing.trace_ids()
+    if ids is not None:
+        event["trace_id"], event["span_id"] = ids
+    return event

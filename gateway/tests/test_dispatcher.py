@@ -59,14 +59,6 @@ async def clients() -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]
         yield theirs, own
 
 
-async def test_with_tracing_all_layers_of_fastapi_stay() -> None:
-    app = Application(is_traced=True, openapi_url=None, redirect_slashes=False)
-    add_routes(app)
-    async with client_of(app) as client:
-        assert (await client.get("/a/1")).text == "GET /a/{id} {'id': '1'}"
-    assert not isinstance(app.middleware_stack, Dispatcher)
-
-
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "OPTIONS", "BREW"])
 @pytest.mark.parametrize("path", PATHS)
 async def test_requests_find_the_endpoint_that_fastapi_finds(

@@ -96,3 +96,14 @@ def test_a_proxy_for_the_world_outside_is_not_asked_for_the_neighbours() -> None
     for name, values in environments(proxied, Credentials.generate()).items():
         if name != "supabase":
             assert values["no_proxy"] == values["NO_PROXY"] == "corp.example,127.0.0.1,localhost", name
+
+
+def test_each_process_serves_its_metrics_on_a_port_of_its_own() -> None:
+    credentials = Credentials.generate()
+    settings = load_settings(environment={**SETTINGS, "CONCERTO_METRICS_PORT": "9464"}, env_file=None)
+    given = environments(settings, credentials)
+    ports = {name: given[name]["CONCERTO_METRICS_PORT"] for name in PARTS}
+    assert ports == {"gateway": "9464", "auth": "9465", "sessions": "9466", "orchestrator": "9467"}
+    suite = suite_variables(settings, credentials, Postgres(Path("/nowhere"), 9102, credentials))
+    assert service_environment(WHOLE, settings, suite)["CONCERTO_METRICS_PORT"] == "9464"
+    assert "CONCERTO_METRICS_PORT" not in environments(load_settings(environment=SETTINGS, env_file=None), credentials)["auth"]

@@ -4,14 +4,10 @@ from typing import Any
 import grpc
 import pytest
 from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
-from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from servicekit import channel, inprocess
 from servicekit.errors import AppError, from_rpc_error
-from tests.support.calls import SESSIONS, Code, Text, World, count, echo, failed, names, opened, text
+from tests.support.calls import SESSIONS, Code, Text, World, failed, opened, text
 
 
 async def test_idempotent_rpcs_are_tried_four_times_and_others_once(world: World) -> None:
@@ -78,28 +74,6 @@ async def test_a_closed_channel_cancels_what_runs_and_takes_no_more(world: World
     assert running.cancelled()
     with pytest.raises((grpc.aio.UsageError, asyncio.CancelledError)):
         await world.unary(text(""))
-
-
-async def test_spans_of_caller_and_handler_belong_together(kind: str) -> None:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    clients = aio_client_interceptors(tracer_provider=provider)
-    servers = [aio_server_interceptor(tracer_provider=provider)]
-    async with opened(kind, clients=clients, servers=servers) as world:
-        world.play(echo)
-        call = world.unary(text("ab"), metadata=(("x-one", "1"),))
-        assert (await call).name == "abab"
-        assert await call.code() is Code.OK
-        world.play(count)
-        assert await names(world.stream(text("3"))) == ["0", "1", "2"]
-        assert (await failed(world.missing(text("")))).code() is Code.UNIMPLEMENTED
-    spans = {(span.name, span.kind.name): span for span in exporter.get_finished_spans()}
-    for name in ("/test.Script/Unary", "/test.Script/Stream"):
-        inner, outer = spans[name, "SERVER"], spans[name, "CLIENT"]
-        assert inner.parent is not None
-        assert outer.context is not None
-        assert inner.parent.span_id == outer.context.span_id
-    assert spans["/test.Script/Missing", "CLIENT"].status.status_code.name == "ERROR"
 
 
 async def test_a_service_that_does_not_run_here_is_unavailable_until_it_does() -> None:

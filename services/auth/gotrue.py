@@ -19,7 +19,7 @@ from supabase_auth.constants import STORAGE_KEY
 from supabase_auth.errors import AuthError
 from supabase_auth.types import AuthResponse, Session, SignOutScope, User
 
-from servicekit import request
+from servicekit import observing, request
 from servicekit.errors import AppError
 from servicekit.identity import Caller
 from services.auth.refusals import AuthServerError, Call, MailNotSentError, translate
@@ -220,8 +220,9 @@ class GoTrue:
 
     async def _attempt(self, call: Call, sent: Awaitable[T], *, at_most: float = CALL_TIMEOUT_SECONDS) -> T:
         try:
-            async with asyncio.timeout(request.remaining_seconds(at_most)):
-                return await sent
+            with observing.asking(f"supabase auth {call.value}"):
+                async with asyncio.timeout(request.remaining_seconds(at_most)):
+                    return await sent
         except (AuthError, httpx.HTTPError, TimeoutError, ValueError) as error:
             refusal = translate(error, call)
         # Raised out here, so that no exception that quotes a password or a token hangs on it as its context.

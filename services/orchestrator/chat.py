@@ -16,6 +16,7 @@ from servicekit.errors import AppError
 from servicekit.reasons import REASONS
 from services.orchestrator import completions, offline
 from services.orchestrator.completions import Json, Request
+from services.orchestrator.model_calls import ModelCall
 from services.orchestrator.models import Mender, Models
 from services.orchestrator.run import Turn
 from services.orchestrator.runs import Runs
@@ -65,10 +66,13 @@ class ChatCompletions:
     def _ask(self, request: Request, *, body: Json | None = None) -> AsyncGenerator[Json, None]:
         client = self._models.provider
         if client is not None:
-            return completions.ask_provider(client, request, stall_seconds=self._stall_seconds, body=body)
-        return completions.answer_offline(
-            request, context_tokens=self._context_tokens, pause=lambda: asyncio.sleep(_OFFLINE_PAUSE_SECONDS)
-        )
+            answers = completions.ask_provider(client, request, stall_seconds=self._stall_seconds, body=body)
+        else:
+            answers = completions.answer_offline(
+                request, context_tokens=self._context_tokens, pause=lambda: asyncio.sleep(_OFFLINE_PAUSE_SECONDS)
+            )
+        call = self._models.calls.watch(request.model)
+        return answers if call is None else _watched(answers, call)
 
     async def _kept(
         self, request: Request, message: orchestrator_pb2.StreamChatCompletionRequest
@@ -231,6 +235,16 @@ class Exchange:
         if len(self._waiting) > MAX_WAITING_CHUNKS:
             self.leave()
         self._some.set()
+
+
+async def _watched(answers: AsyncGenerator[Json, None], call: ModelCall) -> AsyncGenerator[Json, None]:
+    mender = Mender()
+    with call:
+        async with contextlib.aclosing(answers):
+            async for answer in answers:
+                if (piece := _piece_of(answer, mender)) is not None:
+                    call.take(piece)
+                yield answer
 
 
 def _piece_of(answer: Json, mender: Mender) -> Piece | None:

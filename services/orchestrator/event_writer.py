@@ -5,12 +5,13 @@ import contextlib
 import contextvars
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 from concerto.sessions.v1 import runs_pb2
 from google.protobuf import timestamp_pb2
 
-from servicekit import telemetry
+from servicekit import observing, telemetry
 from servicekit.errors import AppError
 from services.orchestrator.leases import HeldLease
 from services.orchestrator.run_log import RunLog
@@ -51,6 +52,8 @@ class Outbox:
         self.is_under_way = False
         """True while events that were taken from here are being stored; no others may overtake them."""
         self.failure: AppError | None = None
+        self.place: Place | None = None
+        """Where in a trace the run is; the writer's task has no trace of its own."""
         self._waiting: list[runs_pb2.RunEvent | _Text] = []
         self._on_failed = on_failed
 
@@ -202,9 +205,10 @@ class EventWriter:
         pause_seconds = _FIRST_PAUSE_SECONDS
         while batches:
             try:
-                lost = await self._store.append_run_events(
-                    [runs_pb2.RunEventBatch(lease=outbox.held.lease, events=events) for outbox, events in batches]
-                )
+                with observing.on_behalf("append run events", (outbox.place for outbox, _ in batches)):
+                    lost = await self._store.append_run_events(
+                        [runs_pb2.RunEventBatch(lease=outbox.held.lease, events=events) for outbox, events in batches]
+                    )
             except AppError as error:
                 if is_passing(error):
                     batches = [batch for batch in batches if _is_worth_it(batch[0])]

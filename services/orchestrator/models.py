@@ -22,6 +22,7 @@ from typing_extensions import override
 from servicekit.errors import AppError
 from services.orchestrator import offline
 from services.orchestrator.messages import METADATA
+from services.orchestrator.model_calls import ModelCalls
 from services.orchestrator.provider_errors import from_provider
 from services.orchestrator.provider_stream import Part, Reads, parts_of
 from services.orchestrator.settings import OrchestratorSettings
@@ -51,6 +52,8 @@ class Models:
         langsmith.configure(enabled=settings.tracing)
         # Such a warning quotes what a provider sent; a malformed chunk has its own reason.
         warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
+        self.calls = ModelCalls(settings)
+        """Watches what is asked here, and what others ask the provider themselves."""
         self._default = offline.NAME if settings.offline else settings.model
         self._offline = settings.offline
         self._stall_seconds = settings.stall_seconds
@@ -82,18 +85,23 @@ class Models:
         Raises AppError with a reason of the table's Models section; what was yielded before stays said. An answer
         that ends without the model saying why, counts as cut off.
         """
-        for attempt in range(1, _TRIES + 1):
-            spoken = False
-            try:
-                async with contextlib.aclosing(self._attempt(messages, model=model, options=options or {})) as pieces:
-                    async for piece in pieces:
-                        spoken = spoken or isinstance(piece, ToolCall) or bool(piece.text)
-                        yield piece
-                return
-            except AppError as error:
-                if spoken or attempt == _TRIES or error.reason not in _RETRIED:
-                    raise
-            await asyncio.sleep(_PAUSE_SECONDS)
+        call = self.calls.watch(model)
+        with call or contextlib.nullcontext():
+            for attempt in range(1, _TRIES + 1):
+                spoken = False
+                attempting = self._attempt(messages, model=model, options=options or {})
+                try:
+                    async with contextlib.aclosing(attempting) as pieces:
+                        async for piece in pieces:
+                            spoken = spoken or isinstance(piece, ToolCall) or bool(piece.text)
+                            if call is not None:
+                                call.take(piece)
+                            yield piece
+                    return
+                except AppError as error:
+                    if spoken or attempt == _TRIES or error.reason not in _RETRIED:
+                        raise
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def close(self) -> None:
         """Close the connections to the provider."""

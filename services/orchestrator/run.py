@@ -12,7 +12,7 @@ from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.protobuf import struct_pb2
 from langchain_core.messages import BaseMessage
 
-from servicekit import converter, request, telemetry
+from servicekit import converter, observing, request, telemetry
 from servicekit.errors import AppError
 from services.orchestrator.event_writer import MAX_WAITING, EventWriter, Outbox, now
 from services.orchestrator.leases import HeldLease, Leases
@@ -106,6 +106,7 @@ class Run:
         self._speech: asyncio.Task[None] | None = None
         self._started_at = time.monotonic()
         self._first_token_at: float | None = None
+        self._watch = observing.NOTHING
         surroundings.leases.add(self._held)
         if not self.is_queued:
             self._announce()
@@ -128,15 +129,22 @@ class Run:
         # The client's deadline ends its call, not the run.
         request.begin(request.current_id(), None)
         try:
-            error = await self._wait_in_queue() if self.is_queued else None
-            if error is None and not self._held.is_lost:
-                error = await self._listen()
-            await self._finish(error)
+            with observing.working("run", self._attributes()) as self._watch:
+                self._outbox.place = observing.here()
+                error = await self._wait_in_queue() if self.is_queued else None
+                if error is None and not self._held.is_lost:
+                    error = await self._listen()
+                await self._finish(error)
         except Exception as error:  # noqa: BLE001 (nobody could handle it; the run is ended for us by its lease)
             _LOG.error("run.broken", run_id=self.id, cause=telemetry.describe(error))
         finally:
             self._around.leases.remove(self._held)
             self.log.close()
+
+    def _attributes(self) -> dict[str, str]:
+        agent = self._run.agent
+        known = {"gen_ai.agent.name": agent} if agent else {}
+        return {"gen_ai.operation.name": "invoke_agent", "concerto.run.id": self.id, **known}
 
     def _stop(self, error: AppError) -> None:
         if self._stopped is None:
@@ -336,7 +344,7 @@ class Run:
             finish.state = runs_pb2.RUN_STATE_FAILED
             finish.error.CopyFrom(_error_of(error) or runs_pb2.Error())
             answer = await self._finish_until(time.monotonic() + _LEAST_FINISH_SECONDS, finish)
-        self._write_log_entry(finish.state, error)
+        self._note_end(finish.state, error)
         self.log.publish(answer.events)
 
     async def _finish_until(self, give_up_at: float, finish: runs_pb2.FinishRunRequest) -> runs_pb2.FinishRunResponse:
@@ -350,13 +358,17 @@ class Run:
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * 2, _MAX_PAUSE_SECONDS)
 
-    def _write_log_entry(self, state: runs_pb2.RunState.ValueType, error: AppError | None) -> None:
+    def _note_end(self, state: runs_pb2.RunState.ValueType, error: AppError | None) -> None:
+        name = runs_pb2.RunState.Name(state).removeprefix("RUN_STATE_")
+        self._watch.note({"concerto.run.state": name} | ({"error.type": error.reason} if error is not None else {}))
+        if (metrics := observing.metrics()) is not None:
+            metrics.runs.finished.labels(name).inc()
         values: dict[str, Any] = {
             "run_id": self.id,
             "session_id": self.turn.session_id,
             "model": self._run.model,
             "agent": self._run.agent,
-            "state": runs_pb2.RunState.Name(state).removeprefix("RUN_STATE_"),
+            "state": name,
             "milliseconds": round((time.monotonic() - self._started_at) * 1000, 1),
         }
         if self._first_token_at is not None:

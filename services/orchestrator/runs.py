@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 import structlog
 from concerto.sessions.v1 import runs_pb2
 
-from servicekit import request, telemetry
+from servicekit import observing, request, telemetry
 from servicekit.errors import AppError
 from services.orchestrator.event_writer import EventWriter
 from services.orchestrator.leases import LEASE_SECONDS, Leases
@@ -72,6 +72,8 @@ class Runs:
         self._background: set[asyncio.Task[None]] = set()
         self._is_draining = False
         self._is_closing = False
+        if (metrics := observing.metrics()) is not None:
+            metrics.runs.active.set(0)  # there before the first run
 
     def __len__(self) -> int:
         """Return how many runs this process executes."""
@@ -188,6 +190,8 @@ class Runs:
             for other in self._runs.values():
                 if other is not run and other.turn.session_id == run.turn.session_id:
                     other.cancel()
+        if (metrics := observing.metrics()) is not None:
+            metrics.runs.active.inc()
         task = asyncio.create_task(run.execute(), name=f"run {run.id}")
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._forget(run, done))
@@ -203,6 +207,8 @@ class Runs:
     def _forget(self, run: Run, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._runs.pop(run.id, None)
+        if (metrics := observing.metrics()) is not None:
+            metrics.runs.active.dec()
         if run.naming is not None and not run.naming.done():
             self._background.add(run.naming)
             run.naming.add_done_callback(self._background.discard)

@@ -82,23 +82,20 @@ def add_script(script: Script, server: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(kind: str, *, clients: Any = (), servers: Any = ()) -> AsyncIterator[World]:
+async def opened(kind: str) -> AsyncIterator[World]:
     script = Script()
     server: Any
     if kind == "within":
-        server = inprocess.Server(servers)
+        server = inprocess.Server()
         add_script(script, server)
         server.start()
         target = inprocess.TARGET
     else:
-        server = grpc.aio.server(interceptors=servers)
+        server = grpc.aio.server()
         add_script(script, server)
         target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()
     connection = channel.connect(target, SESSIONS)
-    if clients:
-        within = inprocess.Channel(SESSIONS.full_name, interceptors=clients)
-        connection = within if kind == "within" else grpc.aio.insecure_channel(target, interceptors=clients)
     async with connection:
         try:
             yield World(kind, server=server, connection=connection, script=script)

@@ -5,6 +5,7 @@ import { readSession, type StoredSession } from "@/lib/auth/store";
 import { accessToken, endSignIn, refreshSession } from "@/lib/auth/tokens";
 import { ApiError, errorOf, isAbort } from "./errors";
 import type { paths } from "./schema";
+import { newTraceparent } from "./trace";
 
 const TIMEOUT_MS = 40_000;
 // What the gateway says of a token that another one may replace.
@@ -62,6 +63,7 @@ async function authorized(attempt: (token: string | null) => Promise<Response>):
 }
 
 async function send(request: Request, init?: RequestInit): Promise<Response> {
+  request.headers.set("traceparent", newTraceparent());
   try {
     const response = await fetch(request, init);
     noteServerTime(response);

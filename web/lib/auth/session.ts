@@ -2,6 +2,7 @@
 import type { SupabaseClient } from "@supabase/supabase-js";
 import { authorizedFetch } from "@/lib/api/client";
 import { ApiError, errorOf } from "@/lib/api/errors";
+import { newTraceparent } from "@/lib/api/trace";
 import type { AuthSession } from "@/lib/api/types";
 import { announce } from "@/lib/broadcast";
 import { loadConfig } from "@/lib/config";
@@ -86,7 +87,7 @@ function tellServer(token: string): void {
   fetch("/auth/logout", {
     method: "POST",
     keepalive: true,
-    headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
+    headers: { "content-type": "application/json", authorization: `Bearer ${token}`, traceparent: newTraceparent() },
     body: JSON.stringify({ scope: "local" }),
   }).catch(() => undefined);
 }

@@ -5,6 +5,7 @@ import { useCallback } from "react";
 import { toast, toastError } from "@/components/ui/toaster";
 import { api, unwrap } from "../api/client";
 import { ApiError } from "../api/errors";
+import { newTraceparent } from "../api/trace";
 import type { Session } from "../api/types";
 import { readSession } from "../auth/store";
 import { announce } from "../broadcast";
@@ -76,7 +77,7 @@ function flushDeletionsOnLeave(): void {
   for (const id of [...deletions.keys()]) {
     const deletion = take(id);
     if (!deletion || !token) continue;
-    const headers = { Authorization: `Bearer ${token}` };
+    const headers = { Authorization: `Bearer ${token}`, traceparent: newTraceparent() };
     void fetch(`/sessions/${id}`, { method: "DELETE", keepalive: true, headers }).catch(() => undefined);
     dropSession(deletion.queryClient, id);
     showSession(id);
