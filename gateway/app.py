@@ -3,7 +3,6 @@
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any
 
 import httpx
 from fastapi import FastAPI

@@ -42,7 +42,7 @@ class Metrics:
     """All metrics of a process. Those of a kind of work are there once it is done here."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a series more for each series, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each series, which nobody reads
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -75,7 +75,7 @@ class Metrics:
         return Models(self.registry)
 
     def listen(self, host: str, port: int) -> "Listener":
-        """Serve them at /metrics, in a thread of their own. Raises SystemExit with what to do when the port is taken."""
+        """Serve them at /metrics, in a thread of their own. Raises SystemExit when the port is taken."""
         self._listener = Listener(self.registry, host, port)
         return self._listener
 
@@ -217,7 +217,7 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 (socketserver's)
         """Pass over clients that go away in between; log everything else."""
         error = sys.exception()
         if error is not None and not isinstance(error, OSError):

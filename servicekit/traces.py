@@ -19,6 +19,7 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -77,7 +78,9 @@ class Traces:
         named = trace.get_current_span(parent).get_span_context()
         if named.is_valid:
             # The sampler decides as if the trace began here: no client makes us keep more, or less, than we want.
-            decision = provider.sampler.should_sample(context.Context(), named.trace_id, method, SpanKind.SERVER).decision
+            decision = provider.sampler.should_sample(
+                context.Context(), named.trace_id, method, SpanKind.SERVER
+            ).decision
             flags = TraceFlags(TraceFlags.SAMPLED if decision.is_sampled() else TraceFlags.DEFAULT)
             parent = _context_of(SpanContext(named.trace_id, named.span_id, is_remote=True, trace_flags=flags))
         attributes = {"http.request.method": method}
@@ -240,7 +243,7 @@ class _Closing(SpanProcessor):
         hurry = threading.Timer(FLUSH_SECONDS, self._exporter.shutdown)
         hurry.daemon = True
         hurry.start()
-        self._batches.shutdown()
+        self._batches.shutdown()  # type: ignore[no-untyped-call]
         hurry.cancel()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:

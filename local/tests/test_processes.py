@@ -106,4 +106,7 @@ def test_each_process_serves_its_metrics_on_a_port_of_its_own() -> None:
     assert ports == {"gateway": "9464", "auth": "9465", "sessions": "9466", "orchestrator": "9467"}
     suite = suite_variables(settings, credentials, Postgres(Path("/nowhere"), 9102, credentials))
     assert service_environment(WHOLE, settings, suite)["CONCERTO_METRICS_PORT"] == "9464"
-    assert "CONCERTO_METRICS_PORT" not in environments(load_settings(environment=SETTINGS, env_file=None), credentials)["auth"]
+    assert (
+        "CONCERTO_METRICS_PORT"
+        not in environments(load_settings(environment=SETTINGS, env_file=None), credentials)["auth"]
+    )

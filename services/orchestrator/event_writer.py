@@ -17,6 +17,9 @@ from services.orchestrator.leases import HeldLease
 from services.orchestrator.run_log import RunLog
 from services.orchestrator.store import MAX_BATCHES, SessionsStore, is_passing
 
+if TYPE_CHECKING:
+    from servicekit.traces import Place
+
 _LOG = structlog.stdlib.get_logger(__name__)
 
 MAX_DELAY_SECONDS = 0.05

@@ -1,4 +1,4 @@
-"""What metrics and traces see of the calls of models: how long, how many tokens, what they cost; never a word of them."""
+"""What metrics and traces see of calls of models: how long, how many tokens, what they cost; never a word of them."""
 
 import time
 from collections.abc import Mapping
