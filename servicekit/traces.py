@@ -78,10 +78,9 @@ class Traces:
         named = trace.get_current_span(parent).get_span_context()
         if named.is_valid:
             # The sampler decides as if the trace began here: no client makes us keep more, or less, than we want.
-            decision = provider.sampler.should_sample(
-                context.Context(), named.trace_id, method, SpanKind.SERVER
-            ).decision
-            flags = TraceFlags(TraceFlags.SAMPLED if decision.is_sampled() else TraceFlags.DEFAULT)
+            judged = provider.sampler.should_sample(context.Context(), named.trace_id, method, SpanKind.SERVER)
+            is_kept = judged.decision is Decision.RECORD_AND_SAMPLE
+            flags = TraceFlags(TraceFlags.SAMPLED if is_kept else TraceFlags.DEFAULT)
             parent = _context_of(SpanContext(named.trace_id, named.span_id, is_remote=True, trace_flags=flags))
         attributes = {"http.request.method": method}
         return _current(tracer.start_span(method, parent, SpanKind.SERVER, attributes))

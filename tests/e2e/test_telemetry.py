@@ -167,7 +167,7 @@ async def test_metrics_count_exactly_what_was_done_and_hold_no_text_and_no_id(
 
     requests = of("gateway", "concerto_http_request_duration_seconds_count")
     assert {labels: count for labels, count in requests.items() if labels[1] not in ("/healthz", "/readyz")} == {
-        ("POST", "/auth/signup", "200"): 1,
+        ("POST", "/auth/signup", "201"): 1,
         ("POST", "/sessions", "201"): 1,
         ("POST", TURNS, "200"): 2,
         ("GET", "/sessions/{session_id}", "404"): 1,
