@@ -156,7 +156,7 @@ def service_environment(name: str, settings: LocalSettings, suite: dict[str, str
 
 def metrics_port(base: int, name: str) -> int:
     """Where a part serves its metrics: the gateway, and our one process, at `base`, the services at the next ports."""
-    return base + ("gateway", *SERVICES).index(name)
+    return base if name == WHOLE else base + ("gateway", *SERVICES).index(name)
 
 
 def _past_proxies(environment: dict[str, str]) -> dict[str, str]:

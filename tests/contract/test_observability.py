@@ -29,7 +29,9 @@ def series() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for one in parts():
         for metric in one.describe() if hasattr(one, "describe") else one.collect():
-            labels = set(getattr(one, "_labelnames", ())) | {name for sample in metric.samples for name in sample.labels}
+            labels = set(getattr(one, "_labelnames", ())) | {
+                name for sample in metric.samples for name in sample.labels
+            }
             if isinstance(one, Histogram):
                 found |= {f"{metric.name}_{suffix}": labels for suffix in ("count", "sum")}
                 found[f"{metric.name}_bucket"] = labels | {"le"}
