@@ -59,12 +59,14 @@ def plan() -> tuple[Sequence[Part], Drain]:
 
     A part is stopped before those that stand before it, which it calls.
     """
-    sessions = SessionsSettings.load()
-    auth = AuthSettings.load()
-    orchestrator = OrchestratorSettings.load(SESSIONS_TARGET=TARGET)
+    # Only the gateway, which stops first, lets balancers forget it; the others would add their delays to its.
+    at_once = {"CONCERTO_DRAIN_DELAY_SECONDS": 0.0}
+    sessions = SessionsSettings.load(**at_once)
+    auth = AuthSettings.load(**at_once)
+    orchestrator = OrchestratorSettings.load(SESSIONS_TARGET=TARGET, **at_once)
     front = GatewaySettings.load(AUTH_TARGET=TARGET, SESSIONS_TARGET=TARGET, ORCHESTRATOR_TARGET=TARGET)
     telemetry.configure(front, service="one-process")
-    drain = Drain(front.drain_seconds)
+    drain = Drain(front.drain_delay_seconds + front.drain_seconds)
     left = drain.left_seconds
     return (
         Part("sessions", functools.partial(server.serve, sessions, build_sessions, left_seconds=left)),

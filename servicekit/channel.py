@@ -21,15 +21,24 @@ CALL_TIMEOUT_SECONDS = 15.0
 STREAM_TIMEOUT_SECONDS = 900.0
 # A silent stream is probed this often; servers allow it (servicekit.server), which by default they would not.
 KEEPALIVE_SECONDS = 60
+# How often a name is looked up at most: when a connection is lost or has reached its age, or none can be made.
+LOOK_UP_SECONDS = 1
 # Twice the most that the gateway takes in, as a page of messages with its JSON escapes may be larger than a request.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+ACCEPTING = "concerto.accepting"
+"""The health that a client watches on each connection: whether the server takes calls, whatever it can do with them.
+
+One that is about to stop says no before it closes, so that no call is on its way to it then. Servers that know no
+health are sent calls as ever."""
 
 
 def connect(target: str, service: ServiceDescriptor) -> grpc.aio.Channel:
     """Return a channel to a service; it need not be reachable yet and is found again when it comes back.
 
-    target: `host:port`, `dns:///name:port` to spread calls over all addresses of a name, or `inprocess:` for a service
-        that a server of this process serves.
+    target: `host:port`; `dns:///name:port` to spread calls over all addresses of a name, looked up again whenever a
+        connection ends; `ipv4:host:port,host:port` to spread them over a list; or `inprocess:` for a service that a
+        server of this process serves.
     service: whose idempotent rpcs (by the contract's idempotency_level) are tried up to 4 times within about 2 s
         while the service is unavailable.
     """
@@ -49,14 +58,25 @@ def connect(target: str, service: ServiceDescriptor) -> grpc.aio.Channel:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 500),  # well within the time that retries last
+            ("grpc.dns_min_time_between_resolutions_ms", LOOK_UP_SECONDS * 1000),
+            *_authority(target),
         ],
     )
 
 
+def _authority(target: str) -> list[tuple[str, str]]:
+    # Of a list gRPC would take all of it for the server's name.
+    scheme, _, addresses = target.partition(":")
+    return [("grpc.default_authority", addresses.split(",")[0])] if scheme in ("ipv4", "ipv6") else []
+
+
 def service_config(service: ServiceDescriptor) -> dict[str, Any]:
-    """Return gRPC's service config: round robin, and retries for the rpcs that the contract calls idempotent."""
+    """Return gRPC's service config: round robin over servers that take calls, and retries of idempotent rpcs."""
     safe = [{"service": service.full_name, "method": name} for name in repeatable(service)]
-    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    config: dict[str, Any] = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": ACCEPTING},
+    }
     if safe:
         config["methodConfig"] = [
             {

@@ -16,8 +16,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from servicekit import inprocess, loop, telemetry
-from servicekit.channel import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES
+from servicekit.channel import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES, STREAM_TIMEOUT_SECONDS
 from servicekit.errors import AppError
+from servicekit.health import Health
 from servicekit.identity import Verifier
 from servicekit.interceptor import RpcInterceptor
 from servicekit.settings import ServiceSettings
@@ -26,6 +27,8 @@ _LOG = structlog.stdlib.get_logger(__name__)
 
 READINESS_INTERVAL_SECONDS = 2.0
 RECOVERY_INTERVAL_SECONDS = 0.25  # while something is missing, as at a start where all begin at once
+# Longer than any stream may take, so that none is cut because its connection is old.
+AGED_SECONDS = STREAM_TIMEOUT_SECONDS + 60
 DRAIN_LIMIT_SECONDS = 30.0
 LAST_WORDS_SECONDS = 1.0
 
@@ -80,7 +83,11 @@ async def serve(
         _LOG.info("server.started", address=f"{settings.host}:{port}")
         started.set()
         await stop.wait()
-        _LOG.info("server.draining", seconds=round(left_seconds() if left_seconds else settings.drain_seconds, 1))
+        _LOG.info(
+            "server.draining",
+            delay_seconds=settings.drain_delay_seconds,
+            seconds=round(left_seconds() if left_seconds else settings.drain_seconds, 1),
+        )
     _LOG.info("server.stopped")
 
 
@@ -94,8 +101,9 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Serve the registrations on the settings' address and within this process while the block runs; yield the port.
 
-    On leaving, new calls are refused and running ones get `settings.drain_seconds` (or what `left_seconds` says) to
-    end, and then as long as the registrations' `drain` takes.
+    On leaving, readiness says no for `settings.drain_delay_seconds`, in which calls are served as before. Then clients
+    are told to go elsewhere, new calls are refused, and running ones get `settings.drain_seconds` (or what
+    `left_seconds` says by then) to end, and after that as long as the registrations' `drain` takes.
     Raises SystemExit with what to do when the port is taken.
     """
     own_verifier = verifier or Verifier(settings)
@@ -108,10 +116,13 @@ async def serving(
             ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            # gRPC varies the age by a tenth, so that not all clients come back at once.
+            ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
+            ("grpc.max_connection_age_grace_ms", round(AGED_SECONDS * 1000)),
         ],
     )
-    health_servicer = health.aio.HealthServicer()
     names = [registration.service.full_name for registration in registrations]
+    health_servicer = Health(names)
     for each in (server, within):
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, each)
         for registration in registrations:
@@ -126,7 +137,7 @@ async def serving(
         raise SystemExit(
             f"{settings.host}:{settings.port} cannot be listened on. Set another port, or stop what is there."
         )
-    await health_servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)  # until what is needed was looked at
+    await health_servicer.begin()
     await server.start()
     within.start()
     watch = asyncio.create_task(_watch_readiness(health_servicer, registrations))
@@ -136,7 +147,7 @@ async def serving(
         watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
-        await health_servicer.enter_graceful_shutdown()
+        await health_servicer.leave(settings.drain_delay_seconds)
         await _drain(server, within, left_seconds() if left_seconds else settings.drain_seconds, registrations)
         if verifier is None:
             await own_verifier.close()

@@ -81,6 +81,12 @@ class ServiceSettings(TokenSettings):
     """Port to listen on; 0 picks a free one."""
     drain_seconds: float = Field(10.0, ge=0, validation_alias="CONCERTO_DRAIN_SECONDS")
     """How long running calls may take after SIGTERM."""
+    drain_delay_seconds: float = Field(0.0, ge=0, validation_alias="CONCERTO_DRAIN_DELAY_SECONDS")
+    """How long after SIGTERM calls are taken as before while readiness says no, so that balancers forget it."""
+    connection_age_seconds: float = Field(60.0, ge=0.1, le=86_400, validation_alias="CONCERTO_CONNECTION_AGE_SECONDS")
+    """How long a client keeps a connection, about; then it looks the name up again and so finds new replicas.
+
+    Calls and streams that are open go on."""
 
 
 class DatabaseSettings(Settings):

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -39,7 +40,7 @@ class Sessions(sessions_pb2_grpc.SessionsServiceServicer):
             case "crash":
                 raise ValueError("the user's own words")
             case "slow":
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(1.0)  # longer than the moment in which clients are told to go elsewhere
             case "flaky":
                 self.failures += 1
                 if self.failures < 3:
@@ -222,6 +223,52 @@ async def test_what_outlives_calls_is_drained_while_calls_that_are_open_stay_ope
     assert seen == [(0.0, False)]
     assert (await running).session.user_id
     await connection.close()
+
+
+async def test_a_server_that_is_to_stop_is_not_ready_and_serves_for_a_while_and_then_takes_nothing(
+    sessions: Sessions,
+) -> None:
+    delay_seconds = 1.0
+    entered, leave = asyncio.Event(), asyncio.Event()
+    ports: list[int] = []
+
+    async def serve() -> None:
+        own = settings(drain_seconds=5.0, drain_delay_seconds=delay_seconds)
+        async with server.serving(own, [registration(sessions)]) as port:
+            ports.append(port)
+            entered.set()
+            await leave.wait()
+
+    serving = asyncio.create_task(serve())
+    await entered.wait()
+    async with (
+        channel.connect(f"127.0.0.1:{ports[0]}", SESSIONS) as connection,
+        grpc.aio.insecure_channel(f"127.0.0.1:{ports[0]}") as probe,
+    ):
+        stub: Any = sessions_pb2_grpc.SessionsServiceStub(connection)
+        health: Any = health_pb2_grpc.HealthStub(probe)
+
+        async def answers() -> bool:
+            try:
+                await channel.call(stub.CreateSession, create("x"))
+            except AppError as error:
+                return error.reason != "SERVICE_UNAVAILABLE"
+            return True
+
+        with acting_as(make_caller()):
+            assert await answers()
+            leave.set()
+            left_at = time.monotonic()
+            for name in ("", SESSIONS.full_name):
+                while True:
+                    answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+                    if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                        break
+                    await asyncio.sleep(0.01)
+            while time.monotonic() - left_at < delay_seconds * 0.8:
+                assert await answers()
+            await serving
+            assert not await answers()
 
 
 async def test_a_taken_port_ends_the_start_with_what_to_do(sessions: Sessions) -> None:
