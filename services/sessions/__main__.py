@@ -34,6 +34,7 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
             upkeep = Upkeep(runs, kept_seconds=settings.run_events_kept_seconds)
             upkeep.start()
             opened.push_async_callback(upkeep.close)
+        runs_servicer = RunsServicer(runs, notifications)
         yield [
             server.Registration(
                 service=sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"],
@@ -44,8 +45,9 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
             server.Registration(
                 service=runs_pb2.DESCRIPTOR.services_by_name["RunsService"],
                 add=runs_pb2_grpc.add_RunsServiceServicer_to_server,
-                servicer=RunsServicer(runs, notifications),
+                servicer=runs_servicer,
                 ready=database.ping,
+                drain=runs_servicer.drain,
             ),
         ]
 

@@ -60,6 +60,11 @@ class Notifications:
             if not others:
                 del self._watchers[key]
 
+    def wake_all(self) -> None:
+        """Wake every watcher."""
+        for wakes in self._watchers.values():
+            _set_all(wakes)
+
     async def _listen(self) -> None:
         delay_seconds = FIRST_DELAY_SECONDS
         while True:
@@ -79,8 +84,7 @@ class Notifications:
         try:
             await connection.add_listener(CHANNEL, self._notified)
             self._is_listening.set()
-            for wakes in self._watchers.values():
-                _set_all(wakes)
+            self.wake_all()
             while not lost.is_set():
                 try:
                     await asyncio.wait_for(lost.wait(), CHECK_INTERVAL_SECONDS)

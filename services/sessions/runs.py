@@ -35,6 +35,13 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
     def __init__(self, store: RunStore, notifications: Notifications | None) -> None:
         self._store = store
         self._notifications = notifications
+        self._is_draining = False
+
+    async def drain(self, _seconds: float) -> None:
+        """End all watches: whoever follows a run goes on elsewhere, from the last event that it saw."""
+        self._is_draining = True
+        if self._notifications is not None:
+            self._notifications.wake_all()
 
     async def StartRun(self, request: pb.StartRunRequest, _: Context) -> pb.StartRunResponse:
         """Store the user's message and open its run."""
@@ -79,7 +86,7 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
     async def WatchRunEvents(
         self, request: pb.WatchRunEventsRequest, _: Context
     ) -> AsyncIterator[pb.WatchRunEventsResponse]:
-        """Yield a run's events until its end."""
+        """Yield a run's events until its end, or until this process is to stop."""
         if self._notifications is None:
             raise AppError("DIRECT_DATABASE_NEEDED")
         # Verified when the watch began; it may go on when the token has expired.
@@ -97,7 +104,7 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
                     yield pb.WatchRunEventsResponse(events=page.events)
                 if page.has_more:
                     continue
-                if page.is_finished:
+                if page.is_finished or self._is_draining:
                     return
                 try:
                     await asyncio.wait_for(wake.wait(), POLL_SECONDS)
