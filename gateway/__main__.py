@@ -11,29 +11,48 @@ import structlog
 import uvicorn
 
 from gateway import app
-from gateway.protocol import Protocol
+from gateway.protocol import Protocol, State
 from gateway.settings import GatewaySettings
 from servicekit import loop, telemetry
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
+LAST_REQUESTS_SECONDS = 0.4
+"""How long connections without a request stay open once the process stops: one may be on its way."""
+
 
 class Server(uvicorn.Server):
     """uvicorn without its signal handling, which would end the process with the signal instead of code 0."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.state = State()
+        self.server_state = self.state
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to `serve`."""
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, answer what is on its way on those that are there, and let requests end."""
+        for server in self.servers:
+            server.close()
+        if self.server_state.connections:
+            await asyncio.sleep(LAST_REQUESTS_SECONDS)
+        await super().shutdown(sockets)
+
 
 async def serve(settings: GatewaySettings, *, started: asyncio.Event, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set; running requests then get `settings.drain_seconds` to end.
+    """Serve until `stop` is set.
 
+    Then /readyz says no for `settings.drain_delay_seconds`, in which requests are taken as before and each answer ends
+    its connection; after that, running requests get `settings.drain_seconds` to end.
     started: set once requests are taken.
     Raises SystemExit with what to do when the port is taken.
     """
     listener = listen(settings.host, settings.port)
+    listeners = [listener, *inherited(settings.socket_fd)]
     async with app.build(settings) as application:
         config = uvicorn.Config(
             application,
@@ -49,12 +68,16 @@ async def serve(settings: GatewaySettings, *, started: asyncio.Event, stop: asyn
             http=Protocol,
         )
         server = Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        serving = asyncio.create_task(server.serve(sockets=listeners))
         _LOG.info("server.started", address=f"{settings.host}:{listener.getsockname()[1]}")
         started.set()
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        _LOG.info("server.draining", seconds=settings.drain_seconds)
+        delay_seconds = settings.drain_delay_seconds
+        _LOG.info("server.draining", delay_seconds=delay_seconds, seconds=settings.drain_seconds)
+        server.state.is_leaving = True
+        application.state.health.leave()
+        await asyncio.wait({serving}, timeout=delay_seconds)
         server.should_exit = True
         await serving
         stopping.cancel()
@@ -78,6 +101,22 @@ def listen(host: str, port: int) -> socket.socket:
             "Set GATEWAY_PORT to a free port, or stop what is there."
         ) from None
     return listener
+
+
+def inherited(number: int | None) -> list[socket.socket]:
+    """Return the listening socket with this file descriptor; empty for None. Raises SystemExit when it is none."""
+    if number is None:
+        return []
+    try:
+        shared = socket.socket(fileno=number)
+        if not shared.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError("it does not listen")
+    except OSError as error:
+        raise SystemExit(
+            f"GATEWAY_SOCKET_FD={number} is no listening socket ({error.strerror or error}). "
+            "Unset it, unless what starts the gateway hands one over."
+        ) from None
+    return [shared]
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from starlette.responses import Response
 from gateway.contract import SERVICES, short_name
 
 TIMEOUT_SECONDS = 2.0
+# Calls go round, so that one replica is not ready says little; the next time another one is asked.
+MOST_ASKED = 3
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -23,6 +25,11 @@ class Health:
 
     def __init__(self, channels: Mapping[str, grpc.aio.Channel]) -> None:
         self._stubs = {name: health_pb2_grpc.HealthStub(connection) for name, connection in channels.items()}
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """Say from now on that the gateway is not ready, as it is to stop."""
+        self._is_leaving = True
 
     def add_routes(self, app: FastAPI) -> None:
         """Add the two routes to the application."""
@@ -39,11 +46,19 @@ class Health:
 
     async def _readyz(self) -> Response:
         services = await self.states()
-        is_ready = all(state == "serving" for state in services.values())
+        is_ready = not self._is_leaving and all(state == "serving" for state in services.values())
         status = "serving" if is_ready else "not_serving"
         return _answer(200 if is_ready else 503, {"status": status, "services": services})
 
     async def _state(self, full_name: str) -> str:
+        state = "not_serving"
+        for _ in range(MOST_ASKED):
+            state = await self._ask(full_name)
+            if state != "not_serving":
+                break
+        return state
+
+    async def _ask(self, full_name: str) -> str:
         request = health_pb2.HealthCheckRequest(service=full_name)
         try:
             answer = await self._stubs[full_name].Check(request, timeout=TIMEOUT_SECONDS)

@@ -4,6 +4,16 @@ import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+
+class State(ServerState):
+    """What all connections of a server share."""
+
+    is_leaving = False
+    """True once the process is to stop: each connection then ends with its next answer, which says so.
+
+    A client that is told opens another one elsewhere; one whose idle connection is just closed may lose a request."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -12,6 +22,12 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with a connection."""
         super().connection_made(Joining(transport, self.loop))  # type: ignore[arg-type]
+
+    def on_headers_complete(self) -> None:
+        """Begin with a request."""
+        super().on_headers_complete()
+        if getattr(self.server_state, "is_leaving", False) and self.cycle is not None:
+            self.cycle.keep_alive = False
 
 
 HELD_BYTES = 65_536

@@ -27,6 +27,10 @@ class GatewaySettings(TokenSettings):
     """Port to listen on; 0 picks a free one."""
     drain_seconds: float = Field(10.0, ge=0, validation_alias="CONCERTO_DRAIN_SECONDS")
     """How long running requests may take after SIGTERM."""
+    drain_delay_seconds: float = Field(0.0, ge=0, validation_alias="CONCERTO_DRAIN_DELAY_SECONDS")
+    """How long after SIGTERM requests are taken as before while /readyz says no, so that balancers forget it."""
+    socket_fd: int | None = Field(None, ge=3, validation_alias="GATEWAY_SOCKET_FD")
+    """Number of a listening socket that the process inherits and serves beside its own port; replicas share one so."""
     auth_target: str = Field("127.0.0.1:8003", validation_alias="AUTH_TARGET")
     """host:port (or a dns:/// name) of the auth service."""
     sessions_target: str = Field("127.0.0.1:8004", validation_alias="SESSIONS_TARGET")
