@@ -12,7 +12,7 @@ from local.testing import RunningStack, start_stack, stop_stack
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--stack`, `--mode` and `--chaos-kills`."""
+    """Add `--stack`, `--mode`, `--replicas` and `--chaos-kills`."""
     parser.addoption(
         "--stack",
         choices=("full", "supabase"),
@@ -26,6 +26,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Whether suites run our parts in one process or each in its own. Tests of a single part's death choose.",
     )
     parser.addoption(
+        "--replicas",
+        type=int,
+        default=1,
+        metavar="N",
+        help="With `--mode processes`: how many processes of each of our parts suites run.",
+    )
+    parser.addoption(
         "--chaos-kills",
         type=int,
         default=0,
@@ -35,7 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register our marker."""
+    """Register our marker, and refuse options that mean nothing together."""
+    if config.getoption("--replicas") != 1 and config.getoption("--mode") != "processes":
+        raise pytest.UsageError("--replicas needs --mode processes")
     config.addinivalue_line("markers", "own_mode: chooses the mode of its suites itself, so one run of it is enough")
 
 
@@ -47,15 +56,26 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 
 @pytest.fixture(scope="session")
-def launch(mode: Mode) -> Iterator[Callable[..., RunningStack]]:
+def replica_count(request: pytest.FixtureRequest) -> int:
+    """How many processes of each part the suites of this test run have, where each part is a process."""
+    chosen: int = request.config.getoption("--replicas")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def launch(mode: Mode, replica_count: int) -> Iterator[Callable[..., RunningStack]]:
     """Start a further stack: `launch(only="postgres,supabase", CONCERTO_CONFIRM_EMAIL="true")`. Stopped at the end."""
     started: list[tuple[RunningStack, Path]] = []
-    usual = mode
+    usual, usual_replicas = mode, replica_count
 
-    def start(*, only: str | None = None, mode: Mode | None = None, **variables: str) -> RunningStack:
+    def start(
+        *, only: str | None = None, mode: Mode | None = None, replicas: int | None = None, **variables: str
+    ) -> RunningStack:
         folder = Path(tempfile.mkdtemp(prefix="concerto-"))
+        chosen = mode or usual
+        count = replicas or (usual_replicas if chosen == "processes" else 1)
         try:
-            running = start_stack(folder, only=only, mode=mode or usual, **variables)
+            running = start_stack(folder, only=only, mode=chosen, replicas=count, **variables)
         except RuntimeError as error:
             shutil.rmtree(folder, ignore_errors=True)
             pytest.fail(str(error), pytrace=False)

@@ -1,4 +1,4 @@
-"""The `concerto` command: up, serve, down, status, doctor, migrate, logs, mail, env."""
+"""The `concerto` command: up, serve, down, restart, status, doctor, migrate, logs, mail, env."""
 
 import asyncio
 import contextlib
@@ -13,13 +13,13 @@ from typing import Annotated
 import psutil
 import typer
 
-from local import mailbox, stack
+from local import mailbox, restarts, stack
 from local.console import Console
 from local.credentials import ensure_credentials, read_credentials
 from local.files import make_private_folder, write_private
 from local.postgres import Postgres
-from local.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, suite_variables
-from local.settings import ROOT, LocalSettings, load_settings
+from local.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, part_of, suite_variables
+from local.settings import MOST_REPLICAS, ROOT, LocalSettings, load_settings
 from local.state import end_leftovers, read_state, supervisor_lock
 from local.supervisor import last_lines
 
@@ -65,16 +65,20 @@ def up(
     processes: Annotated[
         bool, typer.Option("--processes/--one-process", help="A process for each of our parts, or one for all.")
     ] = False,
+    replicas: Annotated[
+        int, typer.Option(help=f"Processes of each of our parts, 1 to {MOST_REPLICAS}; with --processes.")
+    ] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready and go on in the background.")] = False,
 ) -> None:
     """Start the suite and stay until Ctrl-C."""
     settings = load_settings().with_port(port)
     console = Console()
     mode: Mode = "processes" if processes else "one-process"
+    stack.check_replicas(settings, replicas, mode)
     if detach:
-        raise typer.Exit(_detach(settings, only, mode, console))
+        raise typer.Exit(_detach(settings, only, mode, replicas, console))
     console.line(f"Starting Concerto in {settings.home}")
-    plan = stack.Plan(stack.plan_names(settings, only, mode), ROOT)
+    plan = stack.Plan(stack.plan_names(settings, only, mode), ROOT, replicas=replicas)
     raise typer.Exit(stack.run(settings, plan, console))
 
 
@@ -87,7 +91,7 @@ def serve() -> None:
     serve_all()
 
 
-def _detach(settings: LocalSettings, only: str | None, mode: Mode, console: Console) -> int:
+def _detach(settings: LocalSettings, only: str | None, mode: Mode, replicas: int, console: Console) -> int:
     stack.open_home(settings.home)
     running = read_state(settings.home)
     if running is not None and running.supervisor is not None:
@@ -97,6 +101,7 @@ def _detach(settings: LocalSettings, only: str | None, mode: Mode, console: Cons
     make_private_folder(settings.home / "logs")
     log = settings.home / "logs" / "up.log"
     command = [sys.executable, "-m", "local.cli", "up", f"--{mode}", "--port", str(settings.port)]
+    command += ["--replicas", str(replicas)]
     if only:
         command += ["--only", only]
     write_private(log, "")
@@ -140,6 +145,16 @@ def down() -> None:
 
 
 @app.command()
+def restart(
+    name: Annotated[
+        str | None, typer.Argument(help="A part, or one process of it as `status` names it; without it, all of ours.")
+    ] = None,
+) -> None:
+    """Replace our processes one at a time: each ends what it was doing, and the new one is ready, before the next."""
+    restarts.run(load_settings(), name, Console())
+
+
+@app.command()
 def status() -> None:
     """Show what runs. Exit code 1 when something does not."""
     settings = load_settings()
@@ -155,7 +170,8 @@ def status() -> None:
     for name, recorded in state.processes.items():
         process = recorded.find()
         complete = complete and process is not None
-        typer.echo(f"  {name:<13} {f'127.0.0.1:{recorded.port}':<16} {_describe(process)}")
+        starting = "" if recorded.ready or process is None else ", starting"
+        typer.echo(f"  {name:<14} {f'127.0.0.1:{recorded.port}':<16} {_describe(process)}{starting}")
     raise typer.Exit(0 if complete else 1)
 
 
@@ -204,7 +220,12 @@ def migrate(
 
 @app.command()
 def logs(
-    name: Annotated[str | None, typer.Argument(help=f"One of {', '.join((*NAMES, WHOLE))}; without it, all.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help=f"One of {', '.join((*NAMES, WHOLE))}, or a replica as `status` names it; without it, all."
+        ),
+    ] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing what is written.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the last lines.")] = 50,
 ) -> None:
@@ -214,8 +235,9 @@ def logs(
     if name in PARTS and running is not None and WHOLE in running.processes:
         name = WHOLE  # the part's own entries carry its name as `service`
     names = [name] if name else [*NAMES, WHOLE]
-    if not name and running is not None and running.supervisor is not None:
-        names = list(running.processes)  # a log of the other mode is an old one
+    if running is not None and running.supervisor is not None:
+        # Without a name those that run: a log of the other mode is an old one. A part's name means all its replicas.
+        names = [each for each in running.processes if not name or part_of(each) == name] or names
     files = {each: settings.home / "logs" / f"{each}.log" for each in names}
     present = {each: file for each, file in files.items() if file.exists()}
     if not present:
@@ -223,7 +245,7 @@ def logs(
         raise typer.Exit(1)
     for each, file in present.items():
         for line in last_lines(file, lines):
-            typer.echo(f"{each:<13} {line}" if len(names) > 1 else line)
+            typer.echo(f"{each:<14} {line}" if len(names) > 1 else line)
     if follow:
         with contextlib.suppress(KeyboardInterrupt):
             _follow(present, prefix=len(names) > 1)
@@ -242,7 +264,7 @@ def _follow(files: dict[str, Path], *, prefix: bool) -> None:
                     text = stream.read()
                     positions[name] = stream.tell()
                 for line in text.splitlines():
-                    typer.echo(f"{name:<13} {line}" if prefix else line)
+                    typer.echo(f"{name:<14} {line}" if prefix else line)
         time.sleep(0.3)
 
 
@@ -277,7 +299,9 @@ def env(
     settings = _settings()
     credentials = ensure_credentials(settings.home)
     postgres = Postgres(settings.home, settings.port_of("postgres"), credentials)
-    values = suite_variables(settings, credentials, postgres)
+    running = read_state(settings.home)
+    replicas = running.replicas if running is not None and running.supervisor is not None else 1
+    values = suite_variables(settings, credentials, postgres, replicas=replicas)
     values |= {"CONCERTO_HOME": str(settings.home), "CONCERTO_PORT": str(settings.port)}
     if admin and not settings.is_hosted:
         values |= {"SUPABASE_ADMIN_DB_URL": postgres.admin_url, "SUPABASE_MIGRATION_DB_URL": postgres.migration_url}

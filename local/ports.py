@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -53,12 +53,25 @@ def _describe(pid: int) -> str:
     return f"process {pid}"
 
 
-def describe_taken(settings: LocalSettings, names: Iterable[str]) -> list[str]:
-    """One sentence for each port of these processes that somebody else has; empty when all are free."""
+def listen(port: int, host: str) -> socket.socket:
+    """Return a socket that listens there, to be handed to the processes that serve it. Raises OSError."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def describe_taken(settings: LocalSettings, ports: Mapping[str, int]) -> list[str]:
+    """One sentence for each of these ports that somebody else has, by the process's name; empty when all are free."""
     problems: list[str] = []
-    for name in names:
-        port = settings.port_of(name)
-        host = settings.gateway_host if name == "gateway" else "127.0.0.1"
+    for name, port in ports.items():
+        # Other processes, and replicas of the gateway, listen on the loopback address.
+        host = settings.gateway_host if port == settings.port else "127.0.0.1"
         if not is_free(port, host):
             problems.append(f"Port {port} ({name}) is taken by {owner_of(port)}.")
     return problems

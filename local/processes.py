@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Literal
 from local import health
 from local.credentials import Credentials
 from local.postgres import Postgres
-from local.settings import ROOT, LocalSettings
+from local.settings import PORT_NAMES, ROOT, LocalSettings
 
 EMBEDDED = ("postgres", "supabase")
 SERVICES = ("auth", "sessions", "orchestrator")
@@ -31,10 +32,8 @@ CHECK_SECONDS = 3
 # What a program needs from its surroundings to run at all; nothing else is inherited.
 _BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _COMMON = (
-    "CONCERTO_ENVIRONMENT",
-    "CONCERTO_LOG_LEVEL",
-    "CONCERTO_LOG_FORMAT",
-    "CONCERTO_DRAIN_SECONDS",
+    *("CONCERTO_ENVIRONMENT", "CONCERTO_LOG_LEVEL", "CONCERTO_LOG_FORMAT"),
+    *("CONCERTO_DRAIN_SECONDS", "CONCERTO_DRAIN_DELAY_SECONDS", "CONCERTO_CONNECTION_AGE_SECONDS"),
     "CONCERTO_METRICS_HOST",
 )
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -79,15 +78,45 @@ class ProcessSpec:
     address: str = ""
     folder: Path = ROOT
     user: str | None = None
+    inherits: tuple[int, ...] = ()
+    """File descriptors of ours that the process gets."""
+
+
+def replicas_of(part: str, count: int) -> tuple[str, ...]:
+    """The names of a part's processes: `sessions`, `sessions-2`, …"""
+    return (part, *(f"{part}-{number}" for number in range(2, count + 1)))
+
+
+def part_of(name: str) -> str:
+    """The part that a process runs, by the process's name."""
+    return name.partition("-")[0]
+
+
+def ports_of(settings: LocalSettings, names: Iterable[str], replicas: int) -> dict[str, int]:
+    """The port of each process, for the parts `names` with as many processes each.
+
+    Several gateways share the suite's address, and each has a port of its own beside it, by which it is told apart.
+    """
+    ports: dict[str, int] = {}
+    for part in names:
+        for name in replicas_of(part, replicas) if part in PARTS else (part,):
+            shares_port = part == "gateway" and replicas > 1
+            ports[name] = settings.port_of(name) + (len(PORT_NAMES) if shares_port else 0)
+    return ports
+
+
+def _target(settings: LocalSettings, part: str, replicas: int) -> str:
+    addresses = ",".join(f"127.0.0.1:{settings.port_of(name)}" for name in replicas_of(part, replicas))
+    return addresses if replicas == 1 else f"ipv4:{addresses}"
 
 
 def suite_variables(
-    settings: LocalSettings, credentials: Credentials | None, postgres: Postgres | None
+    settings: LocalSettings, credentials: Credentials | None, postgres: Postgres | None, *, replicas: int = 1
 ) -> dict[str, str]:
     """Every variable that some service of the suite needs, by its documented name.
 
     What a person has set wins; the rest comes from the embedded stack. For a hosted project `credentials` is None
-    or only lends the cookie secret.
+    or only lends the cookie secret. replicas: processes of each service, all of which the targets name.
     """
     made: dict[str, str] = {"GATEWAY_PUBLIC_URL": settings.gateway_url, "GATEWAY_HOST": settings.gateway_host}
     made["GATEWAY_PORT"] = str(settings.port)
@@ -96,7 +125,7 @@ def suite_variables(
         made |= {
             f"{name.upper()}_HOST": "127.0.0.1",
             f"{name.upper()}_PORT": str(port),
-            f"{name.upper()}_TARGET": f"127.0.0.1:{port}",
+            f"{name.upper()}_TARGET": _target(settings, name, replicas),
         }
     if credentials is not None:
         made["GATEWAY_COOKIE_SECRET"] = credentials.cookie_secret
@@ -155,8 +184,14 @@ def service_environment(name: str, settings: LocalSettings, suite: dict[str, str
 
 
 def metrics_port(base: int, name: str) -> int:
-    """Where a part serves its metrics: the gateway, and our one process, at `base`, the services at the next ports."""
-    return base if name == WHOLE else base + ("gateway", *SERVICES).index(name)
+    """Where a process serves its metrics: the gateway, and our one process, at `base`, the services at the next ports.
+
+    The second replicas follow at the next ports, and so on.
+    """
+    if name == WHOLE:
+        return base
+    part, _, number = name.partition("-")
+    return base + len(PARTS) * (int(number or 1) - 1) + ("gateway", *SERVICES).index(part)
 
 
 def _past_proxies(environment: dict[str, str]) -> dict[str, str]:
@@ -228,25 +263,43 @@ def supabase_spec(settings: LocalSettings, credentials: Credentials, postgres: P
     )
 
 
-def service_specs(settings: LocalSettings, suite: dict[str, str], names: Iterable[str]) -> list[ProcessSpec]:
-    """Our own processes, those of `names`."""
+def service_specs(
+    settings: LocalSettings,
+    suite: dict[str, str],
+    names: Iterable[str],
+    *,
+    replicas: int = 1,
+    shared: socket.socket | None = None,
+) -> list[ProcessSpec]:
+    """Our own processes, those of `names`. shared: the listening socket that several gateways serve together."""
     # A server that listens on every address also listens on the loopback one.
     host = "127.0.0.1" if settings.gateway_host in ("0.0.0.0", "::", "localhost") else settings.gateway_host  # noqa: S104
     specs: list[ProcessSpec] = []
-    for name in names:
-        port = settings.port_of(name)
-        is_web = name in ("gateway", WHOLE)
+    for name, port in ports_of(settings, names, replicas).items():
+        part = part_of(name)
+        is_web = part in ("gateway", WHOLE)
+        environment = service_environment(part, settings, suite)
+        if part != WHOLE:
+            environment[f"{part.upper()}_PORT"] = str(port)
+        if settings.metrics_port is not None:
+            environment["CONCERTO_METRICS_PORT"] = str(metrics_port(settings.metrics_port, name))
+        inherits: tuple[int, ...] = ()
+        if part == "gateway" and shared is not None:
+            host = "127.0.0.1"
+            environment |= {"GATEWAY_HOST": host, "GATEWAY_SOCKET_FD": str(shared.fileno())}
+            inherits = (shared.fileno(),)
         # One process is ready when everything in it is; the gateway alone does not answer for its neighbours.
-        health_path = "/readyz" if name == WHOLE else "/healthz"
+        health_path = "/readyz" if part == WHOLE else "/healthz"
         check = _http_check(port, health_path, {}, host) if is_web else _grpc_check(port)
         specs.append(
             ProcessSpec(
                 name=name,
-                command=[sys.executable, "-m", _MODULES.get(name, f"services.{name}")],
-                environment=service_environment(name, settings, suite),
+                command=[sys.executable, "-m", _MODULES.get(part, f"services.{part}")],
+                environment=environment,
                 port=port,
                 is_ready=check,
                 address=f"http://{host}:{port}" if is_web else f"127.0.0.1:{port}",
+                inherits=inherits,
             )
         )
     return specs

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_PORT = 8000
 PORT_NAMES = ("gateway", "supabase", "postgres", "auth", "sessions", "orchestrator")
 """The listeners of the suite; the position is what is added to `CONCERTO_PORT`."""
+MOST_REPLICAS = 4
+"""Most processes of each of our parts on one machine; each further one has the next block of ports."""
 
 
 class SettingsError(Exception):
@@ -41,7 +43,9 @@ class LocalSettings(BaseModel):
     supabase_url: str = Field("", validation_alias="SUPABASE_URL")
     gateway_host: str = Field("127.0.0.1", validation_alias="GATEWAY_HOST")
     gateway_public_url: str = Field("", validation_alias="GATEWAY_PUBLIC_URL")
-    metrics_port: int | None = Field(None, validation_alias="CONCERTO_METRICS_PORT", ge=1, le=65535 - len(PORT_NAMES))
+    metrics_port: int | None = Field(None, validation_alias="CONCERTO_METRICS_PORT", ge=1, le=65500)
+    drain_seconds: float = Field(10.0, validation_alias="CONCERTO_DRAIN_SECONDS", ge=0)
+    drain_delay_seconds: float = Field(0.0, validation_alias="CONCERTO_DRAIN_DELAY_SECONDS", ge=0)
     env_file: Path | None = None
     variables: dict[str, str] = Field(default_factory=dict, repr=False)
 
@@ -51,8 +55,18 @@ class LocalSettings(BaseModel):
         return (ROOT / home.expanduser()).resolve()
 
     def port_of(self, name: str) -> int:
-        """The TCP port of a process, by the name it has in `PORT_NAMES`; of our one process, the gateway's."""
-        return self.port if name == "concerto" else self.port + PORT_NAMES.index(name)
+        """The TCP port of a process, by the name it has in `PORT_NAMES`; of our one process, the gateway's.
+
+        `sessions-2` is the second replica of sessions.
+        """
+        part, _, number = name.partition("-")
+        first = self.port + len(PORT_NAMES) * (int(number or 1) - 1)
+        return first if part == "concerto" else first + PORT_NAMES.index(part)
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long a process of ours may take to end after SIGTERM: its calls, then what runs have to store."""
+        return self.drain_delay_seconds + self.drain_seconds + 20.0
 
     @property
     def embedded_url(self) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from local.console import Console
 from local.credentials import Credentials, CredentialsError, ensure_credentials
 from local.files import make_private_folder
 from local.migrations import MigrationError, apply_migrations, apply_seed, pending_versions, set_role_passwords
-from local.ports import describe_taken, free_base
+from local.ports import describe_taken, free_base, listen
 from local.postgres import LOGIN_ROLE, Postgres, PostgresError
 from local.processes import (
     EMBEDDED,
@@ -26,12 +27,13 @@ from local.processes import (
     WHOLE,
     Mode,
     node_program,
+    ports_of,
     postgres_spec,
     service_specs,
     suite_variables,
     supabase_spec,
 )
-from local.settings import PORT_NAMES, LocalSettings, SettingsError
+from local.settings import MOST_REPLICAS, PORT_NAMES, LocalSettings, SettingsError
 from local.state import State, clear_state, end_leftovers, read_state, supervisor_lock, write_state
 from local.supervisor import StartError, Supervisor
 
@@ -41,12 +43,16 @@ FAULTS = (SettingsError, CredentialsError, PostgresError, MigrationError, StartE
 
 @dataclass(frozen=True)
 class Plan:
-    """What a start is for: the processes, and whether to stay after everything is ready."""
+    """What a start is for: the processes, and whether to stay after everything is ready.
+
+    replicas: processes of each of our parts among `names`.
+    """
 
     names: tuple[str, ...]
     project: Path
     stay: bool = True
     seed: bool = False
+    replicas: int = 1
 
 
 def plan_names(settings: LocalSettings, only: str | None, mode: Mode = "one-process") -> tuple[str, ...]:
@@ -69,6 +75,17 @@ def plan_names(settings: LocalSettings, only: str | None, mode: Mode = "one-proc
     if settings.is_hosted:
         wanted.difference_update(EMBEDDED)
     return tuple(name for name in (*NAMES, WHOLE) if name in wanted)
+
+
+def check_replicas(settings: LocalSettings, replicas: int, mode: Mode) -> None:
+    """Raise SettingsError where there cannot be so many processes of each part."""
+    if not 1 <= replicas <= MOST_REPLICAS:
+        raise SettingsError(f"There can be 1 to {MOST_REPLICAS} replicas of each part, not {replicas}.")
+    if replicas > 1 and mode != "processes":
+        raise SettingsError("Replicas are processes of their own: add --processes.")
+    last = settings.port + len(PORT_NAMES) * replicas
+    if last > 65535:
+        raise SettingsError(f"{replicas} replicas need ports up to {last}. Set CONCERTO_PORT to a lower one.")
 
 
 def run(settings: LocalSettings, plan: Plan, console: Console) -> int:
@@ -107,7 +124,8 @@ class Stack:
         self._plan = plan
         self._console = console
         self._ready = False
-        self._supervisor = Supervisor(settings.home / "logs", console, self._record)
+        self._supervisor = Supervisor(settings.home / "logs", console, self._record, stop_seconds=settings.stop_seconds)
+        self._shared: socket.socket | None = None
         self._signals = 0
         self._stop = asyncio.Event()
 
@@ -143,6 +161,8 @@ class Stack:
                 self._console.line("Stopping. Press Ctrl-C again to hurry.")
             self._ready = False
             await self._supervisor.stop()
+            if self._shared is not None:
+                self._shared.close()
             clear_state(self._settings.home)
             if told:
                 self._console.line("Stopped.")
@@ -163,17 +183,21 @@ class Stack:
             address=settings.gateway_url if _has_gateway(self._plan) else settings.embedded_url,
             pid=me.pid,
             create_time=me.create_time(),
+            replicas=self._plan.replicas,
             processes=self._supervisor.states(),
         )
         write_state(settings.home, state)
 
     def _check_ports(self) -> None:
+        replicas = self._plan.replicas
         taken = {*self._plan.names, *(PARTS if WHOLE in self._plan.names else ())}
-        names = [name for name in PORT_NAMES if name in taken]
-        problems = describe_taken(self._settings, names)
+        ports = ports_of(self._settings, [name for name in PORT_NAMES if name in taken], replicas)
+        if replicas > 1 and "gateway" in taken:
+            ports["the gateways' address"] = self._settings.port
+        problems = describe_taken(self._settings, ports)
         if not problems:
             return
-        base = free_base(self._settings, len(PORT_NAMES))
+        base = free_base(self._settings, len(PORT_NAMES) * replicas + (replicas > 1))
         whom = "that process" if len(problems) == 1 else "those processes"
         advice = f"End {whom}, or use other ports: CONCERTO_PORT={base or 'PORT'} make up"
         raise SettingsError("\n".join([*problems, advice]))
@@ -238,14 +262,18 @@ class Stack:
 
     async def _start_services(self, credentials: Credentials, postgres: Postgres | None) -> None:
         names = [name for name in self._plan.names if name not in EMBEDDED]
-        suite = suite_variables(self._settings, credentials, postgres)
+        replicas = self._plan.replicas
+        suite = suite_variables(self._settings, credentials, postgres, replicas=replicas)
+        if replicas > 1 and "gateway" in names:
+            # Held here, so that whoever connects while a gateway is replaced is served by the next one.
+            self._shared = listen(self._settings.port, self._settings.gateway_host)
 
         async def start(position: int) -> None:
             spec = specs[position]
             with self._console.step(spec.name):
                 await self._supervisor.start(spec)
 
-        specs = service_specs(self._settings, suite, names)
+        specs = service_specs(self._settings, suite, names, replicas=replicas, shared=self._shared)
         await _all(*(start(position) for position in range(len(specs))))
 
     def _welcome(self, seconds: float) -> None:

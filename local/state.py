@@ -23,6 +23,7 @@ class ProcessState(BaseModel):
     pid: int
     create_time: float
     port: int
+    ready: bool = False
 
     def find(self) -> psutil.Process | None:
         """The live process, or None when it has ended or its id belongs to another program by now."""
@@ -35,13 +36,17 @@ class ProcessState(BaseModel):
 
 
 class State(BaseModel):
-    """The suite as the supervisor sees it. `ready` turns true when every process has answered once."""
+    """The suite as the supervisor sees it. `ready` turns true when every process has answered once.
+
+    replicas: processes of each of our parts.
+    """
 
     ready: bool = False
     base_port: int
     address: str
     pid: int
     create_time: float
+    replicas: int = 1
     processes: dict[str, ProcessState] = {}
 
     @property

@@ -22,7 +22,6 @@ LONGEST_BACKOFF_SECONDS = 10.0
 HEALTHY_SECONDS = 30.0
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
-# A little more than a service's drain time and the storing of interrupted answers after it.
 STOP_SECONDS = 30.0
 LOG_CHECK_SECONDS = 30.0
 LOG_LIMIT_BYTES = 20 * 1024 * 1024
@@ -37,17 +36,24 @@ class StartError(Exception):
 class _Child:
     spec: ProcessSpec
     log: Path
+    is_ready: bool = False
     process: asyncio.subprocess.Process | None = None
     watcher: asyncio.Task[None] | None = None
 
 
 class Supervisor:
-    """Owns the children. `on_change` is called whenever a process id changes."""
+    """Owns the children. `on_change` is called whenever a process begins or becomes ready.
 
-    def __init__(self, logs: Path, console: Console, on_change: Callable[[], None]) -> None:
+    stop_seconds: how long a child may take to end when it is asked to.
+    """
+
+    def __init__(
+        self, logs: Path, console: Console, on_change: Callable[[], None], *, stop_seconds: float = STOP_SECONDS
+    ) -> None:
         self._logs = logs
         self._console = console
         self._on_change = on_change
+        self._stop_seconds = stop_seconds
         self._children: dict[str, _Child] = {}
         self._stopping = False
         self._hurry = asyncio.Event()
@@ -62,7 +68,9 @@ class Supervisor:
                 continue
             with contextlib.suppress(psutil.NoSuchProcess):
                 created = psutil.Process(process.pid).create_time()
-                states[name] = ProcessState(pid=process.pid, create_time=created, port=child.spec.port)
+                states[name] = ProcessState(
+                    pid=process.pid, create_time=created, port=child.spec.port, ready=child.is_ready
+                )
         return states
 
     async def start(self, spec: ProcessSpec) -> None:
@@ -108,6 +116,7 @@ class Supervisor:
 
     async def _spawn(self, child: _Child) -> None:
         spec = child.spec
+        child.is_ready = False
         if spec.before_start is not None:
             await asyncio.to_thread(spec.before_start)
         descriptor = os.open(child.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -122,6 +131,7 @@ class Supervisor:
                 user=spec.user,
                 # A session of its own: Ctrl-C in the terminal reaches the supervisor only.
                 start_new_session=True,
+                pass_fds=spec.inherits,
             )
         except OSError as error:
             raise StartError(f"{spec.name} could not be started: {error}. Run `make setup`.") from error
@@ -142,16 +152,23 @@ class Supervisor:
             if time.monotonic() > deadline:
                 raise StartError(f"{child.spec.name} was not ready within {READY_SECONDS:.0f} s.\n{self._tail(child)}")
             await asyncio.sleep(POLL_SECONDS)
+        child.is_ready = True
+        self._on_change()
 
     async def _watch(self, child: _Child) -> None:
         backoff = FIRST_BACKOFF_SECONDS
         while child.process is not None:
             running_since = time.monotonic()
             code = await child.process.wait()
-            if time.monotonic() - running_since >= HEALTHY_SECONDS:
+            was_asked = code == 0 and child.is_ready
+            if was_asked or time.monotonic() - running_since >= HEALTHY_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
             name = child.spec.name
-            self._console.problem(f"{name} {_ending(code)}; it is started again in {backoff:g} s.\n{self._tail(child)}")
+            said = f"{name} {_ending(code)}; it is started again in {backoff:g} s."
+            if was_asked:
+                self._console.line(f"  {said}")
+            else:
+                self._console.problem(f"{said}\n{self._tail(child)}")
             # What it left in its group would keep its port taken.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.process.pid, signal.SIGKILL)
@@ -179,7 +196,9 @@ class Supervisor:
             process.send_signal(number)
         waiting = asyncio.create_task(process.wait())
         hurried = asyncio.create_task(self._hurry.wait())
-        done, _ = await asyncio.wait({waiting, hurried}, timeout=STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {waiting, hurried}, timeout=self._stop_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
         if waiting not in done:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(child.spec.quick_stop_signal)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from local.processes import PARTS, WHOLE, Mode
+from local.processes import PARTS, WHOLE, Mode, replicas_of
 from local.settings import ROOT
 
 START_SECONDS = 120
@@ -23,11 +23,15 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", 
 
 @dataclass(frozen=True)
 class RunningStack:
-    """The suite as the tests see it. `env` is what `concerto env --admin` prints, by name."""
+    """The suite as the tests see it. `env` is what `concerto env --admin` prints, by name.
+
+    replicas: processes of each of our parts.
+    """
 
     home: Path
     base_port: int
     mode: Mode
+    replicas: int
     env: dict[str, str] = field(repr=False)
     supervisor: "subprocess.Popen[bytes]" = field(repr=False)
 
@@ -84,7 +88,10 @@ class RunningStack:
             return {}
 
     def process(self, name: str) -> int:
-        """The process id of one part of the suite, as it is now; of a part of the one process, that process's."""
+        """The process id of one part of the suite, as it is now; of a part of the one process, that process's.
+
+        Of several replicas, the first one's; `sessions-2` is the second.
+        """
         processes = json.loads((self.home / "run" / "state.json").read_text())["processes"]
         pid: int = processes[WHOLE if WHOLE in processes and name in PARTS else name]["pid"]
         return pid
@@ -92,7 +99,9 @@ class RunningStack:
     @property
     def own_processes(self) -> tuple[str, ...]:
         """The names of the whole suite's processes that are ours."""
-        return PARTS if self.mode == "processes" else (WHOLE,)
+        if self.mode == "one-process":
+            return (WHOLE,)
+        return tuple(name for part in PARTS for name in replicas_of(part, self.replicas))
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run `concerto <arguments>` on this data folder."""
@@ -116,13 +125,17 @@ def stack_environment(home: Path, base_port: int, **extra: str) -> dict[str, str
     return {**inherited, **own, **limits, "PYTHONUNBUFFERED": "1", **extra}
 
 
-def free_base_port() -> int:
-    """A base port whose block of six is free. Below the range from which systems hand out ports by themselves."""
+def free_base_port(replicas: int = 1) -> int:
+    """A base port whose block of six for each replica, and one more, is free.
+
+    Below the range from which systems hand out ports by themselves.
+    """
+    count = PORTS * replicas + 1
     start = 20000 + (os.getpid() * 10) % 9000
     for base in chain(range(start, 29000, 10), range(20000, start, 10)):
-        if all(_is_free(base + offset) for offset in range(PORTS)):
+        if all(_is_free(base + offset) for offset in range(count)):
             return base
-    raise RuntimeError("No block of six free ports between 20000 and 29000.")
+    raise RuntimeError(f"No block of {count} free ports between 20000 and 29000.")
 
 
 def _is_free(port: int) -> bool:
@@ -135,16 +148,23 @@ def _is_free(port: int) -> bool:
 
 
 def start_stack(
-    folder: Path, *, only: str | None = None, port: int | None = None, mode: Mode = "one-process", **extra: str
+    folder: Path,
+    *,
+    only: str | None = None,
+    port: int | None = None,
+    mode: Mode = "one-process",
+    replicas: int = 1,
+    **extra: str,
 ) -> RunningStack:
     """Start `concerto up` with its data in `folder`/home and wait until it is ready.
 
-    mode: one process for all of our parts, or one for each.
+    mode: one process for all of our parts, or one for each; replicas: of each of these.
     `extra` goes into its environment. Raises RuntimeError with the output when it does not become ready.
     """
-    home, base_port = folder / "home", port or free_base_port()
+    home, base_port = folder / "home", port or free_base_port(replicas)
     environment = stack_environment(home, base_port, **extra)
-    command = [sys.executable, "-m", "local.cli", "up", f"--{mode}", *(["--only", only] if only else [])]
+    command = [sys.executable, "-m", "local.cli", "up", f"--{mode}", "--replicas", str(replicas)]
+    command += ["--only", only] if only else []
     output = folder / "up.out"
     with output.open("wb") as stream:
         supervisor = subprocess.Popen(
@@ -156,7 +176,7 @@ def start_stack(
             stderr=stream,
             start_new_session=True,
         )
-    stack = RunningStack(home=home, base_port=base_port, mode=mode, env={}, supervisor=supervisor)
+    stack = RunningStack(home=home, base_port=base_port, mode=mode, replicas=replicas, env={}, supervisor=supervisor)
     deadline = time.monotonic() + START_SECONDS
     while not _is_ready(stack):
         if supervisor.poll() is not None or time.monotonic() > deadline:

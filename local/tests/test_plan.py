@@ -2,7 +2,7 @@ import pytest
 
 from local.processes import NAMES, Mode
 from local.settings import LocalSettings, SettingsError, load_settings
-from local.stack import plan_names
+from local.stack import check_replicas, plan_names
 
 HOSTED = {"SUPABASE_URL": "https://abc.supabase.co"}
 
@@ -35,6 +35,20 @@ def test_a_project_of_ones_own_needs_nothing_embedded() -> None:
     hosted = load_settings(environment=HOSTED, env_file=None)
     assert plan_names(hosted, None) == ("concerto",)
     assert plan_names(hosted, None, "processes") == NAMES[2:]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "mode", "port", "refusal"),
+    [
+        (0, "processes", "8000", "1 to 4"),
+        (5, "processes", "8000", "1 to 4"),
+        (2, "one-process", "8000", "--processes"),
+        (4, "processes", "65520", "CONCERTO_PORT"),
+    ],
+)
+def test_replicas_that_cannot_be_are_refused(replicas: int, mode: Mode, port: str, refusal: str) -> None:
+    with pytest.raises(SettingsError, match=refusal):
+        check_replicas(load_settings(environment={"CONCERTO_PORT": port}, env_file=None), replicas, mode)
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known(settings: LocalSettings) -> None:

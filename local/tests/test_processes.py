@@ -1,10 +1,21 @@
+import socket
 from pathlib import Path
 
 import pytest
 
 from local.credentials import Credentials
 from local.postgres import Postgres
-from local.processes import PARTS, SERVICES, WHOLE, service_environment, suite_variables, supabase_spec
+from local.processes import (
+    NAMES,
+    PARTS,
+    SERVICES,
+    WHOLE,
+    ports_of,
+    service_environment,
+    service_specs,
+    suite_variables,
+    supabase_spec,
+)
 from local.settings import LocalSettings, load_settings
 
 SETTINGS = {
@@ -70,6 +81,29 @@ def test_addresses_follow_the_base_port_and_services_do_not_read_the_file_again(
     assert given["gateway"]["AUTH_TARGET"] == "127.0.0.1:9103"
     assert given["gateway"]["GATEWAY_CORS_ORIGINS"] == "https://app.example"
     assert {given[name]["CONCERTO_ENV_FILE"] for name in SERVICES} == {"/dev/null"}
+
+
+def test_every_replica_has_a_port_of_its_own_and_is_known_to_all_who_call_it(settings: LocalSettings) -> None:
+    credentials = Credentials.generate()
+    suite = suite_variables(settings, credentials, Postgres(Path("/nowhere"), 9102, credentials), replicas=2)
+    with socket.create_server(("127.0.0.1", 0)) as shared:
+        specs = {spec.name: spec for spec in service_specs(settings, suite, PARTS, replicas=2, shared=shared)}
+        descriptor = shared.fileno()
+    assert list(specs) == [f"{part}{suffix}" for part in PARTS for suffix in ("", "-2")]
+    both = "ipv4:127.0.0.1:9104,127.0.0.1:9110"
+    for name in ("orchestrator", "orchestrator-2", "gateway", "gateway-2"):
+        assert specs[name].environment["SESSIONS_TARGET"] == both, name
+    assert [specs[name].environment["SESSIONS_PORT"] for name in ("sessions", "sessions-2")] == ["9104", "9110"]
+    for name, port in (("gateway", "9106"), ("gateway-2", "9112")):
+        given = specs[name].environment
+        assert (given["GATEWAY_PORT"], given["GATEWAY_SOCKET_FD"]) == (port, str(descriptor))
+        assert given["GATEWAY_PUBLIC_URL"] == "http://127.0.0.1:9100"
+        assert specs[name].inherits == (descriptor,)
+    assert specs["sessions"].inherits == ()
+    for replicas in (1, 2, 4):
+        ports = ports_of(settings, NAMES, replicas)
+        assert len(set(ports.values()) | {9100}) == len(ports) + (replicas > 1)
+        assert max(ports.values()) <= 9100 + 6 * replicas
 
 
 def test_access_tokens_live_as_long_as_is_configured() -> None:

@@ -2,6 +2,7 @@ import asyncio
 import io
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -60,6 +61,44 @@ async def test_crashed_process_is_reported_with_its_log_and_started_again(tmp_pa
     assert supervisor.states()["worker"].pid != first
     await supervisor.stop()
     assert supervisor.states() == {}
+
+
+async def test_a_process_that_is_asked_to_end_is_replaced_without_a_fuss(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "print('what was in the log', flush=True)\n"
+        "open(sys.argv[1], 'a').write('x')\n"
+        "time.sleep(60)"
+    )
+    supervisor, printed = supervise(tmp_path)
+    await supervisor.start(spec("worker", code, tmp_path))
+    for _ in range(3):
+        before = supervisor.states()["worker"]
+        assert before.ready
+        os.kill(before.pid, signal.SIGTERM)
+        await until(lambda before=before: _replaced(supervisor, before.pid))  # type: ignore[misc]
+    assert printed.getvalue().count("worker stopped with exit code 0; it is started again in 0.2 s.") == 3
+    assert "what was in the log" not in printed.getvalue()
+    await supervisor.stop()
+
+
+def _replaced(supervisor: Supervisor, pid: int) -> bool:
+    found = supervisor.states().get("worker")
+    return found is not None and found.ready and found.pid != pid
+
+
+async def test_a_process_inherits_the_sockets_that_are_meant_for_it(tmp_path: Path) -> None:
+    code = "import os, sys\nos.fstat(int(sys.argv[2]))\nopen(sys.argv[1], 'a').write('x')\nimport time\ntime.sleep(60)"
+    with socket.create_server(("127.0.0.1", 0)) as shared:
+        number = shared.fileno()
+        command = [sys.executable, "-c", code, str(tmp_path / "worker.marker"), str(number)]
+        supervisor, _ = supervise(tmp_path)
+        await supervisor.start(spec("worker", "", tmp_path, command=command, inherits=(number,)))
+        assert supervisor.states()["worker"].ready
+        with pytest.raises(StartError, match="exit code 1"):
+            await supervisor.start(spec("other", "", tmp_path, command=[*command[:3], "never", str(number)]))
+        await supervisor.stop()
 
 
 async def test_process_that_fails_at_its_first_start_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:
