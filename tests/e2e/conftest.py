@@ -3,6 +3,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -32,21 +33,24 @@ Start = Callable[..., Awaitable[RunningStack]]
 
 
 @pytest.fixture
-async def start(model: ModelServer, tmp_path: Path, mode: Mode) -> AsyncIterator[Start]:
+async def start(model: ModelServer, tmp_path: Path, mode: Mode, replica_count: int) -> AsyncIterator[Start]:
     """Starts suites of this test's own, all on one data folder and one after the other, with the recording model.
 
-    In the test run's mode, unless the test is about one part and says `mode`.
+    In the test run's mode and with its number of replicas, unless the test is about that and says `mode`, `replicas`.
     """
-    usual = mode
+    usual, usual_replicas = mode, replica_count
     folder = tmp_path / "suite"
     folder.mkdir()
     started: list[RunningStack] = []
 
-    async def start_one(only: str | None = None, *, mode: Mode | None = None, **variables: str) -> RunningStack:
-        settings = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model", "CONCERTO_TITLE_MODEL": "off"}
-        running = await asyncio.to_thread(
-            start_stack, folder, only=only, mode=mode or usual, **{**settings, **variables}
-        )
+    async def start_one(
+        only: str | None = None, *, mode: Mode | None = None, replicas: int | None = None, **variables: str
+    ) -> RunningStack:
+        made = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model", "CONCERTO_TITLE_MODEL": "off"}
+        settings: dict[str, Any] = {**made, **variables}
+        chosen = mode or usual
+        count = replicas or (usual_replicas if chosen == "processes" else 1)
+        running = await asyncio.to_thread(start_stack, folder, only=only, mode=chosen, replicas=count, **settings)
         started.append(running)
         return running
 
