@@ -111,7 +111,8 @@ async def call(
     """Call a neighbour's rpc for the current request and return its answer.
 
     timeout_seconds: at most this long, and never longer than the current request has left.
-    Raises the neighbour's AppError, SERVICE_UNAVAILABLE, DEADLINE_EXCEEDED or CANCELLED.
+    Raises the neighbour's AppError, SERVICE_UNAVAILABLE (also when it stops before it has answered) or
+    DEADLINE_EXCEEDED.
     """
     _make_repeatable(message)
     with observing.calling(method) as watch:

@@ -83,7 +83,8 @@ def from_rpc_error(error: grpc.RpcError, *, service: str) -> AppError:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return AppError("DEADLINE_EXCEEDED", cause=error)
         case grpc.StatusCode.CANCELLED:
-            return AppError("CANCELLED", cause=error)
+            # Whoever cancels a call asks for no answer, so it was the neighbour, which stops.
+            return AppError("SERVICE_UNAVAILABLE", metadata={"service": service}, cause=error)
         case grpc.StatusCode.UNIMPLEMENTED:
             return AppError("UNIMPLEMENTED", cause=error)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:

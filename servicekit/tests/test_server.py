@@ -205,6 +205,21 @@ async def test_running_calls_end_before_the_server_does(sessions: Sessions, with
     await connection.close()
 
 
+async def test_a_call_that_a_stopping_server_cuts_off_says_that_the_service_is_away(
+    sessions: Sessions, within_process: bool
+) -> None:
+    async with server.serving(settings(drain_seconds=0.0), [registration(sessions)]) as port:
+        connection = channel.connect(target_of(port, within_process=within_process), SESSIONS)
+        stub: Any = sessions_pb2_grpc.SessionsServiceStub(connection)
+        with acting_as(make_caller()):
+            running = asyncio.create_task(channel.call(stub.CreateSession, create("slow")))
+            await sessions.called.wait()
+    with pytest.raises(AppError) as caught:
+        await running
+    assert (caught.value.reason, caught.value.metadata) == ("SERVICE_UNAVAILABLE", {"service": "sessions"})
+    await connection.close()
+
+
 async def test_what_outlives_calls_is_drained_while_calls_that_are_open_stay_open(
     sessions: Sessions, within_process: bool
 ) -> None:

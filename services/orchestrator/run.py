@@ -230,9 +230,6 @@ class Run:
         except asyncio.CancelledError:
             return self._stopped or AppError("CANCELLED")
         except AppError as error:
-            if error.reason == "CANCELLED":
-                # Nobody has asked for that: a neighbour has dropped the call.
-                return AppError("SERVICE_UNAVAILABLE", metadata={"service": "sessions"}, cause=error)
             return error
         except Exception as error:  # noqa: BLE001 (a run has no caller that could handle it; it ends with a reason)
             return AppError("INTERNAL", cause=error)

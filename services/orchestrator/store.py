@@ -20,8 +20,7 @@ MAX_LEASES = 1000
 
 # A try that hangs must leave time for others before the lease runs out.
 _TRY_SECONDS = 3.0
-# CANCELLED, as a server that stops cancels what it was asked; those who ask here never do.
-_PASSING_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+_PASSING_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def is_passing(error: AppError) -> bool:
