@@ -14,6 +14,8 @@ from google.protobuf.message import Message
 from servicekit import identity, inprocess, observing, request
 from servicekit.errors import AppError, from_rpc_error
 from servicekit.inprocess_calls import Retry
+from servicekit.tls import Certificates
+from servicekit.tls_channel import TlsChannel
 
 R = TypeVar("R", bound=Message)
 
@@ -33,7 +35,7 @@ One that is about to stop says no before it closes, so that no call is on its wa
 health are sent calls as ever."""
 
 
-def connect(target: str, service: ServiceDescriptor) -> grpc.aio.Channel:
+def connect(target: str, service: ServiceDescriptor, *, tls: Certificates | None = None) -> grpc.aio.Channel:
     """Return a channel to a service; it need not be reachable yet and is found again when it comes back.
 
     target: `host:port`; `dns:///name:port` to spread calls over all addresses of a name, looked up again whenever a
@@ -41,31 +43,33 @@ def connect(target: str, service: ServiceDescriptor) -> grpc.aio.Channel:
         server of this process serves.
     service: whose idempotent rpcs (by the contract's idempotency_level) are tried up to 4 times within about 2 s
         while the service is unavailable.
+    tls: with authorities among them, the service must show a certificate by one of them for the target's name (or
+        address). Calls within the process need none.
     """
     if target == inprocess.TARGET:
         return inprocess.Channel(
             service.full_name,
             repeatable=[f"/{service.full_name}/{name}" for name in repeatable(service)],
         )
-    return grpc.aio.insecure_channel(
-        target,
-        options=[
-            ("grpc.service_config", orjson.dumps(service_config(service)).decode()),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
-            ("grpc.enable_http_proxy", 0),  # neighbours are never behind a proxy for the world outside
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 500),  # well within the time that retries last
-            ("grpc.dns_min_time_between_resolutions_ms", LOOK_UP_SECONDS * 1000),
-            *_authority(target),
-        ],
-    )
+    options: list[tuple[str, Any]] = [
+        ("grpc.service_config", orjson.dumps(service_config(service)).decode()),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+        ("grpc.enable_http_proxy", 0),  # neighbours are never behind a proxy for the world outside
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 500),  # well within the time that retries last
+        ("grpc.dns_min_time_between_resolutions_ms", LOOK_UP_SECONDS * 1000),
+        *_authority(target),
+    ]
+    if tls is None or tls.client_mode == "off":
+        return grpc.aio.insecure_channel(target, options=options)
+    return TlsChannel(tls, lambda credentials: grpc.aio.secure_channel(target, credentials, options=options))
 
 
 def _authority(target: str) -> list[tuple[str, str]]:
-    # Of a list gRPC would take all of it for the server's name.
+    # Of a list gRPC would take all of it for the server's name; so the first stands for all, in certificates too.
     scheme, _, addresses = target.partition(":")
     return [("grpc.default_authority", addresses.split(",")[0])] if scheme in ("ipv4", "ipv6") else []
 

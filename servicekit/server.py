@@ -15,7 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from servicekit import inprocess, loop, telemetry
+from servicekit import inprocess, loop, telemetry, tls
 from servicekit.channel import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES, STREAM_TIMEOUT_SECONDS
 from servicekit.errors import AppError
 from servicekit.health import Health
@@ -79,8 +79,12 @@ async def serve(
 
     left_seconds: how long draining may take, asked when it begins; absent means `settings.drain_seconds`.
     """
-    async with build(settings) as registrations, serving(settings, registrations, left_seconds=left_seconds) as port:
-        _LOG.info("server.started", address=f"{settings.host}:{port}")
+    certificates = tls.load(settings)
+    async with (
+        build(settings) as registrations,
+        serving(settings, registrations, left_seconds=left_seconds, certificates=certificates) as port,
+    ):
+        _LOG.info("server.started", address=f"{settings.host}:{port}", **certificates.describe())
         started.set()
         await stop.wait()
         _LOG.info(
@@ -98,14 +102,17 @@ async def serving(
     *,
     verifier: Verifier | None = None,
     left_seconds: Callable[[], float] | None = None,
+    certificates: tls.Certificates | None = None,
 ) -> AsyncIterator[int]:
     """Serve the registrations on the settings' address and within this process while the block runs; yield the port.
 
     On leaving, readiness says no for `settings.drain_delay_seconds`, in which calls are served as before. Then clients
     are told to go elsewhere, new calls are refused, and running ones get `settings.drain_seconds` (or what
     `left_seconds` says by then) to end, and after that as long as the registrations' `drain` takes.
-    Raises SystemExit with what to do when the port is taken.
+    certificates: absent, they are loaded as the settings say.
+    Raises SystemExit with what to do when the port is taken or the certificates cannot be used.
     """
+    credentials = (certificates or tls.load(settings)).server_credentials()
     own_verifier = verifier or Verifier(settings)
     interceptor = RpcInterceptor(own_verifier)
     within = inprocess.Server([interceptor])
@@ -129,14 +136,13 @@ async def serving(
             registration.add(registration.servicer, each)
     if settings.environment == "development":
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    address = f"{settings.host}:{settings.port}"
     try:
-        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError:
         port = 0
     if port == 0:
-        raise SystemExit(
-            f"{settings.host}:{settings.port} cannot be listened on. Set another port, or stop what is there."
-        )
+        raise SystemExit(f"{address} cannot be listened on. Set another port, or stop what is there.")
     await health_servicer.begin()
     await server.start()
     within.start()

@@ -1,6 +1,7 @@
 """Settings that every process has, read once from the environment."""
 
 import os
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -72,7 +73,45 @@ class TokenSettings(Settings):
         return value.rstrip("/")
 
 
-class ServiceSettings(TokenSettings):
+class TlsSettings(Settings):
+    """Certificates between services, from files: what a server listens with, and what others are checked by."""
+
+    tls_cert_file: Path | None = Field(None, validation_alias="CONCERTO_TLS_CERT_FILE")
+    """This process's certificate and its chain, PEM. With it, a service listens with TLS only."""
+    tls_key_file: Path | None = Field(None, validation_alias="CONCERTO_TLS_KEY_FILE")
+    """The certificate's private key, PEM, without a passphrase."""
+    tls_ca_file: Path | None = Field(None, validation_alias="CONCERTO_TLS_CA_FILE")
+    """Authorities whose certificates are trusted, PEM. With it, calls to other services use TLS."""
+    tls_client_auth: bool = Field(default=False, validation_alias="CONCERTO_TLS_CLIENT_AUTH")
+    """True: servers take only clients that show a certificate by one of these authorities (mutual TLS)."""
+
+    @model_validator(mode="after")
+    def _need_whole_tls(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            missing = "CONCERTO_TLS_CERT_FILE" if self.tls_cert_file is None else "CONCERTO_TLS_KEY_FILE"
+            raise ValueError(f"set {missing} too: a certificate and its key go together")
+        if self.tls_client_auth and self.tls_cert_file is None:
+            raise ValueError(
+                "CONCERTO_TLS_CLIENT_AUTH needs this process's own certificate: set CONCERTO_TLS_CERT_FILE and "
+                "CONCERTO_TLS_KEY_FILE"
+            )
+        if self.tls_client_auth and self.tls_ca_file is None:
+            raise ValueError(
+                "CONCERTO_TLS_CLIENT_AUTH needs CONCERTO_TLS_CA_FILE: the authorities whose clients are let in"
+            )
+        return self
+
+    def refuse_plain_calls(self, *targets: str) -> None:
+        """Raise ValueError where a process with a certificate would call one of the targets without TLS."""
+        is_remote = any(not target.startswith("inprocess:") for target in targets)
+        if is_remote and self.tls_cert_file is not None and self.tls_ca_file is None:
+            raise ValueError(
+                "set CONCERTO_TLS_CA_FILE too: without the authorities of the other services' certificates, calls to "
+                "them, which carry users' tokens, would not be encrypted"
+            )
+
+
+class ServiceSettings(TokenSettings, TlsSettings):
     """Settings of a gRPC service. Subclasses give `host` and `port` their variable names."""
 
     host: str = "127.0.0.1"
