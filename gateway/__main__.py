@@ -13,7 +13,7 @@ import uvicorn
 from gateway import app
 from gateway.protocol import Protocol, State
 from gateway.settings import GatewaySettings
-from servicekit import loop, telemetry
+from servicekit import loop, telemetry, tls
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -49,11 +49,12 @@ async def serve(settings: GatewaySettings, *, started: asyncio.Event, stop: asyn
     Then /readyz says no for `settings.drain_delay_seconds`, in which requests are taken as before and each answer ends
     its connection; after that, running requests get `settings.drain_seconds` to end.
     started: set once requests are taken.
-    Raises SystemExit with what to do when the port is taken.
+    Raises SystemExit with what to do when the port is taken or the certificates cannot be used.
     """
+    certificates = tls.load(settings)
     listener = listen(settings.host, settings.port)
     listeners = [listener, *inherited(settings.socket_fd)]
-    async with app.build(settings) as application:
+    async with app.build(settings, certificates=certificates) as application:
         config = uvicorn.Config(
             application,
             access_log=False,
@@ -69,7 +70,8 @@ async def serve(settings: GatewaySettings, *, started: asyncio.Event, stop: asyn
         )
         server = Server(config)
         serving = asyncio.create_task(server.serve(sockets=listeners))
-        _LOG.info("server.started", address=f"{settings.host}:{listener.getsockname()[1]}")
+        address = f"{settings.host}:{listener.getsockname()[1]}"
+        _LOG.info("server.started", address=address, tls_to_services=certificates.client_mode)
         started.set()
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -30,7 +30,7 @@ from gateway.openai_door import OpenAIDoor
 from gateway.settings import GatewaySettings
 from gateway.social import SocialLogIn
 from gateway.web import WebApp
-from servicekit import channel, observing
+from servicekit import channel, observing, tls
 from servicekit.errors import AppError
 from servicekit.identity import Verifier
 
@@ -59,18 +59,24 @@ class Application(FastAPI):
 
 @contextlib.asynccontextmanager
 async def build(
-    settings: GatewaySettings, *, keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS
+    settings: GatewaySettings,
+    *,
+    keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS,
+    certificates: tls.Certificates | None = None,
 ) -> AsyncIterator[FastAPI]:
     """Yield the application with its connections; close them on leaving.
 
-    The services behind it need not run yet. Raises ContractError when the contract cannot be served.
+    certificates: for the calls to the services; absent, they are loaded as the settings say.
+    The services behind it need not run yet. Raises ContractError when the contract cannot be served,
+    SystemExit with what to do when the certificates cannot be used.
     """
     targets = (settings.auth_target, settings.sessions_target, settings.orchestrator_target)
+    known = certificates or tls.load(settings)
     async with contextlib.AsyncExitStack() as stack:
         client = await stack.enter_async_context(httpx.AsyncClient())
         verifier = Verifier(settings, client)
         channels = {
-            service.full_name: await stack.enter_async_context(channel.connect(target, service))
+            service.full_name: await stack.enter_async_context(channel.connect(target, service, tls=known))
             for target, service in zip(targets, contract.SERVICES, strict=True)
         }
         bridge = Bridge(settings, channels, verifier, Attempts(settings), keep_alive_seconds=keep_alive_seconds)

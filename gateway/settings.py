@@ -9,7 +9,7 @@ from limits import RateLimitItem, parse
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from servicekit.settings import TokenSettings
+from servicekit.settings import TlsSettings, TokenSettings
 
 WEB_FOLDER = Path(__file__).resolve().parent.parent / "web" / "out"
 """Where a build of the working copy puts the web app."""
@@ -18,7 +18,7 @@ Entries = Annotated[tuple[str, ...], NoDecode]
 """Entries separated by commas."""
 
 
-class GatewaySettings(TokenSettings):
+class GatewaySettings(TokenSettings, TlsSettings):
     """Where the gateway listens, whom it calls, and what it lets in."""
 
     host: str = Field("127.0.0.1", validation_alias="GATEWAY_HOST")
@@ -99,6 +99,11 @@ class GatewaySettings(TokenSettings):
     def _need_secret(self) -> Self:
         if self.environment == "production" and self.cookie_secret is None:
             raise ValueError("set GATEWAY_COOKIE_SECRET, the same on every replica")
+        return self
+
+    @model_validator(mode="after")
+    def _need_authorities(self) -> Self:
+        self.refuse_plain_calls(self.auth_target, self.sessions_target, self.orchestrator_target)
         return self
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
-from servicekit import server
+from servicekit import server, tls
 from services.orchestrator.agents import Agents
 from services.orchestrator.chat import ChatCompletions
 from services.orchestrator.models import Models
@@ -20,7 +20,7 @@ from services.orchestrator.window import Window
 @contextlib.asynccontextmanager
 async def build(settings: OrchestratorSettings) -> AsyncIterator[Sequence[server.Registration]]:
     """Make the servicer; on leaving, end the runs, then close the connections to the provider and to sessions."""
-    store = SessionsStore.at(settings.sessions_target)
+    store = SessionsStore.at(settings.sessions_target, tls=tls.load(settings))
     models = Models(settings)
     agents = Agents(settings, models=models, store=store)
     titles = Titles(store=store, models=models, idle=agents.idle, model=settings.title_model)

@@ -1,7 +1,9 @@
 """Settings of the orchestrator, read once from the environment."""
 
+from typing import Self
+
 from concerto.sessions.v1 import runs_pb2
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from servicekit.settings import ServiceSettings
 
@@ -76,6 +78,11 @@ class OrchestratorSettings(ServiceSettings):
         if not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _need_authorities(self) -> Self:
+        self.refuse_plain_calls(self.sessions_target)
+        return self
 
     @property
     def model_names(self) -> tuple[str, ...]:

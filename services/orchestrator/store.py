@@ -10,6 +10,7 @@ from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions
 
 from servicekit import channel, identity
 from servicekit.errors import AppError
+from servicekit.tls import Certificates
 
 SERVICE = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 RUNS_SERVICE = runs_pb2.DESCRIPTOR.services_by_name["RunsService"]
@@ -49,9 +50,11 @@ class SessionsStore:
         self._made_runs_stub: runs_pb2_grpc.RunsServiceAsyncStub | None = None
 
     @classmethod
-    def at(cls, target: str) -> "SessionsStore":
-        """Return a store that speaks to the sessions service at `target` (`host:port`)."""
-        return cls(lambda: channel.connect(target, SERVICE), lambda: channel.connect(target, RUNS_SERVICE))
+    def at(cls, target: str, *, tls: Certificates | None = None) -> "SessionsStore":
+        """Return a store that speaks to the sessions service at `target` (`host:port`), over TLS as `tls` says."""
+        return cls(
+            lambda: channel.connect(target, SERVICE, tls=tls), lambda: channel.connect(target, RUNS_SERVICE, tls=tls)
+        )
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
