@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +23,9 @@ from local.postgres import Postgres, PostgresError
 from local.processes import EMBEDDED, NAMES, node_program, service_environment, suite_variables
 from local.settings import ROOT, LocalSettings, SettingsError, load_settings
 from local.state import State, read_state
-from servicekit.settings import Settings
+from servicekit import certificates
+from servicekit.settings import Settings, TlsSettings
+from servicekit.tls import WARN_BEFORE
 from services.auth.settings import AuthSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.sessions.settings import Settings as SessionsSettings
@@ -72,6 +75,7 @@ async def run(console: Console) -> int:
         told = {finding.subject for finding in named}
         named += [finding for finding in check_processes(settings) if finding.subject not in told]
         findings += named or [Finding("settings", "no mistake found")]
+        findings += check_tls(settings)
         findings += [] if settings.is_hosted else check_data(settings)
         state = read_state(settings.home)
         running = state if state is not None and state.supervisor is not None else None
@@ -104,6 +108,28 @@ def _setup() -> Iterator[Finding]:
     )
     node = node_program()
     yield Finding("Node", "present" if node.exists() else "missing", "" if node.exists() else "Run `make setup`.")
+
+
+def check_tls(settings: LocalSettings) -> list[Finding]:
+    """Whether the certificates between our processes can be used; nothing where none are configured."""
+    if not settings.tls_variables:
+        return []
+    try:
+        material = certificates.read(TlsSettings.model_validate(settings.tls_variables))
+    except ValidationError:
+        return []  # has been said of the processes
+    except certificates.CertificateError as error:
+        return [Finding("TLS", "the certificates cannot be used", str(error))]
+    detail = "certificates read"
+    if material.ends_at is not None:
+        detail = f"the certificate ends at {material.ends_at:%Y-%m-%d %H:%M} UTC"
+        # By this address our processes call each other on this machine.
+        if material.authority is not None and "127.0.0.1" not in material.names:
+            names = ", ".join(sorted(material.names)) or "nothing"
+            return [Finding("TLS", f"the certificate is for {names}", "Issue it for IP:127.0.0.1 too.")]
+        if material.ends_at - datetime.now(UTC) < WARN_BEFORE:
+            return [Finding("TLS", detail, "Renew it: see docs/tls.md.")]
+    return [Finding("TLS", detail)]
 
 
 def known_names(project: Path) -> set[str]:

@@ -1,6 +1,7 @@
 """Asks a gRPC server for its health over a plain socket: the gRPC library would double the supervisor's memory."""
 
 import asyncio
+import ssl
 import struct
 
 # RFC 9113: connection preface, frame types and flags.
@@ -12,12 +13,15 @@ _FRAME_HEAD_BYTES = 9
 _SERVING = b"\x00\x00\x00\x00\x02\x08\x01"
 
 
-async def is_serving(host: str, port: int) -> bool:
-    """Return whether the server as a whole says SERVING. Raises OSError when it cannot be reached; set a time limit."""
-    reader, writer = await asyncio.open_connection(host, port)
+async def is_serving(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> bool:
+    """Return whether the server as a whole says SERVING. Raises OSError when it cannot be reached; set a time limit.
+
+    tls: for a server that listens with TLS; see `servicekit.loopback`.
+    """
+    reader, writer = await asyncio.open_connection(host, port, ssl=tls)
     try:
         writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
-        writer.write(_frame(_HEADERS, _END_HEADERS, 1, _headers(f"{host}:{port}")))
+        writer.write(_frame(_HEADERS, _END_HEADERS, 1, _headers(f"{host}:{port}", "https" if tls else "http")))
         writer.write(_frame(_DATA, _END_STREAM, 1, b"\x00\x00\x00\x00\x00"))  # an empty HealthCheckRequest
         while True:
             head = await reader.readexactly(_FRAME_HEAD_BYTES)
@@ -41,10 +45,10 @@ def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
     return struct.pack(">I", len(body))[1:] + struct.pack(">BBI", kind, flags, stream) + body
 
 
-def _headers(authority: str) -> bytes:
+def _headers(authority: str, scheme: str) -> bytes:
     fields = {
         ":method": "POST",
-        ":scheme": "http",
+        ":scheme": scheme,
         ":path": "/grpc.health.v1.Health/Check",
         ":authority": authority,
         "content-type": "application/grpc",

@@ -14,6 +14,7 @@ from local import health
 from local.credentials import Credentials
 from local.postgres import Postgres
 from local.settings import PORT_NAMES, ROOT, LocalSettings
+from servicekit import loopback
 
 EMBEDDED = ("postgres", "supabase")
 SERVICES = ("auth", "sessions", "orchestrator")
@@ -130,6 +131,7 @@ def suite_variables(
     if credentials is not None:
         made["GATEWAY_COOKIE_SECRET"] = credentials.cookie_secret
     chosen = {name: settings.variables[name] for name in ("GATEWAY_COOKIE_SECRET",) if name in settings.variables}
+    chosen |= settings.tls_variables
     supabase = (
         "SUPABASE_URL",
         "SUPABASE_PUBLISHABLE_KEY",
@@ -159,6 +161,7 @@ def service_environment(name: str, settings: LocalSettings, suite: dict[str, str
     real = settings.variables
     environment = {key: real[key] for key in (*_BASE, *_COMMON) if key in real}
     environment |= {key: value for key, value in real.items() if key.startswith(("OTEL_", *_OWN[name]))}
+    environment |= settings.tls_variables
     # The file has been read already; a service that read it again would see what is meant for others.
     environment |= {"CONCERTO_ENV_FILE": "/dev/null", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("CONCERTO_ENVIRONMENT", settings.environment)
@@ -290,7 +293,7 @@ def service_specs(
             inherits = (shared.fileno(),)
         # One process is ready when everything in it is; the gateway alone does not answer for its neighbours.
         health_path = "/readyz" if part == WHOLE else "/healthz"
-        check = _http_check(port, health_path, {}, host) if is_web else _grpc_check(port)
+        check = _http_check(port, health_path, {}, host) if is_web else _grpc_check(port, settings)
         specs.append(
             ProcessSpec(
                 name=name,
@@ -328,10 +331,13 @@ def _http_check(
     return check
 
 
-def _grpc_check(port: int) -> Callable[[], Awaitable[bool]]:
+def _grpc_check(port: int, settings: LocalSettings) -> Callable[[], Awaitable[bool]]:
     async def check() -> bool:
         try:
-            return await asyncio.wait_for(health.is_serving("127.0.0.1", port), CHECK_SECONDS)
+            # Read each time, as a service that is started again uses what is in the files then.
+            certificate, key = settings.tls_cert_file, settings.tls_key_file
+            tls = loopback.tls_context(certificate, key) if certificate and key else None
+            return await asyncio.wait_for(health.is_serving("127.0.0.1", port, tls=tls), CHECK_SECONDS)
         except (TimeoutError, OSError):
             return False
 

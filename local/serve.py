@@ -25,6 +25,14 @@ from services.sessions.settings import Settings as SessionsSettings
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
+# The gateway calls nobody over a wire here; the services listen as they do alone.
+_NO_TLS: dict[str, object] = {
+    "CONCERTO_TLS_CERT_FILE": None,
+    "CONCERTO_TLS_KEY_FILE": None,
+    "CONCERTO_TLS_CA_FILE": None,
+    "CONCERTO_TLS_CLIENT_AUTH": False,
+}
+
 
 class StartError(Exception):
     """A part cannot start; the message says what to do. (SystemExit in a task would tear the loop down at once.)"""
@@ -64,7 +72,7 @@ def plan() -> tuple[Sequence[Part], Drain]:
     sessions = SessionsSettings.load(**at_once)
     auth = AuthSettings.load(**at_once)
     orchestrator = OrchestratorSettings.load(SESSIONS_TARGET=TARGET, **at_once)
-    front = GatewaySettings.load(AUTH_TARGET=TARGET, SESSIONS_TARGET=TARGET, ORCHESTRATOR_TARGET=TARGET)
+    front = GatewaySettings.load(AUTH_TARGET=TARGET, SESSIONS_TARGET=TARGET, ORCHESTRATOR_TARGET=TARGET, **_NO_TLS)
     telemetry.configure(front, service="one-process")
     drain = Drain(front.drain_delay_seconds + front.drain_seconds)
     left = drain.left_seconds

@@ -46,6 +46,10 @@ class LocalSettings(BaseModel):
     metrics_port: int | None = Field(None, validation_alias="CONCERTO_METRICS_PORT", ge=1, le=65500)
     drain_seconds: float = Field(10.0, validation_alias="CONCERTO_DRAIN_SECONDS", ge=0)
     drain_delay_seconds: float = Field(0.0, validation_alias="CONCERTO_DRAIN_DELAY_SECONDS", ge=0)
+    tls_cert_file: Path | None = Field(None, validation_alias="CONCERTO_TLS_CERT_FILE")
+    tls_key_file: Path | None = Field(None, validation_alias="CONCERTO_TLS_KEY_FILE")
+    tls_ca_file: Path | None = Field(None, validation_alias="CONCERTO_TLS_CA_FILE")
+    tls_client_auth: bool = Field(default=False, validation_alias="CONCERTO_TLS_CLIENT_AUTH")
     env_file: Path | None = None
     variables: dict[str, str] = Field(default_factory=dict, repr=False)
 
@@ -53,6 +57,11 @@ class LocalSettings(BaseModel):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return (ROOT / home.expanduser()).resolve()
+
+    @field_validator("tls_cert_file", "tls_key_file", "tls_ca_file")
+    @classmethod
+    def _absolute_link(cls, file: Path | None) -> Path | None:
+        return None if file is None else ROOT / file.expanduser()  # a link stays one, as it may lead elsewhere later
 
     def port_of(self, name: str) -> int:
         """The TCP port of a process, by the name it has in `PORT_NAMES`; of our one process, the gateway's.
@@ -77,6 +86,17 @@ class LocalSettings(BaseModel):
     def gateway_url(self) -> str:
         """Where people and the web app find the suite."""
         return self.gateway_public_url.rstrip("/") or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def tls_variables(self) -> dict[str, str]:
+        """The settings of TLS between our processes, by their documented names; empty without any."""
+        files = {
+            "CONCERTO_TLS_CERT_FILE": self.tls_cert_file,
+            "CONCERTO_TLS_KEY_FILE": self.tls_key_file,
+            "CONCERTO_TLS_CA_FILE": self.tls_ca_file,
+        }
+        chosen = {name: str(file) for name, file in files.items() if file is not None}
+        return {**chosen, "CONCERTO_TLS_CLIENT_AUTH": "true"} if self.tls_client_auth else chosen
 
     @property
     def is_hosted(self) -> bool:

@@ -34,6 +34,8 @@ class RunningStack:
     replicas: int
     env: dict[str, str] = field(repr=False)
     supervisor: "subprocess.Popen[bytes]" = field(repr=False)
+    variables: dict[str, str] = field(default_factory=dict, repr=False)
+    """What it was started with beside its ports and its folder."""
 
     @property
     def gateway_url(self) -> str:
@@ -108,7 +110,7 @@ class RunningStack:
         return subprocess.run(
             [sys.executable, "-m", "local.cli", *arguments],
             cwd=ROOT,
-            env=stack_environment(self.home, self.base_port),
+            env=stack_environment(self.home, self.base_port, **self.variables),
             capture_output=True,
             text=True,
             check=False,
@@ -176,7 +178,15 @@ def start_stack(
             stderr=stream,
             start_new_session=True,
         )
-    stack = RunningStack(home=home, base_port=base_port, mode=mode, replicas=replicas, env={}, supervisor=supervisor)
+    stack = RunningStack(
+        home=home,
+        base_port=base_port,
+        mode=mode,
+        replicas=replicas,
+        env={},
+        supervisor=supervisor,
+        variables=extra,
+    )
     deadline = time.monotonic() + START_SECONDS
     while not _is_ready(stack):
         if supervisor.poll() is not None or time.monotonic() > deadline:

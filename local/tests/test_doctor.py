@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+import trustme
 
-from local.doctor import check_data, check_processes, check_variables, known_names
+from local.doctor import check_data, check_processes, check_tls, check_variables, known_names
 from local.settings import ROOT, LocalSettings, load_settings
+from tests.support.certificates import Mount, days
 
 KNOWN = {"CONCERTO_PORT", "SUPABASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "GATEWAY_PORT", "SESSIONS_TARGET"}
 
@@ -75,3 +77,28 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_names_are_taken_from_the_example_file() -> None:
     assert {"CONCERTO_PORT", "SUPABASE_URL", "OPENAI_API_KEY"} <= known_names(ROOT)
+
+
+def test_certificates_are_looked_at(tmp_path: Path) -> None:
+    assert check_tls(settings_with(tmp_path)) == []
+    mount = Mount(tmp_path / "tls", trustme.CA())
+    (finding,) = check_tls(settings_with(tmp_path, **mount.variables()))
+    assert (finding.subject, finding.advice) == ("TLS", "")
+    assert "ends at 3000-01-01" in finding.detail
+    mount.renew(trustme.CA(), "sessions.concerto.svc")
+    (finding,) = check_tls(settings_with(tmp_path, **mount.variables()))
+    assert finding.advice == "Issue it for IP:127.0.0.1 too."
+    mount.renew(trustme.CA(), not_after=days(6))
+    (finding,) = check_tls(settings_with(tmp_path, **mount.variables()))
+    assert finding.advice.startswith("Renew it")
+    mount.key.unlink()
+    (finding,) = check_tls(settings_with(tmp_path, **mount.variables()))
+    assert "cannot be read" in finding.advice
+
+
+def test_calls_that_would_not_be_encrypted_are_named(tmp_path: Path) -> None:
+    mount = Mount(tmp_path / "tls", trustme.CA())
+    half = {name: value for name, value in mount.variables().items() if name != "CONCERTO_TLS_CA_FILE"}
+    found = check_processes(settings_with(tmp_path, **half))
+    assert {finding.subject for finding in found} == {"gateway", "orchestrator"}
+    assert all("set CONCERTO_TLS_CA_FILE too" in finding.detail for finding in found)

@@ -16,7 +16,7 @@ from local.processes import (
     suite_variables,
     supabase_spec,
 )
-from local.settings import LocalSettings, load_settings
+from local.settings import ROOT, LocalSettings, load_settings
 
 SETTINGS = {
     "CONCERTO_PORT": "9100",
@@ -144,3 +144,16 @@ def test_each_process_serves_its_metrics_on_a_port_of_its_own() -> None:
         "CONCERTO_METRICS_PORT"
         not in environments(load_settings(environment=SETTINGS, env_file=None), credentials)["auth"]
     )
+
+
+def test_certificates_are_named_to_our_processes_by_absolute_paths() -> None:
+    files = {"CONCERTO_TLS_CERT_FILE": "tls/tls.crt", "CONCERTO_TLS_KEY_FILE": "/etc/tls.key"}
+    chosen = load_settings(environment={**SETTINGS, **files, "CONCERTO_TLS_CLIENT_AUTH": "1"}, env_file=None)
+    expected = {
+        "CONCERTO_TLS_CERT_FILE": str(ROOT / "tls/tls.crt"),
+        "CONCERTO_TLS_KEY_FILE": "/etc/tls.key",
+        "CONCERTO_TLS_CLIENT_AUTH": "true",
+    }
+    for name, values in environments(chosen, Credentials.generate()).items():
+        given = {key: value for key, value in values.items() if key.startswith("CONCERTO_TLS_")}
+        assert given == ({} if name == "supabase" else expected), name
