@@ -4,15 +4,18 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 
 from local.processes import Mode
 from local.testing import RunningStack, start_stack, stop_stack
+from tests.support.certificates import Mount
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--stack`, `--mode`, `--replicas` and `--chaos-kills`."""
+    """Add `--stack`, `--mode`, `--replicas`, `--tls` and `--chaos-kills`."""
     parser.addoption(
         "--stack",
         choices=("full", "supabase"),
@@ -31,6 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=1,
         metavar="N",
         help="With `--mode processes`: how many processes of each of our parts suites run.",
+    )
+    parser.addoption(
+        "--tls",
+        action="store_true",
+        help="Let the parts of the suites speak mutual TLS, with certificates made for this test run.",
     )
     parser.addoption(
         "--chaos-kills",
@@ -63,7 +71,15 @@ def replica_count(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="session")
-def launch(mode: Mode, replica_count: int) -> Iterator[Callable[..., RunningStack]]:
+def tls_variables(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The settings of TLS of all suites of this test run; none without `--tls`."""
+    if not request.config.getoption("--tls"):
+        return {}
+    return Mount(tmp_path_factory.mktemp("tls"), trustme.CA()).variables(client_auth=True)
+
+
+@pytest.fixture(scope="session")
+def launch(mode: Mode, replica_count: int, tls_variables: dict[str, str]) -> Iterator[Callable[..., RunningStack]]:
     """Start a further stack: `launch(only="postgres,supabase", CONCERTO_CONFIRM_EMAIL="true")`. Stopped at the end."""
     started: list[tuple[RunningStack, Path]] = []
     usual, usual_replicas = mode, replica_count
@@ -75,7 +91,8 @@ def launch(mode: Mode, replica_count: int) -> Iterator[Callable[..., RunningStac
         chosen = mode or usual
         count = replicas or (usual_replicas if chosen == "processes" else 1)
         try:
-            running = start_stack(folder, only=only, mode=chosen, replicas=count, **variables)
+            settings: dict[str, Any] = {**tls_variables, **variables}
+            running = start_stack(folder, only=only, mode=chosen, replicas=count, **settings)
         except RuntimeError as error:
             shutil.rmtree(folder, ignore_errors=True)
             pytest.fail(str(error), pytrace=False)

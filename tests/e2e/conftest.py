@@ -33,7 +33,9 @@ Start = Callable[..., Awaitable[RunningStack]]
 
 
 @pytest.fixture
-async def start(model: ModelServer, tmp_path: Path, mode: Mode, replica_count: int) -> AsyncIterator[Start]:
+async def start(
+    model: ModelServer, tmp_path: Path, mode: Mode, replica_count: int, tls_variables: dict[str, str]
+) -> AsyncIterator[Start]:
     """Starts suites of this test's own, all on one data folder and one after the other, with the recording model.
 
     In the test run's mode and with its number of replicas, unless the test is about that and says `mode`, `replicas`.
@@ -47,7 +49,7 @@ async def start(model: ModelServer, tmp_path: Path, mode: Mode, replica_count: i
         only: str | None = None, *, mode: Mode | None = None, replicas: int | None = None, **variables: str
     ) -> RunningStack:
         made = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model", "CONCERTO_TITLE_MODEL": "off"}
-        settings: dict[str, Any] = {**made, **variables}
+        settings: dict[str, Any] = {**made, **tls_variables, **variables}
         chosen = mode or usual
         count = replicas or (usual_replicas if chosen == "processes" else 1)
         running = await asyncio.to_thread(start_stack, folder, only=only, mode=chosen, replicas=count, **settings)

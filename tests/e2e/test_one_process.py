@@ -24,6 +24,7 @@ from servicekit.identity import Caller
 from servicekit.testing import acting_as
 from tests.e2e.conftest import Start, until, until_ready
 from tests.support.api import Event, Person, ok, reason, text_of
+from tests.support.certificates import certificates_of
 from tests.support.model_server import Behaviour, ModelServer
 
 INTERRUPTED_WITHIN_SECONDS = 15.0
@@ -218,7 +219,7 @@ async def test_two_users_at_once_never_see_each_other(
 
 def connect(suite: RunningStack, part: str, module: Any) -> grpc.aio.Channel:
     (service,) = module.DESCRIPTOR.services_by_name.values()
-    return channel.connect(f"127.0.0.1:{suite.env[f'{part}_PORT']}", service)
+    return channel.connect(f"127.0.0.1:{suite.env[f'{part}_PORT']}", service, tls=certificates_of(suite.env))
 
 
 def caller_of(person: Person) -> Caller:

@@ -18,6 +18,7 @@ from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.steps import Step, ToolResult
 from services.orchestrator.store import SessionsStore
 from tests.support.api import Person, ok, reason, text_of
+from tests.support.certificates import certificates_of
 from tests.support.model_server import Behaviour, ModelServer, ToolUse
 
 
@@ -45,7 +46,7 @@ async def search(stack: RunningStack) -> AsyncIterator[Search]:
         settings = OrchestratorSettings(
             _env_file=None, openai_base_url=model.base_url, openai_api_key="k", model="test-model"
         )
-        store, models = SessionsStore.at(stack.env["SESSIONS_TARGET"]), Models(settings)
+        store, models = SessionsStore.at(stack.env["SESSIONS_TARGET"], tls=certificates_of(stack.env)), Models(settings)
         try:
             yield Search(Agents(settings, models=models, store=store), model)
         finally:

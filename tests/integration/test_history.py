@@ -18,6 +18,7 @@ from servicekit.testing import acting_as
 from services.orchestrator.history import SessionChatMessageHistory
 from services.orchestrator.store import SessionsStore
 from tests.support.api import Person
+from tests.support.certificates import certificates_of
 
 CALL = {"name": "search", "args": {"query": "rain", "limit": 3}, "id": "call_1", "type": "tool_call"}
 EXCHANGE: list[BaseMessage] = [
@@ -38,7 +39,7 @@ def caller_of(person: Person) -> Caller:
 @pytest.fixture
 async def store(stack: RunningStack) -> AsyncIterator[SessionsStore]:
     """The real sessions service, as the orchestrator reaches it."""
-    store = SessionsStore.at(stack.env["SESSIONS_TARGET"])
+    store = SessionsStore.at(stack.env["SESSIONS_TARGET"], tls=certificates_of(stack.env))
     yield store
     await store.close()
 
@@ -103,6 +104,7 @@ async def test_synchronous_twins_do_the_same_from_threads(history: SessionChatMe
 async def test_synchronous_twins_work_in_a_program_without_any_loop(
     stack: RunningStack, owner: Person, session_id: str
 ) -> None:
+    target, files = stack.env["SESSIONS_TARGET"], {name: stack.env[name] for name in stack.env if "_TLS_" in name}
     program = f"""
     import sys
     import jwt
@@ -111,10 +113,12 @@ async def test_synchronous_twins_work_in_a_program_without_any_loop(
     from servicekit.testing import acting_as
     from services.orchestrator.history import SessionChatMessageHistory
     from services.orchestrator.store import SessionsStore
+    from tests.support.certificates import certificates_of
     token = sys.stdin.read()
     caller = Caller(token, jwt.decode(token, options={{"verify_signature": False}}))
     with acting_as(caller):
-        history = SessionChatMessageHistory(SessionsStore.at({stack.env["SESSIONS_TARGET"]!r}), {session_id!r})
+        store = SessionsStore.at({target!r}, tls=certificates_of({files!r}))
+        history = SessionChatMessageHistory(store, {session_id!r})
         history.add_messages([HumanMessage("Hello"), AIMessage("Hi")])
         print([message.text for message in history.messages])
         history.clear()

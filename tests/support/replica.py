@@ -12,6 +12,7 @@ from concerto.orchestrator.v1 import orchestrator_pb2
 from local.settings import ROOT
 from local.testing import RunningStack
 from servicekit import channel
+from tests.support.certificates import certificates_of
 
 ORCHESTRATOR = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"]
 START_SECONDS = 30
@@ -31,7 +32,7 @@ async def second_orchestrator(stack: RunningStack, *, model_url: str) -> AsyncIt
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with channel.connect(f"127.0.0.1:{port}", ORCHESTRATOR) as connection:
+        async with channel.connect(f"127.0.0.1:{port}", ORCHESTRATOR, tls=certificates_of(stack.env)) as connection:
             await asyncio.wait_for(connection.channel_ready(), START_SECONDS)
             yield connection
     finally:
