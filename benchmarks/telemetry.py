@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -66,8 +67,9 @@ async def measure(rounds: int) -> str:
         for name, variables in kinds.items():
             home = folder / name
             home.mkdir()
-            given = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model", "CONCERTO_TITLE_MODEL": "off"}
-            stack = await asyncio.to_thread(start_stack, home, **given, **variables)
+            given: dict[str, Any] = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model"}
+            given |= {"CONCERTO_TITLE_MODEL": "off", **variables}
+            stack = await asyncio.to_thread(start_stack, home, **given)
             opened.push_async_callback(asyncio.to_thread, stop_stack, stack)
             limits = httpx.Limits(max_connections=CONNECTIONS)
             client = await opened.enter_async_context(
