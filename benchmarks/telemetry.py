@@ -59,7 +59,7 @@ async def measure(rounds: int) -> str:
         folder = Path(tempfile.mkdtemp(prefix="concerto-telemetry-"))
         opened.callback(shutil.rmtree, folder, ignore_errors=True)
         traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
-        kinds = {"off": {}, "metrics": {"CONCERTO_METRICS_PORT": "19464"}, "traces": traces}
+        kinds: dict[str, dict[str, str]] = {"off": {}, "metrics": {"CONCERTO_METRICS_PORT": "19464"}, "traces": traces}
         tenth = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
         kinds["traces, a tenth kept"] = {**traces, **tenth}
         kinds["metrics and traces"] = {"CONCERTO_METRICS_PORT": "19474", **traces}

@@ -397,6 +397,14 @@ def on_behalf(name: str, places: "Iterable[Place | None]") -> Watch:
     return _traces.on_behalf(name, known) if known else NOTHING
 
 
+def unseen() -> Watch:
+    """Return the watch of work that is counted and has no spans: what is repeated again and again, as heartbeats are.
+
+    What it calls keeps no spans of it either.
+    """
+    return NOTHING if _traces is None else _traces.unseen()
+
+
 def code_of(error: BaseException | None) -> str:
     """Return the name of the gRPC code that a call ends with when it raises this."""
     if error is None:

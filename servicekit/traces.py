@@ -19,6 +19,7 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -33,6 +34,7 @@ COMPLAINT_SECONDS = 60.0
 """How often it is logged that a collector is away."""
 
 _PARENT = TraceContextTextMapPropagator()
+_IDS = RandomIdGenerator()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,10 @@ class Traces:
         """Return the watch of work that is done for those who were at these places, at least one."""
         return OnBehalf(self, name, places)
 
+    def unseen(self) -> "Unseen":
+        """Return the watch of work whose spans nobody wants."""
+        return Unseen()
+
     def begin_linked(self, name: str, places: Sequence[Place]) -> Span:
         """Begin the span of a trace of its own that is linked to others."""
         links = [Link(place.span) for place in places]
@@ -160,6 +166,22 @@ class Traces:
             provider.add_span_processor(self._processor)
             known = self._tracers[service] = provider, provider.get_tracer("concerto")
         return known
+
+
+class Unseen(observing.Watch):
+    """Makes a place in a trace that is not kept the current one, so nothing below is kept either, here or there."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> Self:
+        nowhere = SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False)
+        self._token = context.attach(_context_of(nowhere))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        context.detach(self._token)
 
 
 class OnBehalf(observing.Watch):

@@ -221,6 +221,19 @@ def test_work_for_one_belongs_to_its_trace_and_for_several_is_linked_to_theirs(s
     assert query.resource.attributes["service.name"] == "concerto-part-0"
 
 
+async def test_what_is_repeated_is_counted_and_leaves_no_span_on_either_side(
+    seen: Watched, connection: grpc.aio.Channel
+) -> None:
+    in_a_request(seen)
+    with acting_as(make_caller()):
+        with observing.unseen():
+            await get(connection)
+        assert seen.spans == ()
+        assert seen.samples("concerto_rpc_duration_seconds_count") == {("OK", "GetSession", "SessionsService"): 1}
+        await get(connection)
+    assert len(seen.spans) == 3
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [

@@ -170,7 +170,7 @@ class EventWriter:
             await self._some.wait()
             self._hurry.clear()
             started_at = time.monotonic()
-            await self._write_some(self._waiting, self._some)
+            await self._write_some(self._waiting, self._some, has_spans=False)
             took_seconds = time.monotonic() - started_at
             pause_seconds = min(_PAUSE_FACTOR * took_seconds, MAX_DELAY_SECONDS - took_seconds)
             if pause_seconds > 0 and not self._hurry.is_set():
@@ -181,9 +181,10 @@ class EventWriter:
     async def _work_urgently(self) -> None:
         while True:
             await self._some_urgent.wait()
-            await self._write_some(self._urgent, self._some_urgent)
+            await self._write_some(self._urgent, self._some_urgent, has_spans=True)
 
-    async def _write_some(self, outboxes: dict[Outbox, None], some: asyncio.Event) -> None:
+    async def _write_some(self, outboxes: dict[Outbox, None], some: asyncio.Event, *, has_spans: bool) -> None:
+        # The usual writes, up to twenty in a second, would bury the rest of a trace.
         batches: list[Batch] = []
         size = 0
         # One run, or some that are slow, keep their pieces as they are; many share what a write can well carry.
@@ -198,17 +199,18 @@ class EventWriter:
                 size += sum(event.ByteSize() for event in events)
         if not outboxes:
             some.clear()
-        await self._write(batches)
+        await self._write(batches, has_spans=has_spans)
         for outbox, _ in batches:
             outbox.is_under_way = False
             if len(outbox):
                 self._enlist(outbox)
 
-    async def _write(self, batches: list[Batch]) -> None:
+    async def _write(self, batches: list[Batch], *, has_spans: bool) -> None:
         pause_seconds = _FIRST_PAUSE_SECONDS
         while batches:
             try:
-                with observing.on_behalf("append run events", (outbox.place for outbox, _ in batches)):
+                places = (outbox.place for outbox, _ in batches)
+                with observing.on_behalf("append run events", places) if has_spans else observing.unseen():
                     lost = await self._store.append_run_events(
                         [runs_pb2.RunEventBatch(lease=outbox.held.lease, events=events) for outbox, events in batches]
                     )
@@ -235,7 +237,7 @@ class EventWriter:
                 return
             # One run's event must not cost the others theirs.
             for batch in batches:
-                await self._write([batch])
+                await self._write([batch], has_spans=has_spans)
             return
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 from concerto.sessions.v1 import runs_pb2
 
-from servicekit import telemetry
+from servicekit import observing, telemetry
 from servicekit.errors import AppError
 from services.orchestrator.store import MAX_LEASES, SessionsStore
 
@@ -99,7 +99,8 @@ class Leases:
         # The lease lasts from the moment that the database saw, which is no earlier than this one.
         asked_at = time.monotonic()
         try:
-            answer = await self._store.renew_leases([one.lease for one in held], lease_seconds=LEASE_SECONDS)
+            with observing.unseen():
+                answer = await self._store.renew_leases([one.lease for one in held], lease_seconds=LEASE_SECONDS)
         except AppError as error:
             _LOG.warning("leases.not_renewed", count=len(held), reason=error.reason)
             return False

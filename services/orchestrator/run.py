@@ -184,7 +184,8 @@ class Run:
             while self._stopped is None or (is_unknown and not self._held.is_lost):
                 self.session_may_be_free.clear()
                 try:
-                    promoted = await self._around.store.promote_run(self._held.lease)
+                    with observing.unseen():
+                        promoted = await self._around.store.promote_run(self._held.lease)
                 except AppError as error:
                     is_unknown = is_passing(error)
                     if error.reason == "LEASE_LOST":

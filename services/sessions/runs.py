@@ -9,7 +9,7 @@ import grpc
 from concerto.sessions.v1 import runs_pb2 as pb
 from concerto.sessions.v1 import runs_pb2_grpc as pb_grpc
 
-from servicekit import paging
+from servicekit import observing, paging
 from servicekit.errors import AppError
 from servicekit.identity import current_caller
 from services.sessions import pages
@@ -92,13 +92,16 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
         # Verified when the watch began; it may go on when the token has expired.
         caller = current_caller()
         after_seq = request.after_seq
+        watch = observing.NOTHING
         with self._notifications.watch(request.run_id) as wake:
             while True:
                 # Cleared before the look, so that nothing between the two is missed.
                 wake.clear()
-                page = await self._store.read_events(
-                    caller, request.run_id, after_seq=after_seq, page_size=EVENTS_PER_RESPONSE
-                )
+                with watch:
+                    page = await self._store.read_events(
+                        caller, request.run_id, after_seq=after_seq, page_size=EVENTS_PER_RESPONSE
+                    )
+                watch = observing.unseen()  # the first look says how long one takes; many follow
                 if page.events:
                     after_seq = page.events[-1].seq
                     yield pb.WatchRunEventsResponse(events=page.events)

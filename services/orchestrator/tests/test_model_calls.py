@@ -66,6 +66,19 @@ async def test_a_turns_run_and_model_call_are_in_the_trace_of_its_request_withou
         assert words not in seen.exported
 
 
+async def test_a_long_answers_writes_and_heartbeats_do_not_bury_its_trace(seen_suite: tuple[Watched, Suite]) -> None:
+    seen, suite = seen_suite
+    suite.model.script(Behaviour(tokens=120, delay_seconds=0.01))
+    assert state_of(await suite.turn(suite.add_session(), QUESTION)) == "SUCCEEDED"
+    await until_named(seen, "run")
+    counts = {labels[1]: count for labels, count in seen.samples("concerto_rpc_duration_seconds_count").items()}
+    spans = [span.name.rpartition("/")[2] for span in seen.spans if span.kind.name == "SERVER"]
+    assert counts["AppendRunEvents"] > 5
+    assert 1 <= spans.count("AppendRunEvents") <= 3  # the first words, and the last ones
+    assert counts["RenewLease"] >= 1
+    assert "RenewLease" not in spans
+
+
 async def test_runs_tokens_and_costs_are_counted(seen_suite: tuple[Watched, Suite]) -> None:
     seen, suite = seen_suite
     assert seen.value("concerto_runs_active") == 0
