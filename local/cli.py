@@ -1,4 +1,4 @@
-"""The `concerto` command: up, serve, down, restart, status, doctor, migrate, logs, mail, env."""
+"""The `concerto` command: up, serve, down, restart, status, doctor, migrate, backup, restore, logs, mail, env."""
 
 import asyncio
 import contextlib
@@ -13,8 +13,12 @@ from typing import Annotated
 import psutil
 import typer
 
+from local import backup as backups
 from local import mailbox, restarts, stack
-from local.console import Console
+from local import restore as restores
+from local.archive import BackupError
+from local.borrowed import StoppedError, run_stoppable
+from local.console import Console, human_bytes
 from local.credentials import ensure_credentials, read_credentials
 from local.files import make_private_folder, write_private
 from local.postgres import Postgres
@@ -28,6 +32,8 @@ app = typer.Typer(
 )
 DOWN_SECONDS = 60
 DETACH_SECONDS = 120
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells know it."""
 
 PortOption = Annotated[int | None, typer.Option("--port", help="The gateway's port; the others follow it.")]
 
@@ -36,9 +42,9 @@ def main() -> None:
     """The entry point; a known fault is one message and exit code 1."""
     try:
         app()
-    except stack.FAULTS as error:
+    except (*stack.FAULTS, BackupError) as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(1)
+        sys.exit(INTERRUPTED if isinstance(error, StoppedError) else 1)
 
 
 def _settings(port: int | None = None) -> LocalSettings:
@@ -216,6 +222,63 @@ def migrate(
     if code == 0:
         console.line("The database is up to date.")
     raise typer.Exit(code)
+
+
+@app.command()
+def backup(
+    file: Annotated[
+        Path | None, typer.Argument(help="The file to write, or its folder; without it, beside the data folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    with_secrets: Annotated[
+        bool, typer.Option("--with-secrets", help="Also keep the keys, so that access tokens stay valid elsewhere.")
+    ] = False,
+) -> None:
+    """Write the embedded database and the stored files into one file, whether the suite runs or not."""
+    settings, console = load_settings(), Console()
+    backups.refuse_hosted(settings)
+    target = backups.target_of(settings, file, force=force)
+    console.line(f"Backing up {settings.home}")
+    work = backups.back_up(settings, target, force=force, with_secrets=with_secrets, console=console)
+    manifest = run_stoppable(work)
+    for line in (*restores.list_tables(manifest), *restores.describe(manifest)):
+        console.line(line)
+    for name in manifest.missing[:10]:
+        console.problem(f"Stored file without content: {name}")
+    console.line(f"Written  {target} ({human_bytes(target.stat().st_size)})")
+    console.line("It holds people's messages and ways to sign in: keep it where nobody else can read it.")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that `concerto backup` has written.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before replacing the present data.")] = False,
+) -> None:
+    """Put the content of a backup in the place of the present data, which is kept. The suite must be stopped."""
+    settings, console = load_settings(), Console()
+    backups.refuse_hosted(settings)
+    state = read_state(settings.home)
+    if state is not None and state.supervisor is not None:
+        raise BackupError(stack.already_running(settings.home))
+    found = run_stoppable(restores.open_backup(settings, file.expanduser().absolute(), console))
+    for line in restores.describe(found.manifest):
+        console.line(line)
+    if (settings.home / "postgres").exists() and not yes:
+        if not sys.stdin.isatty():
+            raise BackupError(f"{settings.home} holds data. Add --yes to replace it; the present data is kept beside it.")
+        typer.confirm(f"Replace what is in {settings.home}? The present data is kept beside it.", abort=True)
+    stack.open_home(settings.home)
+    with supervisor_lock(settings.home) as mine:
+        if not mine:
+            raise BackupError(stack.already_running(settings.home))
+        end_leftovers(settings.home)
+        kept = run_stoppable(restores.restore(settings, found, console))
+    for line in restores.list_tables(found.manifest):
+        console.line(line)
+    console.line("Every table, stored file, policy and right is as it was backed up. Start with `concerto up`.")
+    if kept is not None:
+        console.line(f"The data of before is in {kept}. Look at it with CONCERTO_HOME={kept}; when you no longer need")
+        console.line(f"it, delete it: rm -r {shlex.quote(str(kept))}")
 
 
 @app.command()

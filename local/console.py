@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
@@ -11,6 +11,7 @@ _GREEN = "\x1b[32m"
 _RED = "\x1b[31m"
 _PLAIN = "\x1b[0m"
 _LABEL_WIDTH = 44
+_COUNT_SECONDS = 5.0
 
 
 class Console:
@@ -43,6 +44,19 @@ class Console:
         yield
         self.done(label, time.monotonic() - started)
 
+    def counter(self, label: str, total: int | None = None) -> Callable[[int], None]:
+        """A function that is told the bytes done so far, and prints them now and then while a step takes long."""
+        told = time.monotonic()
+
+        def count(done: int) -> None:
+            nonlocal told
+            if time.monotonic() - told >= _COUNT_SECONDS:
+                told = time.monotonic()
+                whole = f" of {human_bytes(total)}" if total else ""
+                self.line(f"  {label}: {human_bytes(done)}{whole}")
+
+        return count
+
     def box(self, lines: list[str]) -> None:
         """A few lines in a frame, the first of them in bold."""
         width = max(len(text) for text in lines)
@@ -54,3 +68,12 @@ class Console:
 
     def _paint(self, text: str, code: str) -> str:
         return f"{code}{text}{_PLAIN}" if self._is_terminal else text
+
+
+def human_bytes(count: float) -> str:
+    """A number of bytes as a person would say it: 3.4 MB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -36,6 +36,7 @@ from local.processes import (
 from local.settings import MOST_REPLICAS, PORT_NAMES, LocalSettings, SettingsError
 from local.state import State, clear_state, end_leftovers, read_state, supervisor_lock, write_state
 from local.supervisor import StartError, Supervisor
+from local.swap import finish_exchange
 
 FAULTS = (SettingsError, CredentialsError, PostgresError, MigrationError, StartError, OSError, asyncpg.PostgresError)
 """What may go wrong at a start and is told in one message, without a traceback."""
@@ -95,6 +96,8 @@ def run(settings: LocalSettings, plan: Plan, console: Console) -> int:
         if not mine:
             console.problem(already_running(settings.home))
             return 1
+        if finish_exchange(settings.home):
+            console.line("  Finished the restore that was interrupted.")
         return asyncio.run(Stack(settings, plan, console).run())
 
 
