@@ -1,4 +1,4 @@
-"""The file of a backup: a tar in which every byte is either prescribed or covered by a hash, so that no damage passes."""
+"""The file of a backup: a tar in which every byte is either prescribed or hashed, so that no damage passes."""
 
 import asyncio
 import hashlib
@@ -27,6 +27,10 @@ Progress = Callable[[int], None]
 """Is told how many bytes have been dealt with so far."""
 
 
+def untold(_: int) -> None:
+    """The progress that nobody looks at."""
+
+
 class BackupError(Exception):
     """A backup cannot be made, read or restored. The message says what to do."""
 
@@ -43,7 +47,7 @@ class Table(_Part):
 
 
 class StoredObject(_Part):
-    """One stored file. `sha256` and `size` (bytes) are those of its content, which the archive keeps under that hash."""
+    """One stored file. `sha256` and `size` (bytes) are its content's, which the archive keeps under that hash."""
 
     bucket: str
     key: str
@@ -193,15 +197,13 @@ def _read_header(block: bytes) -> tuple[str, int] | None:
     return member.name, member.size
 
 
-async def check(file: Path, progress: Progress = lambda done: None) -> Archive:
+async def check(file: Path, progress: Progress = untold) -> Archive:
     """Read a backup wholly and compare every byte with what the manifest and the format say.
 
     Nothing is unpacked. Raises BackupError when the file is absent, is something else, is damaged or cut short, or was
     written by a newer version.
     """
-    if not file.is_file():
-        raise BackupError(f"{file} is not there, or is no file. Name the backup to restore.")
-    with file.open("rb") as stream:
+    with _opened(file) as stream:
         total = os.fstat(stream.fileno()).st_size
         extents, texts = await _read_members(file, stream, total, progress)
         end = stream.read(2 * BLOCK + 1)
@@ -214,6 +216,12 @@ async def check(file: Path, progress: Progress = lambda done: None) -> Archive:
     manifest = _parse(file, texts[MANIFEST])
     _compare(file, manifest, extents)
     return Archive(file, manifest, extents)
+
+
+def _opened(file: Path) -> BinaryIO:
+    if not file.is_file():
+        raise BackupError(f"{file} is not there, or is no file. Name the backup to restore.")
+    return file.open("rb")
 
 
 async def _read_members(

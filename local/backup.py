@@ -98,7 +98,9 @@ async def _open_database(settings: LocalSettings, console: Console) -> AsyncIter
     state = read_state(settings.home)
     if state is not None and state.supervisor is not None:
         if not state.ready or "postgres" not in state.processes:
-            raise BackupError("Concerto is just starting or stopping. Wait until `concerto status` says that it is ready.")
+            raise BackupError(
+                "Concerto is just starting or stopping. Wait until `concerto status` says that it is ready."
+            )
         credentials = read_credentials(settings.home)
         yield Postgres(settings.home, state.processes["postgres"].port, credentials), credentials
         return

@@ -265,7 +265,9 @@ def restore(
         console.line(line)
     if (settings.home / "postgres").exists() and not yes:
         if not sys.stdin.isatty():
-            raise BackupError(f"{settings.home} holds data. Add --yes to replace it; the present data is kept beside it.")
+            raise BackupError(
+                f"{settings.home} holds data. Add --yes to replace it; the present data is kept beside it."
+            )
         typer.confirm(f"Replace what is in {settings.home}? The present data is kept beside it.", abort=True)
     stack.open_home(settings.home)
     with supervisor_lock(settings.home) as mine:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from local.archive import Table
+from local.archive import Table, untold
 
 # How values are written as text must not depend on the server's or the client's settings.
 _SETTINGS = {
@@ -66,7 +66,7 @@ def _grants(acl: str, kind: str, owner: str) -> str:
     return f"""(
         select string_agg(item::text, ' ' order by item::text)
         from unnest(coalesce({acl}, acldefault({kind}, {owner}))) as item
-    )"""
+    )"""  # noqa: S608 - made of constants
 
 
 _RELATION_KIND = """(case c.relkind when 'S' then 's' else 'r' end)::"char" """
@@ -171,7 +171,7 @@ class Fingerprint:
     definitions: dict[str, str]
 
 
-async def take(connection: asyncpg.Connection, told: Callable[[int], None] = lambda rows: None) -> Fingerprint:
+async def take(connection: asyncpg.Connection, told: Callable[[int], None] = untold) -> Fingerprint:
     """Read everything in the database, within the caller's transaction, as a superuser.
 
     told: is given the number of rows that have been read so far. Rows are never kept: they pass through a hash.

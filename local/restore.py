@@ -1,4 +1,4 @@
-"""`concerto restore`: makes the database and the stored files of a backup anew, and puts them in the place of the old."""
+"""`concerto restore`: makes database and stored files of a backup anew, and puts them in the place of the old."""
 
 import asyncio
 import json
@@ -33,9 +33,8 @@ async def open_backup(settings: LocalSettings, file: Path, console: Console) -> 
 
     Raises BackupError saying what is wrong with it, or what to do first.
     """
-    size = file.stat().st_size if file.is_file() else None
     with console.step("backup read and compared"):
-        backup = await archive.check(file, console.counter("reading", size))
+        backup = await archive.check(file, console.counter("reading"))
     _refuse_newer(backup.manifest)
     _refuse_without_room(settings.home, backup.manifest)
     _shared_secrets(backup)
@@ -47,8 +46,8 @@ def _refuse_newer(manifest: Manifest) -> None:
     if unknown:
         raise BackupError(
             f"The backup has {len(unknown)} migrations that this version of Concerto does not know (the first is "
-            f"{unknown[0]}). It was made by Concerto {manifest.concerto}: update this working copy to that version or a "
-            "later one, run `make setup`, then restore again."
+            f"{unknown[0]}). It was made by Concerto {manifest.concerto}: update this working copy to that version or "
+            "a later one, run `make setup`, then restore again."
         )
     if int(manifest.postgres.split(".")[0]) > POSTGRES_MAJOR:
         raise BackupError(
@@ -63,8 +62,8 @@ def _refuse_without_room(home: Path, manifest: Manifest) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise BackupError(
-            f"Restoring needs about {human_bytes(needed)} in {home}, and {human_bytes(free)} are free there. Make room, "
-            "or set CONCERTO_HOME to a folder elsewhere. Nothing was changed."
+            f"Restoring needs about {human_bytes(needed)} in {home}, and {human_bytes(free)} are free there. Make "
+            "room, or set CONCERTO_HOME to a folder elsewhere. Nothing was changed."
         )
 
 

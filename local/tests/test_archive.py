@@ -82,12 +82,19 @@ async def test_no_flipped_byte_passes(tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
     write(file)
     content = file.read_bytes()
-    for place in range(len(content)):
-        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    # Coprime to the blocks, so that each kind of place is met: names, numbers, content, padding, the end.
+    for place in range(0, len(content), 5):
+        flip(file, place, content[place] ^ 1)
         with pytest.raises(BackupError):
             await check(file)
-    file.write_bytes(content)
+        flip(file, place, content[place])
     await check(file)
+
+
+def flip(file: Path, place: int, value: int) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(bytes([value]))
 
 
 async def test_no_shorter_and_no_longer_file_passes(tmp_path: Path) -> None:
@@ -167,7 +174,7 @@ async def test_a_member_that_claims_to_be_huge_is_refused_at_once(tmp_path: Path
 async def test_a_newer_format_and_a_foreign_manifest_are_told_apart_from_damage(tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
     write(file, format=archive.FORMAT + 1)
-    with pytest.raises(BackupError, match="newer version of Concerto .*make setup"):
+    with pytest.raises(BackupError, match=r"newer version of Concerto .*make setup"):
         await check(file)
     for content in (b"[]", b"{}", b"no json", b'{"format": 1}'):
         with file.open("w+b") as stream:
@@ -191,7 +198,6 @@ async def test_what_the_manifest_does_not_name_is_refused(tmp_path: Path) -> Non
 def test_a_failed_member_leaves_no_half_of_its_header(tmp_path: Path) -> None:
     stream = io.BytesIO()
     writer = ArchiveWriter(stream)
-    with pytest.raises(RuntimeError), writer.member(archive.DATABASE) as take:
-        take(b"x")
-        raise RuntimeError("the disk is full")
+    with pytest.raises(TypeError), writer.member(archive.DATABASE) as take:
+        take(None)  # type: ignore[arg-type]
     assert archive.DATABASE not in writer.members

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -50,7 +51,9 @@ async def filled(running: RunningStack, tmp_path_factory: pytest.TempPathFactory
         for name in ("Jörg Müller", "Zoë", "陈"):
             user_id = await add_user(admin, metadata={"display_name": name})
             session = await call(pool, user_id, "create_session", name=f"Über {name}")
-            await append(pool, user_id, session["id"], [f"{name} sagt \\N \t {place} \U0001f3bc" for place in range(30)])
+            await append(
+                pool, user_id, session["id"], [f"{name} sagt \\N \t {place} \U0001f3bc" for place in range(30)]
+            )
     await admin.close()
     await upload(running, await sign_up(running), b"R\0FF", b"another")
     file = tmp_path_factory.mktemp("backup") / "filled.tar"
@@ -114,9 +117,7 @@ async def opened(home: Path) -> AsyncIterator[Postgres]:
     """The database of a data folder that nothing else uses."""
     own = on_free_ports(settings_of(home), home)
     with (home / "test.log").open("w") as output:
-        async with started_postgres(
-            own, read_credentials(home), Console(output), logs=home / "logs"
-        ) as (postgres, _):
+        async with started_postgres(own, read_credentials(home), Console(output), logs=home / "logs") as (postgres, _):
             yield postgres
 
 
@@ -140,6 +141,10 @@ def schema_of(postgres: Postgres) -> list[str]:
     return sorted(line for line in done.stdout.splitlines() if not line.startswith(("\\", "--")))
 
 
+def mode_of(file: Path) -> int:
+    return file.stat().st_mode & 0o777
+
+
 def entries(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()} if folder.exists() else set()
 
@@ -151,7 +156,7 @@ def postgres_of(stack: RunningStack) -> Postgres:
 async def test_another_machine_gets_the_same_rows_definitions_and_roles(
     running: RunningStack, filled: Path, tmp_path: Path
 ) -> None:
-    assert filled.stat().st_mode & 0o777 == 0o600
+    assert mode_of(filled) == 0o600
     home = restored(tmp_path / "home", filled)
     wanted = await fingerprint_of(running.admin_db_url)
     source = postgres_of(running)
@@ -176,7 +181,7 @@ async def test_a_fingerprint_sees_every_kind_of_difference(running: RunningStack
     changes = {
         "update public.users set display_name = 'x' where id = (select min(id::text)::uuid from public.users)": "rows",
         "alter table public.messages disable row level security": "relation public.messages",
-        "drop policy \"owners read their sessions\" on public.sessions": "policy public.sessions.owners read",
+        'drop policy "owners read their sessions" on public.sessions': "policy public.sessions.owners read",
         "grant select on public.run_events to anon": "relation public.run_events",
         "grant update (email) on public.users to anon": "column public.users.email",
         "alter function private.call(jsonb, text, jsonb) owner to supabase_admin": "function private.call",
@@ -264,7 +269,7 @@ async def test_a_backup_is_of_one_moment_while_people_write(running: RunningStac
         stop.set()
         await asyncio.gather(*work)
     await admin.close()
-    assert all(later > earlier for earlier, later in zip(counts, counts[1:], strict=False)), "nothing was written"
+    assert all(later > earlier for earlier, later in pairwise(counts)), "nothing was written"
 
     for place, file in enumerate(files):
         manifest = (await check(file)).manifest
@@ -536,7 +541,7 @@ async def test_an_older_database_is_migrated_before_it_takes_its_place(tmp_path:
         await connection.close()
 
 
-async def interrupted(home: Path, number: signal.Signals, *arguments: str, when: Callable[[], object]) -> int:
+async def interrupted(home: Path, number: signal.Signals, *arguments: str, when: Callable[[], Awaitable[bool]]) -> int:
     """Run a command, send it a signal when the condition holds, and return its exit code."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "local.cli", *arguments,
@@ -544,7 +549,7 @@ async def interrupted(home: Path, number: signal.Signals, *arguments: str, when:
         stdout=subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while not when():
+    while not await when():
         assert process.returncode is None, "it ended before it could be interrupted"
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
@@ -572,17 +577,7 @@ async def test_an_interrupted_backup_leaves_nothing(
         )
 
     file = tmp_path / "b.tar"
-    waits = False
-
-    async def watch() -> None:
-        nonlocal waits
-        while not await dumping():
-            await asyncio.sleep(0.02)
-        waits = True
-
-    watching = asyncio.create_task(watch())
-    code = await interrupted(running.home, number, "backup", str(file), when=lambda: waits)
-    await watching
+    code = await interrupted(running.home, number, "backup", str(file), when=dumping)
     assert code == 130
     assert entries(tmp_path) == set()
     assert [name for name in entries(running.home / "run") if name.startswith("backup-")] == []
@@ -600,8 +595,11 @@ async def test_an_interrupted_restore_changes_nothing_and_the_next_one_works(
     settled: Path, filled: Path, number: signal.Signals
 ) -> None:
     before = state_of(settled)
-    lock = settled / STAGING / "postgres" / "postmaster.pid"
-    code = await interrupted(settled, number, "restore", str(filled), "--yes", when=lock.exists)
+
+    async def restoring() -> bool:
+        return (settled / STAGING / "postgres" / "postmaster.pid").exists()
+
+    code = await interrupted(settled, number, "restore", str(filled), "--yes", when=restoring)
     assert code == (130 if number == signal.SIGINT else -signal.SIGKILL)
     assert state_of(settled) == before
     if number == signal.SIGINT:
@@ -621,7 +619,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(running: RunningStack, tmp_path:
     probe = subprocess.run([*prefix, f"mount -t tmpfs tmpfs {small}"], capture_output=True, check=False)
     if probe.returncode != 0:
         pytest.skip("this machine does not let a test mount a small file system")
-    script = f"mount -t tmpfs -o size=64k tmpfs {small} && \"$@\"; code=$?; ls -A {small} > {tmp_path}/left; exit $code"
+    script = f'mount -t tmpfs -o size=64k tmpfs {small} && "$@"; code=$?; ls -A {small} > {tmp_path}/left; exit $code'
     done = concerto(running.home, "backup", str(small / "b.tar"), prefix=(*prefix, script, "sh"))
     assert done.returncode == 1
     assert f"There is no room for {small / 'b.tar'}" in done.stderr
@@ -635,9 +633,11 @@ async def test_a_backup_whose_suite_stops_meanwhile_fails_cleanly(tmp_path: Path
         await admin.execute("begin; lock table public.runs in access exclusive mode")
         (tmp_path / "out").mkdir()
         waiting = asyncio.create_task(asyncio.to_thread(suite.command, "backup", str(tmp_path / "out" / "b.tar")))
-        while not entries(tmp_path / "out"):
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(0.5)
+        query = "select exists (select from pg_stat_activity where application_name = 'pg_dump')"
+        for _ in range(500):
+            if await admin.fetchval(query):
+                break
+            await asyncio.sleep(0.05)
     finally:
         stop_stack(suite)
     with contextlib.suppress(Exception):
