@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -161,16 +161,21 @@ async def _write(settings: LocalSettings, postgres: Postgres, writer: ArchiveWri
     try:
         for last in (*[False] * (ATTEMPTS - 1), True):
             # One snapshot for the list of files, the dump and the counts: all see the same moment.
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                pinned, unfit = objects.pin(settings.home / "storage", place, await _object_rows(connection))
-                if last or not unfit:
-                    return await _write_snapshot(postgres, connection, writer, pinned, unfit, console)
+            await connection.execute("begin isolation level repeatable read read only")
+            pinned, unfit = objects.pin(settings.home / "storage", place, await _object_rows(connection))
+            if last or not unfit:
+                return await _write_snapshot(postgres, connection, writer, pinned, unfit, console)
+            await connection.execute("rollback")
             # Content comes before its row: somebody may be between the two.
             await asyncio.sleep(PAUSE_SECONDS)
         raise BackupError("The stored files could not be read.")
+    except (asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
+        raise BackupError("The database went away meanwhile. Try again when it runs.") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
-        await connection.close(timeout=5)
+        # It may be broken by now, which must not hide what went wrong.
+        with suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+            await connection.close(timeout=5)
 
 
 def _place_for_links(folder: Path) -> Path:
