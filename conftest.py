@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from local.processes import Mode
-from local.testing import RunningStack, start_stack, stop_stack
+from local.testing import PreparedStarts, RunningStack, stop_stack
 from tests.support.certificates import Mount
 
 
@@ -79,7 +79,15 @@ def tls_variables(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def launch(mode: Mode, replica_count: int, tls_variables: dict[str, str]) -> Iterator[Callable[..., RunningStack]]:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedStarts:
+    """Starts suites without making each one's database anew."""
+    return PreparedStarts(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="session")
+def launch(
+    mode: Mode, replica_count: int, tls_variables: dict[str, str], prepared: PreparedStarts
+) -> Iterator[Callable[..., RunningStack]]:
     """Start a further stack: `launch(only="postgres,supabase", CONCERTO_CONFIRM_EMAIL="true")`. Stopped at the end."""
     started: list[tuple[RunningStack, Path]] = []
     usual, usual_replicas = mode, replica_count
@@ -92,7 +100,7 @@ def launch(mode: Mode, replica_count: int, tls_variables: dict[str, str]) -> Ite
         count = replicas or (usual_replicas if chosen == "processes" else 1)
         try:
             settings: dict[str, Any] = {**tls_variables, **variables}
-            running = start_stack(folder, only=only, mode=chosen, replicas=count, **settings)
+            running = prepared.start(folder, only=only, mode=chosen, replicas=count, **settings)
         except RuntimeError as error:
             shutil.rmtree(folder, ignore_errors=True)
             pytest.fail(str(error), pytrace=False)

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,9 +12,13 @@ import time
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any, ClassVar
 
+from local.credentials import Credentials, credentials_file, read_credentials
+from local.files import make_private_folder, write_private
+from local.postgres import SUPERUSER, Postgres
 from local.processes import PARTS, WHOLE, Mode, replicas_of
-from local.settings import ROOT
+from local.settings import PORT_NAMES, ROOT
 
 START_SECONDS = 120
 STOP_SECONDS = 60
@@ -214,3 +219,59 @@ def stop_stack(stack: RunningStack) -> int:
     except subprocess.TimeoutExpired:
         stack.supervisor.send_signal(signal.SIGINT)
         return stack.supervisor.wait(timeout=STOP_SECONDS)
+
+
+class PreparedStarts:
+    """Starts suites, the first on an empty folder, and the others on a copy of what that one has made of it.
+
+    Making a database and applying each migration takes longer than all the rest of a start. The copy holds nobody and
+    nothing, and each suite gets keys of its own. What a first start does is tested where `start_stack` is called.
+    """
+
+    # Hashing passwords for hundreds of people would be most of what the embedded Supabase does.
+    SETTINGS: ClassVar = {"CONCERTO_PASSWORD_HASH_COST": "4"}
+
+    def __init__(self, folder: Path) -> None:
+        self._data = folder / "postgres"
+        self._credentials: Credentials | None = None
+
+    def start(self, folder: Path, **options: Any) -> RunningStack:
+        """As `start_stack`. A folder with data in it is started as it is."""
+        home = folder / "home"
+        is_new = not home.exists()
+        if is_new and self._credentials is not None:
+            self._copy_to(home, self._credentials)
+        running = start_stack(folder, **{**self.SETTINGS, **options})
+        if is_new and self._credentials is None:
+            self._take(running)
+        return running
+
+    def _take(self, running: RunningStack) -> None:
+        if not (running.home / "postgres").exists():
+            return  # a hosted project's
+        port = running.base_port + PORT_NAMES.index("postgres")
+        postgres = Postgres(running.home, port, read_credentials(running.home))
+        if postgres.account.user is not None:
+            return  # a copy would not belong to that account
+        subprocess.run(
+            [
+                *(str(postgres.binaries / "pg_basebackup"), f"--pgdata={self._data}", "--checkpoint=fast"),
+                *(
+                    "--no-sync",
+                    "--no-manifest",
+                    "--no-password",
+                    f"--dbname=postgresql://{SUPERUSER}@127.0.0.1:{postgres.port}/?sslmode=disable",
+                ),
+            ],
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PGPASSWORD": postgres.credentials.admin_password},
+            check=True,
+            capture_output=True,
+        )
+        self._credentials = postgres.credentials
+
+    def _copy_to(self, home: Path, credentials: Credentials) -> None:
+        make_private_folder(home)
+        shutil.copytree(self._data, home / "postgres")
+        # The superuser's password is in the data; those of other roles are set at each start.
+        own = Credentials.generate().model_copy(update={"admin_password": credentials.admin_password})
+        write_private(credentials_file(home), own.model_dump_json(indent=2) + "\n")

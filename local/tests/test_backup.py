@@ -33,7 +33,7 @@ from local.dump import dump_roles, first_error
 from local.postgres import Postgres
 from local.settings import ROOT, LocalSettings, load_settings
 from local.swap import STAGING
-from local.testing import RunningStack, free_base_port, stack_environment, start_stack, stop_stack
+from local.testing import PreparedStarts, RunningStack, free_base_port, stack_environment, stop_stack
 from tests.support.database import add_user, call
 
 ONLY = "postgres,supabase"
@@ -297,8 +297,8 @@ async def test_a_backup_is_of_one_moment_while_people_write(running: RunningStac
         assert {(p["name"], p["etag"]) for p in pictures} == {(s.key, s.etag) for s in manifest.objects}
 
 
-def test_an_empty_database_is_backed_up_and_restored_too(tmp_path: Path) -> None:
-    empty = start_stack(tmp_path, only=ONLY)
+def test_an_empty_database_is_backed_up_and_restored_too(prepared: PreparedStarts, tmp_path: Path) -> None:
+    empty = prepared.start(tmp_path, only=ONLY)
     stop_stack(empty)
     # Stopped now: the command starts Postgres for itself, and stops it again.
     done = concerto(empty.home, "backup", str(tmp_path / "empty.tar"))
@@ -498,8 +498,10 @@ def test_the_data_of_before_is_kept_and_can_be_opened(settled: Path, filled: Pat
     shutil.rmtree(settled / kept)
 
 
-async def test_an_older_database_is_migrated_before_it_takes_its_place(tmp_path: Path) -> None:
-    older = start_stack(tmp_path, only=ONLY)
+async def test_an_older_database_is_migrated_before_it_takes_its_place(
+    prepared: PreparedStarts, tmp_path: Path
+) -> None:
+    older = prepared.start(tmp_path, only=ONLY)
     try:
         versions = sorted(file.name for file in (ROOT / "supabase" / "migrations").glob("*.sql"))
         admin = await asyncpg.connect(older.admin_db_url)
@@ -618,8 +620,8 @@ def test_a_full_disk_is_told_and_leaves_nothing(running: RunningStack, tmp_path:
     assert (tmp_path / "left").read_text() == ""
 
 
-async def test_a_backup_whose_suite_stops_meanwhile_fails_cleanly(tmp_path: Path) -> None:
-    suite = start_stack(tmp_path, only=ONLY)
+async def test_a_backup_whose_suite_stops_meanwhile_fails_cleanly(prepared: PreparedStarts, tmp_path: Path) -> None:
+    suite = prepared.start(tmp_path, only=ONLY)
     (tmp_path / "out").mkdir()
     try:
         async with dump_that_waits(suite) as waits:

@@ -47,6 +47,13 @@ def holders(environments: dict[str, dict[str, str]], secret: str) -> set[str]:
     return {name for name, values in environments.items() if any(secret in value for value in values.values())}
 
 
+def test_passwords_are_hashed_as_dearly_as_usual_unless_told_otherwise(settings: LocalSettings) -> None:
+    credentials = Credentials.generate()
+    cheap = load_settings(environment={**SETTINGS, "CONCERTO_PASSWORD_HASH_COST": "4"}, env_file=None)
+    costs = [environments(each, credentials)["supabase"]["LITE_AUTH_BCRYPT_COST"] for each in (settings, cheap)]
+    assert costs == ["10", "4"]
+
+
 def test_each_secret_reaches_only_the_processes_that_need_it(settings: LocalSettings) -> None:
     credentials = Credentials.generate()
     given = environments(settings, credentials)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from local.processes import Mode
-from local.testing import RunningStack, start_stack, stop_stack
+from local.testing import PreparedStarts, RunningStack, stop_stack
 from tests.support.model_server import ModelServer
 
 PATIENCE_SECONDS = 60
@@ -34,7 +34,12 @@ Start = Callable[..., Awaitable[RunningStack]]
 
 @pytest.fixture
 async def start(
-    model: ModelServer, tmp_path: Path, mode: Mode, replica_count: int, tls_variables: dict[str, str]
+    model: ModelServer,
+    tmp_path: Path,
+    mode: Mode,
+    replica_count: int,
+    tls_variables: dict[str, str],
+    prepared: PreparedStarts,
 ) -> AsyncIterator[Start]:
     """Starts suites of this test's own, all on one data folder and one after the other, with the recording model.
 
@@ -52,7 +57,7 @@ async def start(
         settings: dict[str, Any] = {**made, **tls_variables, **variables}
         chosen = mode or usual
         count = replicas or (usual_replicas if chosen == "processes" else 1)
-        running = await asyncio.to_thread(start_stack, folder, only=only, mode=chosen, replicas=count, **settings)
+        running = await asyncio.to_thread(prepared.start, folder, only=only, mode=chosen, replicas=count, **settings)
         started.append(running)
         return running
 

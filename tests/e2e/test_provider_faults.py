@@ -13,7 +13,7 @@ import jwt
 import pytest
 
 from local.processes import Mode
-from local.testing import RunningStack, start_stack, stop_stack
+from local.testing import PreparedStarts, RunningStack, stop_stack
 from servicekit.identity import LEEWAY_SECONDS
 from servicekit.testing import mint_token
 from tests.e2e.conftest import until
@@ -61,7 +61,7 @@ class Suite:
 
 
 @pytest.fixture(scope="module")
-async def suite(mode: Mode, replica_count: int) -> AsyncIterator[Suite]:
+async def suite(mode: Mode, replica_count: int, prepared: PreparedStarts) -> AsyncIterator[Suite]:
     folder = Path(tempfile.mkdtemp(prefix="concerto-"))
     async with ModelServer.running() as model:
         settings: dict[str, Any] = {
@@ -70,7 +70,7 @@ async def suite(mode: Mode, replica_count: int) -> AsyncIterator[Suite]:
             "CONCERTO_MODEL_TIMEOUT_SECONDS": str(STALL_SECONDS),
             "CONCERTO_MODEL_PRICES": PRICES,
         }
-        stack = await asyncio.to_thread(start_stack, folder, mode=mode, replicas=replica_count, **settings)
+        stack = await asyncio.to_thread(prepared.start, folder, mode=mode, replicas=replica_count, **settings)
         database = await asyncpg.connect(stack.admin_db_url)
         try:
             async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=60) as client:
