@@ -10,17 +10,24 @@ import pytest
 import trustme
 
 from local.processes import Mode
-from local.testing import PreparedStarts, RunningStack, stop_stack
+from local.testing import PreparedStarts, RunningStack, running_elsewhere, stop_stack
 from tests.support.certificates import Mount
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--stack`, `--mode`, `--replicas`, `--tls` and `--chaos-kills`."""
+    """Add `--stack`, `--running`, `--mode`, `--replicas`, `--tls` and `--chaos-kills`."""
     parser.addoption(
         "--stack",
         choices=("full", "supabase"),
         default="full",
         help="What the `stack` fixture starts: the whole suite, or only Postgres and the embedded Supabase.",
+    )
+    parser.addoption(
+        "--running",
+        type=Path,
+        metavar="FILE",
+        help="Test a suite that runs already instead of starting one; the file has its settings, as in .env. "
+        "Only for tests that reach it through its gateway.",
     )
     parser.addoption(
         "--mode",
@@ -116,5 +123,8 @@ def launch(
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, launch: Callable[..., RunningStack]) -> RunningStack:
     """The running suite, one per test run."""
+    elsewhere = request.config.getoption("--running")
+    if elsewhere is not None:
+        return running_elsewhere(elsewhere)
     only = "postgres,supabase" if request.config.getoption("--stack") == "supabase" else None
     return launch(only=only)

@@ -97,7 +97,7 @@ def add_routes(
 
     async def config() -> Response:
         content = {
-            "supabase_url": settings.supabase_url,
+            "supabase_url": settings.browser_supabase_url,
             "supabase_publishable_key": key.get_secret_value() if key else None,
             "providers": await providers.enabled(),
             "version": version,

@@ -77,7 +77,7 @@ class WebApp:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._root = os.path.abspath(settings.web_folder)
-        self._policies = Policies(settings.supabase_url)
+        self._policies = Policies(settings.browser_supabase_url)
         self._route = Route(ROUTE_PATH, self.respond)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

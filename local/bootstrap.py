@@ -235,7 +235,7 @@ def install_packages() -> None:
     """Make the environment hold exactly what requirements.lock says."""
     # The sync removes our own project too, so its step has to run again.
     (VENV / "concerto" / "project").unlink(missing_ok=True)
-    _run([*_uv(), "sync", "--require-hashes", str(LOCK)], hint=NETWORK_HINT, env=_uv_environment())
+    _run([*_uv(), "sync", "--require-hashes", str(LOCK)], hint=NETWORK_HINT, env=uv_environment())
 
 
 def install_project() -> None:
@@ -243,7 +243,7 @@ def install_project() -> None:
     _run(
         [*_uv(), "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
         hint="Is pyproject.toml valid?",
-        env=_uv_environment(),
+        env=uv_environment(),
     )
 
 
@@ -251,7 +251,8 @@ def _uv() -> tuple[str, ...]:
     return (str(VENV / "bin" / "uv"), "pip")
 
 
-def _uv_environment() -> dict[str, str]:
+def uv_environment() -> dict[str, str]:
+    """The environment for uv: what pip has been told about packages, and no warnings about what this machine lacks."""
     environment = dict(os.environ)  # noqa: TID251
     environment |= {"VIRTUAL_ENV": str(VENV), "UV_NO_PROGRESS": "1"}
     # Hard links fail across file systems; uv would warn for each package.

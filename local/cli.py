@@ -362,7 +362,7 @@ def env(
 ) -> None:
     """Print `export` lines with which one process can be started by hand: eval "$(concerto env)"."""
     settings = _settings()
-    credentials = ensure_credentials(settings.home)
+    credentials = ensure_credentials(settings.home, settings.chosen_credentials)
     postgres = Postgres(settings.home, settings.port_of("postgres"), credentials)
     running = read_state(settings.home)
     replicas = running.replicas if running is not None and running.supervisor is not None else 1

@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -74,9 +75,10 @@ def read_credentials(home: Path) -> Credentials:
         ) from None
 
 
-def ensure_credentials(home: Path) -> Credentials:
+def ensure_credentials(home: Path, chosen: Mapping[str, str] | None = None) -> Credentials:
     """Read the secrets, or make them when this data folder is new.
 
+    chosen: values by name that are kept in place of what was there; not those of roles that own anything.
     Raises CredentialsError when a database exists whose passwords are lost.
     """
     make_private_folder(home)
@@ -89,4 +91,8 @@ def ensure_credentials(home: Path) -> Credentials:
             )
         write_private(file, Credentials.generate().model_dump_json(indent=2) + "\n")
     file.chmod(0o600)
-    return read_credentials(home)
+    known = read_credentials(home)
+    wanted = known.model_copy(update=dict(chosen or {}))
+    if wanted != known:
+        write_private(file, wanted.model_dump_json(indent=2) + "\n")
+    return wanted

@@ -16,6 +16,8 @@ import psutil
 from local.credentials import Credentials
 from local.files import make_private_folder, write_private
 
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "*")  # noqa: S104 (only where CONCERTO_EMBEDDED_HOST asks for it)
 SUPERUSER = "supabase_admin"
 MIGRATION_ROLE = "postgres"
 LOGIN_ROLE = "concerto_login"
@@ -37,11 +39,16 @@ class Account:
 
 @dataclass(frozen=True)
 class Postgres:
-    """One Postgres cluster in `home`/postgres, listening on 127.0.0.1:`port` only."""
+    """One Postgres cluster in `home`/postgres, listening on 127.0.0.1:`port`.
+
+    host: another address to listen on (0.0.0.0 within a network of containers); there the services' login role is let
+    in and nobody else.
+    """
 
     home: Path
     port: int
     credentials: Credentials
+    host: str = LOOPBACK
 
     @property
     def data(self) -> Path:
@@ -164,7 +171,7 @@ class Postgres:
     def command(self) -> list[str]:
         """The server itself, in the foreground: its process id is the one that is supervised."""
         options = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self.host if self.host in (LOOPBACK, *EVERYWHERE) else f"{LOOPBACK},{self.host}",
             "port": str(self.port),
             "unix_socket_directories": "",
             "timezone": "UTC",
@@ -174,8 +181,24 @@ class Postgres:
             "log_min_error_statement": "panic",
             "log_error_verbosity": "terse",
         }
+        if self.host != LOOPBACK:
+            options["hba_file"] = str(self._access_file)
         settings = [f"--{name}={value}" for name, value in options.items()]
         return [*self.account.prefix, str(self.binaries / "postgres"), "-D", str(self.data), *settings]
+
+    @property
+    def _access_file(self) -> Path:
+        return self.home / "pg_hba.conf"
+
+    def prepare_start(self) -> None:
+        """Do what each start of the server needs: rules for who may log in from where, no lock of one that is gone."""
+        if self.host != LOOPBACK:
+            write_private(
+                self._access_file,
+                f"host all all {LOOPBACK}/32 scram-sha-256\nhost {DATABASE} {LOGIN_ROLE} samenet scram-sha-256\n",
+            )
+            self._give(self._access_file)
+        self.remove_stale_lock()
 
     def remove_stale_lock(self) -> None:
         """Remove `postmaster.pid` when the process it names is gone or is another program by now.

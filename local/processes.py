@@ -134,6 +134,7 @@ def suite_variables(
     chosen |= settings.tls_variables
     supabase = (
         "SUPABASE_URL",
+        "SUPABASE_PUBLIC_URL",
         "SUPABASE_PUBLISHABLE_KEY",
         "SUPABASE_DB_URL",
         "SUPABASE_JWT_SECRET",
@@ -165,7 +166,7 @@ def service_environment(name: str, settings: LocalSettings, suite: dict[str, str
     # The file has been read already; a service that read it again would see what is meant for others.
     environment |= {"CONCERTO_ENV_FILE": "/dev/null", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("CONCERTO_ENVIRONMENT", settings.environment)
-    wanted = {"SUPABASE_URL", "SUPABASE_JWT_SECRET", "SUPABASE_JWT_ISSUER"}
+    wanted = {"SUPABASE_URL", "SUPABASE_PUBLIC_URL", "SUPABASE_JWT_SECRET", "SUPABASE_JWT_ISSUER"}
     if name in ("auth", "sessions"):
         wanted.add("SUPABASE_DB_URL")
     if name in ("auth", "gateway") or "SUPABASE_DB_URL" not in suite:
@@ -214,7 +215,7 @@ def postgres_spec(postgres: Postgres) -> ProcessSpec:
         environment={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
         port=postgres.port,
         is_ready=postgres.is_ready,
-        before_start=postgres.remove_stale_lock,
+        before_start=postgres.prepare_start,
         stop_signal=signal.SIGINT,  # "fast": ends the sessions and writes a clean checkpoint
         quick_stop_signal=signal.SIGQUIT,
         address=f"127.0.0.1:{postgres.port}",
@@ -255,6 +256,7 @@ def supabase_spec(settings: LocalSettings, credentials: Credentials, postgres: P
         "HOST_HOME": str(settings.home),
         "HOST_PORT": str(settings.port_of("supabase")),
         "LITE_AUTH_BCRYPT_COST": str(settings.password_hash_cost),
+        "HOST_LISTEN": settings.embedded_host,
         "NO_COLOR": "1",
     }
     return ProcessSpec(

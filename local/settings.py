@@ -1,6 +1,7 @@
 """What `concerto` is configured with: the environment and the `.env` file, read once."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,11 @@ class LocalSettings(BaseModel):
     github_client_secret: SecretStr = Field(SecretStr(""), validation_alias="CONCERTO_GITHUB_CLIENT_SECRET")
     google_client_id: str = Field("", validation_alias="CONCERTO_GOOGLE_CLIENT_ID")
     google_client_secret: SecretStr = Field(SecretStr(""), validation_alias="CONCERTO_GOOGLE_CLIENT_SECRET")
+    embedded_host: str = Field("127.0.0.1", validation_alias="CONCERTO_EMBEDDED_HOST")
+    embedded_public_url: str = Field("", validation_alias="CONCERTO_EMBEDDED_URL")
+    embedded_publishable_key: SecretStr | None = Field(None, validation_alias="CONCERTO_EMBEDDED_PUBLISHABLE_KEY")
+    embedded_jwt_secret: SecretStr | None = Field(None, validation_alias="CONCERTO_EMBEDDED_JWT_SECRET")
+    embedded_login_password: SecretStr | None = Field(None, validation_alias="CONCERTO_EMBEDDED_LOGIN_PASSWORD")
     supabase_url: str = Field("", validation_alias="SUPABASE_URL")
     gateway_host: str = Field("127.0.0.1", validation_alias="GATEWAY_HOST")
     gateway_public_url: str = Field("", validation_alias="GATEWAY_PUBLIC_URL")
@@ -64,6 +70,14 @@ class LocalSettings(BaseModel):
     def _absolute_link(cls, file: Path | None) -> Path | None:
         return None if file is None else ROOT / file.expanduser()  # a link stays one, as it may lead elsewhere later
 
+    @field_validator("embedded_publishable_key", "embedded_jwt_secret", "embedded_login_password")
+    @classmethod
+    def _long_and_plain(cls, value: SecretStr | None) -> SecretStr | None:
+        # They stand in headers and addresses, so nothing in them may need quoting.
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_-]{32,200}", value.get_secret_value()):
+            raise ValueError("needs 32 to 200 letters, digits, - or _; leave it out to have one made")
+        return value
+
     def port_of(self, name: str) -> int:
         """The TCP port of a process, by the name it has in `PORT_NAMES`; of our one process, the gateway's.
 
@@ -80,8 +94,18 @@ class LocalSettings(BaseModel):
 
     @property
     def embedded_url(self) -> str:
-        """Where the embedded Supabase is served."""
-        return f"http://127.0.0.1:{self.port_of('supabase')}"
+        """Where browsers and the suite find the embedded Supabase."""
+        return self.embedded_public_url.rstrip("/") or f"http://127.0.0.1:{self.port_of('supabase')}"
+
+    @property
+    def chosen_credentials(self) -> dict[str, str]:
+        """The keys of the embedded Supabase that are given from outside, by their names in Credentials."""
+        chosen = {
+            "publishable_key": self.embedded_publishable_key,
+            "jwt_secret": self.embedded_jwt_secret,
+            "login_password": self.embedded_login_password,
+        }
+        return {name: value.get_secret_value() for name, value in chosen.items() if value is not None}
 
     @property
     def gateway_url(self) -> str:

@@ -211,7 +211,7 @@ class Stack:
         if leftovers:
             console.line(f"  Ended what an interrupted run had left: {', '.join(leftovers)}.")
         self._check_ports()
-        credentials = ensure_credentials(settings.home)
+        credentials = ensure_credentials(settings.home, settings.chosen_credentials)
         self._record()
         if settings.is_hosted:
             if "SUPABASE_PUBLISHABLE_KEY" not in settings.variables:
@@ -219,7 +219,7 @@ class Stack:
             console.line(f"  Using the Supabase project at {settings.supabase_url}.")
             await self._start_services(credentials, None)
             return
-        postgres = Postgres(settings.home, settings.port_of("postgres"), credentials)
+        postgres = Postgres(settings.home, settings.port_of("postgres"), credentials, settings.embedded_host)
         if "postgres" in names:
             await self._start_embedded(credentials, postgres)
         else:

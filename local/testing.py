@@ -12,7 +12,9 @@ import time
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
+
+from dotenv import dotenv_values
 
 from local.credentials import Credentials, credentials_file, read_credentials
 from local.files import make_private_folder, write_private
@@ -121,6 +123,18 @@ class RunningStack:
             check=False,
             timeout=START_SECONDS,
         )
+
+
+def running_elsewhere(file: Path) -> RunningStack:
+    """Return a suite that somebody else has started, by the settings in a file like .env.
+
+    SUPABASE_URL is where tests find Supabase, so SUPABASE_PUBLIC_URL is it where there is one. The suite's processes,
+    logs and data are out of reach; a test that wants them fails.
+    """
+    env = {name: value for name, value in dotenv_values(file).items() if value is not None}
+    env["SUPABASE_URL"] = env.get("SUPABASE_PUBLIC_URL") or env["SUPABASE_URL"]
+    nowhere = Path("/nonexistent")
+    return RunningStack(home=nowhere, base_port=0, mode="processes", replicas=1, env=env, supervisor=cast("Any", None))
 
 
 def stack_environment(home: Path, base_port: int, **extra: str) -> dict[str, str]:

@@ -60,17 +60,24 @@ class TokenSettings(Settings):
 
     supabase_url: str = Field("http://127.0.0.1:8001", validation_alias="SUPABASE_URL")
     """The Supabase project's address."""
+    supabase_public_url: str = Field("", validation_alias="SUPABASE_PUBLIC_URL")
+    """Where browsers find the Supabase project; absent means SUPABASE_URL. `browser_supabase_url` is the one to use."""
     supabase_jwt_secret: SecretStr | None = Field(None, validation_alias="SUPABASE_JWT_SECRET")
     """Verifies HS256 tokens (embedded Supabase, legacy projects); absent accepts only the project's key set."""
     supabase_jwt_issuer: str | None = Field(None, validation_alias="SUPABASE_JWT_ISSUER")
     """The `iss` that tokens must carry; absent means SUPABASE_URL/auth/v1, and is not checked for HS256 tokens."""
 
-    @field_validator("supabase_url", mode="after")
+    @field_validator("supabase_url", "supabase_public_url", mode="after")
     @classmethod
     def _strip_slash(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
+        if value and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/")
+
+    @property
+    def browser_supabase_url(self) -> str:
+        """Where browsers find the Supabase project, without a slash at the end."""
+        return self.supabase_public_url or self.supabase_url
 
 
 class TlsSettings(Settings):

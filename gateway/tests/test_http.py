@@ -152,6 +152,12 @@ async def test_the_web_app_is_configured_from_here() -> None:
     assert body == {"supabase_url": url, "supabase_publishable_key": "sb_publishable_x", "providers": ["github"]}
 
 
+async def test_browsers_are_sent_to_the_address_that_they_can_reach() -> None:
+    settings = gateway_settings(supabase_url="http://supabase:8001", supabase_public_url="http://127.0.0.1:8001/")
+    async with build(settings) as app, client_of(app) as client:
+        assert (await client.get("/config.json")).json()["supabase_url"] == "http://127.0.0.1:8001"
+
+
 async def test_the_configuration_needs_no_supabase() -> None:
     async with build(gateway_settings()) as app, client_of(app) as client:
         assert (await client.get("/config.json")).json()["providers"] == []

@@ -1,4 +1,4 @@
-// The embedded Supabase: auth, REST and storage of @supabase/lite on the local Postgres, on the loopback address only.
+// The embedded Supabase: auth, REST and storage of @supabase/lite on the local Postgres, on the loopback address unless told otherwise.
 import path from "node:path";
 import process from "node:process";
 import { serve } from "@hono/node-server";
@@ -26,6 +26,7 @@ const settings = {
   siteUrl: need("HOST_SITE_URL"),
   home: need("HOST_HOME"),
   port: Number(need("HOST_PORT")),
+  listen: process.env.HOST_LISTEN || "127.0.0.1",
   redirectUrls: JSON.parse(process.env.HOST_REDIRECT_URLS ?? "[]"),
   providers: JSON.parse(process.env.HOST_PROVIDERS ?? "{}"),
   accessTokenSeconds: Number(need("HOST_ACCESS_TOKEN_SECONDS")),
@@ -96,8 +97,8 @@ async function answerPage(request, env) {
   return answerPreflight(request) ?? readableElsewhere(await answer(request, env));
 }
 
-const server = serve({ port: settings.port, hostname: "127.0.0.1", fetch: answerPage }, () => {
-  console.log(`listening on 127.0.0.1:${settings.port}, schema ${changed ? "prepared" : "unchanged"}`);
+const server = serve({ port: settings.port, hostname: settings.listen, fetch: answerPage }, () => {
+  console.log(`listening on ${settings.listen}:${settings.port}, schema ${changed ? "prepared" : "unchanged"}`);
 });
 
 // Sent after migrations: what is known about tables and functions is read again at the next request.

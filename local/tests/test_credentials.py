@@ -38,3 +38,11 @@ def test_secrets_do_not_show_in_a_traceback() -> None:
     credentials = Credentials.generate()
     assert credentials.jwt_secret not in repr(credentials)
     assert credentials.jwt_secret not in str(credentials)
+
+
+def test_chosen_values_are_kept_for_every_later_reader_and_the_others_stay(tmp_path: Path) -> None:
+    first = ensure_credentials(tmp_path)
+    chosen = {"login_password": "p" * 32, "jwt_secret": "j" * 32}
+    second = ensure_credentials(tmp_path, chosen)
+    assert second == first.model_copy(update=chosen) == read_credentials(tmp_path) == ensure_credentials(tmp_path)
+    assert stat.S_IMODE(credentials_file(tmp_path).stat().st_mode) == 0o600

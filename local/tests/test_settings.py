@@ -4,6 +4,8 @@ import pytest
 
 from local.settings import ROOT, SettingsError, load_settings
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104
+
 
 def test_real_environment_wins_over_the_file_and_empty_values_count_as_absent(tmp_path: Path) -> None:
     file = tmp_path / "settings.env"
@@ -42,3 +44,24 @@ def test_only_a_foreign_supabase_url_means_a_hosted_project(url: str, hosted: bo
 def test_wrong_port_is_refused_by_name(port: str) -> None:
     with pytest.raises(SettingsError, match="CONCERTO_PORT"):
         load_settings(environment={"CONCERTO_PORT": port}, env_file=None)
+
+
+def test_the_embedded_supabase_can_be_found_elsewhere_than_it_listens() -> None:
+    environment = {"CONCERTO_EMBEDDED_HOST": EVERYWHERE, "CONCERTO_EMBEDDED_URL": "http://127.0.0.1:9999/"}
+    settings = load_settings(environment=environment, env_file=None)
+    assert (settings.embedded_host, settings.embedded_url) == (EVERYWHERE, "http://127.0.0.1:9999")
+    assert settings.is_hosted is False
+
+
+@pytest.mark.parametrize("value", ["short", "with spaces and 'quotes' in it, of 32+", "@" * 32, "x" * 201])
+def test_a_key_that_would_need_quoting_or_is_weak_is_refused_without_being_shown(value: str) -> None:
+    with pytest.raises(SettingsError, match="CONCERTO_EMBEDDED_LOGIN_PASSWORD") as refused:
+        load_settings(environment={"CONCERTO_EMBEDDED_LOGIN_PASSWORD": value}, env_file=None)
+    assert value not in str(refused.value)
+
+
+def test_chosen_keys_have_the_names_of_the_credentials() -> None:
+    environment = {"CONCERTO_EMBEDDED_JWT_SECRET": "j" * 32, "CONCERTO_EMBEDDED_PUBLISHABLE_KEY": "k" * 32}
+    settings = load_settings(environment=environment, env_file=None)
+    assert settings.chosen_credentials == {"jwt_secret": "j" * 32, "publishable_key": "k" * 32}
+    assert "j" * 32 not in repr(settings)

@@ -24,7 +24,14 @@ async def build(settings: AuthSettings) -> AsyncIterator[Sequence[server.Registr
         # Over the same connections, which are closed above.
         verifier = Verifier(settings, http)
         servicer = AuthServicer(
-            GoTrue(settings.supabase_url, settings.supabase_publishable_key, http), AccountStore(database), verifier
+            GoTrue(
+                settings.supabase_url,
+                settings.supabase_publishable_key,
+                http,
+                browser_url=settings.browser_supabase_url,
+            ),
+            AccountStore(database),
+            verifier,
         )
         yield [
             server.Registration(

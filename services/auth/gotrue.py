@@ -86,8 +86,11 @@ class GoTrue:
     AUTH_SERVER_REFUSED and DEADLINE_EXCEEDED are possible everywhere.
     """
 
-    def __init__(self, url: str, publishable_key: SecretStr, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, url: str, publishable_key: SecretStr, http: httpx.AsyncClient, *, browser_url: str | None = None
+    ) -> None:
         self._url = f"{url}/auth/v1"
+        self._browser_url = f"{browser_url or url}/auth/v1"
         self._key = publishable_key
         self._http = http
         self._healthy_until = 0.0
@@ -170,7 +173,7 @@ class GoTrue:
             "code_challenge": _challenge(verifier),
             "code_challenge_method": "s256",
         }
-        return SocialStart(f"{self._url}/authorize?{urlencode(query)}", st=st, code_verifier=verifier)
+        return SocialStart(f"{self._browser_url}/authorize?{urlencode(query)}", st=st, code_verifier=verifier)
 
     async def exchange_code(self, code: str, code_verifier: str) -> SignIn:
         """Complete a sign-in with a provider. Raises SOCIAL_LOGIN_FAILED, USER_BANNED."""

@@ -146,11 +146,11 @@ class ModelServer:
     @classmethod
     @contextlib.asynccontextmanager
     async def running(
-        cls, *, port: int = 0, default: Behaviour | None = None, record: Path | None = None
+        cls, *, host: str = "127.0.0.1", port: int = 0, default: Behaviour | None = None, record: Path | None = None
     ) -> AsyncIterator["ModelServer"]:
-        """Serve on 127.0.0.1 while the block runs; port 0 picks a free one."""
+        """Serve on `host` while the block runs; port 0 picks a free one."""
         server = cls(default=default, record=record)
-        listener = await asyncio.start_server(server._accept, "127.0.0.1", port, limit=MAX_BODY_BYTES)
+        listener = await asyncio.start_server(server._accept, host, port, limit=MAX_BODY_BYTES)
         server.port = listener.sockets[0].getsockname()[1]
         try:
             yield server
@@ -406,7 +406,8 @@ def _head(body: Json, kind: str) -> Json:
 async def _main(arguments: argparse.Namespace) -> None:
     default = replace(Behaviour(), tokens=arguments.tokens, delay_seconds=arguments.delay_ms / 1000)
     record = Path(arguments.record) if arguments.record else None
-    async with ModelServer.running(port=arguments.port, default=default, record=record) as server:
+    place = {"host": arguments.host, "port": arguments.port}
+    async with ModelServer.running(**place, default=default, record=record) as server:
         sys.stdout.write(f"{server.base_url}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()
@@ -414,6 +415,7 @@ async def _main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A recording OpenAI-compatible model server.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--record", help="file that gets one JSON line per request")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="pause before each token")

@@ -284,6 +284,15 @@ async def test_slow_auth_server_is_left_after_our_own_limit(
     await asyncio.wait_for(silent_server.left.wait(), 5)
 
 
+async def test_browsers_begin_a_social_log_in_at_the_address_that_they_can_reach(
+    auth_server: AnsweringServer, http: httpx.AsyncClient
+) -> None:
+    auth_server.answer = lambda *_: (200, {"external": {"github": True}})
+    gotrue = GoTrue(auth_server.url, SecretStr("key"), http, browser_url="https://auth.example")
+    start = await gotrue.start_social("github", "https://app.example/callback")
+    assert start.authorization_url.startswith("https://auth.example/auth/v1/authorize?")
+
+
 async def test_no_exception_carries_a_password_or_a_token(
     auth_server: AnsweringServer, http: httpx.AsyncClient
 ) -> None:
