@@ -1,0 +1,1 @@
+"""What runs Concerto elsewhere than on a laptop, and the checks of it."""
