@@ -1,13 +1,13 @@
 # Concerto's commands. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := servicekit services gateway local tests benchmarks conftest.py
+CODE := servicekit services gateway local deploy tests benchmarks conftest.py
 CODE := $(wildcard $(CODE))
 # Tests and checks never see a developer's own settings.
 CLEAN_ENV := env CONCERTO_ENV_FILE=/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools up down status doctor test pytest webtest lint browser screenshots bench format lock clean
+.PHONY: help setup tools up down status doctor test pytest webtest lint browser test-deploy test-containers screenshots bench format lock clean
 
 help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,12 @@ lint: setup ## Check style, types, SQL and contracts, of the web app too
 browser: tools # The tests of the web app drive a Chromium of this machine.
 	@$(BIN)/python -m local.browser
 
+test-deploy: tools ## Check the Dockerfile, the compose file and the Kubernetes manifests
+	@$(CLEAN_ENV) $(BIN)/python -m deploy.check
+
+test-containers: tools ## Build the images and run the compose file with podman, as root on Debian
+	@$(CLEAN_ENV) $(BIN)/python -m deploy.containers $(ARGS)
+
 screenshots: setup browser ## Write pictures of every page of the web app into web/screenshots/
 	@$(CLEAN_ENV) $(BIN)/python -m tests.web.screenshots $(ARGS)
 
@@ -66,6 +72,7 @@ format: setup ## Put the code into its standard form
 
 lock: tools ## Resolve the dependencies anew into requirements.lock and both package-lock.json
 	$(BIN)/python -m local.lock
+	$(BIN)/python -m deploy.tools
 
 clean: ## Delete what set-up and tests made; the data in .concerto/ stays
 	rm -rf .venv .node node_modules gen build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
