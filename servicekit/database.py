@@ -61,6 +61,10 @@ class Database(Protocol):
         """
         ...
 
+    async def notify(self, channel: str, payload: str) -> None:
+        """Send a notification to whoever listens on `channel`. Raises like `call_system`."""
+        ...
+
     async def ping(self) -> None:
         """Return when the database answers. Raises AppError DATABASE_UNAVAILABLE or DATABASE_BUSY."""
         ...
@@ -77,7 +81,7 @@ async def open_database(settings: DatabaseSettings) -> Database:
             Connections(
                 settings.db_url.get_secret_value(),
                 size=settings.db_pool_size,
-                statement_cache_size=settings.db_statement_cache_size,
+                statement_cache_size=settings.statement_cache_size,
                 connect_seconds=CONNECT_TIMEOUT_SECONDS,
             )
         )
@@ -112,6 +116,10 @@ class DirectDatabase:
             answer = await self._fetch(f"select private.{operation}($1::jsonb)::text", orjson.dumps(args).decode())
         result: dict[str, Any] = orjson.loads(answer)
         return result
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """See Database.notify."""
+        await self._fetch("select pg_notify($1, $2)", channel, payload)
 
     async def ping(self) -> None:
         """See Database.ping."""
@@ -185,6 +193,10 @@ class RestDatabase:
 
     async def call_system(self, operation: str, args: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """See Database.call_system."""
+        raise AppError("DIRECT_DATABASE_NEEDED")
+
+    async def notify(self, channel: str, payload: str) -> None:  # noqa: ARG002
+        """See Database.notify."""
         raise AppError("DIRECT_DATABASE_NEEDED")
 
     async def ping(self) -> None:

@@ -3,11 +3,15 @@
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_FILE = os.environ.get("CONCERTO_ENV_FILE", ".env")  # noqa: TID251 (the one name needed before any settings)
+
+STATEMENT_CACHE_SIZE = 100
+TRANSACTION_POOLER_PORT = 6543
 
 _PLACEHOLDERS = ("changeme", "change-me", "replace-me", "your-", "<")
 
@@ -146,11 +150,28 @@ class DatabaseSettings(Settings):
     """postgresql:// address with the role concerto_login; absent uses REST."""
     db_pool_size: int = Field(10, ge=1, validation_alias="CONCERTO_DB_POOL_SIZE")
     """Most connections of one process."""
-    db_statement_cache_size: int = Field(100, ge=0, validation_alias="CONCERTO_DB_STATEMENT_CACHE_SIZE")
-    """Prepared statements kept per connection; 0 behind a pooler in transaction mode."""
+    db_statement_cache_size: int | None = Field(None, ge=0, validation_alias="CONCERTO_DB_STATEMENT_CACHE_SIZE")
+    """Prepared statements kept per connection; absent: 100, and 0 on the port of a pooler in transaction mode."""
 
     @model_validator(mode="after")
     def _need_a_way(self) -> Self:
         if self.db_url is None and self.supabase_publishable_key is None:
             raise ValueError("set SUPABASE_DB_URL (direct) or SUPABASE_PUBLISHABLE_KEY (REST)")
         return self
+
+    @property
+    def statement_cache_size(self) -> int:
+        """Prepared statements kept per connection, as set or as the address asks for."""
+        if self.db_statement_cache_size is not None:
+            return self.db_statement_cache_size
+        return 0 if is_transaction_pooled(self.db_url) else STATEMENT_CACHE_SIZE
+
+
+def is_transaction_pooled(db_url: SecretStr | None) -> bool:
+    """Whether an address leads to one of Supabase's poolers in transaction mode, which the port tells."""
+    if db_url is None:
+        return False
+    try:
+        return urlsplit(db_url.get_secret_value()).port == TRANSACTION_POOLER_PORT
+    except ValueError:  # no address at all; connecting will say so
+        return False

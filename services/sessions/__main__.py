@@ -20,7 +20,7 @@ from services.sessions.upkeep import Upkeep
 async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
     """Open the database and yield the servicers; on leaving, close everything in reverse order.
 
-    Notifications and upkeep need direct connections; over REST the service does without them and keeps no runs.
+    Notifications and upkeep need database connections; over REST the service does without them and keeps no runs.
     """
     async with AsyncExitStack() as opened:
         database = await open_database(settings)
@@ -28,7 +28,8 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
         runs = RunStore(database)
         notifications: Notifications | None = None
         if settings.db_url is not None:
-            notifications = Notifications(settings.db_url.get_secret_value())
+            listen_url = settings.notification_url
+            notifications = Notifications(listen_url.get_secret_value() if listen_url else None, notify=database.notify)
             notifications.start()
             opened.push_async_callback(notifications.close)
             upkeep = Upkeep(runs, kept_seconds=settings.run_events_kept_seconds)

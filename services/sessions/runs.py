@@ -17,8 +17,9 @@ from services.sessions.notifications import Notifications
 from services.sessions.run_store import RunStore
 
 EVENTS_PER_RESPONSE = 200
-# Notifications may get lost, so a watcher also looks by itself.
+# Notifications may get lost, so a watcher also looks by itself; more often where none arrive.
 POLL_SECONDS = 1.0
+UNHEARD_POLL_SECONDS = 0.25
 
 _APPENDABLE = frozenset({"message_delta", "tool_started", "tool_finished"})
 _ENDS = frozenset({pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED, pb.RUN_STATE_INTERRUPTED})
@@ -110,7 +111,8 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
                 if page.is_finished or self._is_draining:
                     return
                 try:
-                    await asyncio.wait_for(wake.wait(), POLL_SECONDS)
+                    seconds = POLL_SECONDS if self._notifications.is_listening else UNHEARD_POLL_SECONDS
+                    await asyncio.wait_for(wake.wait(), seconds)
                 except TimeoutError:
                     continue
 

@@ -1,8 +1,8 @@
 """What the sessions service reads from the environment."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
-from servicekit.settings import DatabaseSettings, ServiceSettings
+from servicekit.settings import DatabaseSettings, ServiceSettings, is_transaction_pooled
 
 
 class Settings(ServiceSettings, DatabaseSettings):
@@ -14,3 +14,12 @@ class Settings(ServiceSettings, DatabaseSettings):
     """Port to listen on; 0 picks a free one."""
     run_events_kept_seconds: float = Field(3600.0, ge=0, validation_alias="CONCERTO_RUN_EVENTS_KEPT_SECONDS")
     """How long the deltas of a run are kept after its end; its message holds their text."""
+    listen_db_url: SecretStr | None = Field(None, validation_alias="SUPABASE_LISTEN_DB_URL")
+    """postgresql:// address to listen on, direct or a pooler's in session mode; absent: SUPABASE_DB_URL."""
+
+    @property
+    def notification_url(self) -> SecretStr | None:
+        """Where to listen; None where notifications cannot arrive, so that watchers have to look by themselves."""
+        if self.listen_db_url is not None:
+            return self.listen_db_url
+        return None if is_transaction_pooled(self.db_url) else self.db_url
