@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ import psutil
 import typer
 
 from local import backup as backups
-from local import mailbox, restarts, stack
+from local import hosted, mailbox, restarts, stack
 from local import restore as restores
 from local.archive import BackupError
 from local.borrowed import StoppedError, run_stoppable
@@ -22,8 +23,8 @@ from local.console import Console, human_bytes
 from local.credentials import ensure_credentials, read_credentials
 from local.files import make_private_folder, write_private
 from local.postgres import Postgres
-from local.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, part_of, suite_variables
-from local.settings import MOST_REPLICAS, ROOT, LocalSettings, load_settings
+from local.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, node_program, part_of, suite_variables
+from local.settings import MOST_REPLICAS, ROOT, LocalSettings, SettingsError, load_settings
 from local.state import end_leftovers, read_state, supervisor_lock
 from local.supervisor import last_lines
 
@@ -75,6 +76,12 @@ def up(
         int, typer.Option(help=f"Processes of each of our parts, 1 to {MOST_REPLICAS}; with --processes.")
     ] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready and go on in the background.")] = False,
+    migrations: Annotated[
+        bool,
+        typer.Option(
+            "--migrate/--no-migrate", help="Apply pending migrations, or leave a database as a new project has it."
+        ),
+    ] = True,
 ) -> None:
     """Start the suite and stay until Ctrl-C."""
     settings = load_settings().with_port(port)
@@ -82,9 +89,9 @@ def up(
     mode: Mode = "processes" if processes else "one-process"
     stack.check_replicas(settings, replicas, mode)
     if detach:
-        raise typer.Exit(_detach(settings, only, mode, replicas, console))
+        raise typer.Exit(_detach(settings, only, mode, replicas, console, migrations=migrations))
     console.line(f"Starting Concerto in {settings.home}")
-    plan = stack.Plan(stack.plan_names(settings, only, mode), ROOT, replicas=replicas)
+    plan = stack.Plan(stack.plan_names(settings, only, mode), ROOT, replicas=replicas, migrate=migrations)
     raise typer.Exit(stack.run(settings, plan, console))
 
 
@@ -97,7 +104,9 @@ def serve() -> None:
     serve_all()
 
 
-def _detach(settings: LocalSettings, only: str | None, mode: Mode, replicas: int, console: Console) -> int:
+def _detach(
+    settings: LocalSettings, only: str | None, mode: Mode, replicas: int, console: Console, *, migrations: bool
+) -> int:
     stack.open_home(settings.home)
     running = read_state(settings.home)
     if running is not None and running.supervisor is not None:
@@ -110,6 +119,8 @@ def _detach(settings: LocalSettings, only: str | None, mode: Mode, replicas: int
     command += ["--replicas", str(replicas)]
     if only:
         command += ["--only", only]
+    if not migrations:
+        command += ["--no-migrate"]
     write_private(log, "")
     with log.open("a") as output:
         process = subprocess.Popen(
@@ -192,36 +203,86 @@ def _describe(process: psutil.Process | None) -> str:
     return "not running"
 
 
+class TargetName(StrEnum):
+    """Which Supabase a command is for."""
+
+    EMBEDDED = "embedded"
+    HOSTED = "hosted"
+
+
+TargetOption = Annotated[
+    TargetName, typer.Option("--target", help="The embedded Supabase of this folder, or a hosted project.")
+]
+
+
 @app.command()
-def doctor() -> None:
-    """Check this machine and the settings, and say what to do. Exit code 1 when something is wrong."""
+def doctor(target: TargetOption = TargetName.EMBEDDED) -> None:
+    """Check this machine and the settings, or a hosted project, and say what to do. Exit code 1 if all is not well."""
     # Imported here: it reads every part's settings with the part's own code, which `up` would keep in memory.
-    from local.doctor import run as run_checks
+    if target is TargetName.HOSTED:
+        from local.hosted_doctor import run as run_checks
+    else:
+        from local.doctor import run as run_checks
 
     raise typer.Exit(asyncio.run(run_checks(Console())))
 
 
 @app.command()
 def migrate(
-    seed: Annotated[bool, typer.Option("--seed", help="Also run supabase/seed.sql.")] = False,
+    target: TargetOption = TargetName.EMBEDDED,
+    seed: Annotated[bool, typer.Option("--seed", help="Also run supabase/seed.sql (embedded).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be applied (hosted).")] = False,
+    undo: Annotated[
+        int | None, typer.Option("--undo", min=1, metavar="N", help="Undo the last N instead, by supabase/rollbacks.")
+    ] = None,
+    include_all: Annotated[
+        bool, typer.Option("--include-all", help="Also apply what is older than an applied one (hosted).")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Apply the migrations to the embedded database, running or not."""
-    settings = _settings()
-    console = Console()
+    """Apply the migrations to the embedded database, running or not, or to a hosted project; or undo some."""
+    ask = None if yes else _ask
+    if target is TargetName.EMBEDDED:
+        if dry_run or include_all:
+            raise SettingsError("--dry-run and --include-all belong to --target hosted.")
+        raise typer.Exit(_migrate_embedded(seed=seed, undo=undo, ask=ask))
+    if seed or (undo is not None and (dry_run or include_all)):
+        raise SettingsError("--seed is for the embedded database, and --undo goes without --dry-run and --include-all.")
+    settings, console = load_settings(), Console()
+    if undo is not None:
+        asyncio.run(hosted.undo_hosted(settings, ROOT, console, count=undo, ask=ask))
+        return
+    asyncio.run(
+        hosted.migrate(settings, ROOT, console, node=node_program(), ask=ask, dry_run=dry_run, include_late=include_all)
+    )
+
+
+def _ask(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise SettingsError("Nobody can be asked here. Say --yes to do it without a question.")
+    return typer.confirm(question)
+
+
+def _migrate_embedded(*, seed: bool, undo: int | None, ask: hosted.Ask | None) -> int:
+    settings, console = _settings(), Console()
     if settings.is_hosted:
-        typer.echo("SUPABASE_URL names a project of your own. Link it, then run `npm run supabase:db:push`.", err=True)
-        raise typer.Exit(1)
+        raise SettingsError("SUPABASE_URL names a project of your own: concerto migrate --target hosted")
     state = read_state(settings.home)
     if state is not None and state.supervisor is not None and "postgres" in state.processes:
-        credentials = read_credentials(settings.home)
-        postgres = Postgres(settings.home, state.processes["postgres"].port, credentials)
+        postgres = Postgres(settings.home, state.processes["postgres"].port, read_credentials(settings.home))
+        if undo is not None:
+            asyncio.run(hosted.undo_embedded(ROOT, postgres, console, count=undo, ask=ask))
+            stack.tell_schema_changed(state)
+            return 0
         asyncio.run(stack.migrate_running(ROOT, postgres, state, seed=seed, console=console))
         console.line("The database is up to date.")
-        return
+        return 0
+    if undo is not None:
+        raise SettingsError("The database does not run. Start it: concerto up --only postgres,supabase --detach")
     code = stack.run(settings, stack.Plan(EMBEDDED, ROOT, stay=False, seed=seed), console)
     if code == 0:
         console.line("The database is up to date.")
-    raise typer.Exit(code)
+    return code
 
 
 @app.command()

@@ -5,7 +5,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from gateway.settings import GatewaySettings
 from local import bootstrap
 from local.console import Console
 from local.credentials import Credentials, CredentialsError, credentials_file, read_credentials
+from local.findings import Finding, show
 from local.migrations import pending_versions
 from local.ports import is_free, owner_of
 from local.postgres import Postgres, PostgresError
@@ -48,18 +48,8 @@ URL_NAMES = (
 )
 PLACEHOLDER = re.compile(r"^(change-?me|your[-_ ].*|<.*>|xxx+|todo)$", re.IGNORECASE)
 # Read by tools beside ours, or printed by `concerto env`.
-OTHER_NAMES = {"SUPABASE_ACCESS_TOKEN", "SUPABASE_DB_PASSWORD", "SUPABASE_PROJECT_ID", "SUPABASE_YES"}
-OTHER_NAMES |= {"SUPABASE_ADMIN_DB_URL", "SUPABASE_MIGRATION_DB_URL", "SUPABASE_SECRET_KEY", "OPENAI_ORG_ID"}
+OTHER_NAMES = {"SUPABASE_YES", "SUPABASE_ADMIN_DB_URL", "SUPABASE_SECRET_KEY", "OPENAI_ORG_ID"}
 OTHER_NAMES |= {"SUPABASE_TELEMETRY_DISABLED", "SUPABASE_EXPERIMENTAL_STACK"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check. `advice` is empty when all is well."""
-
-    subject: str
-    detail: str
-    advice: str = ""
 
 
 async def run(console: Console) -> int:
@@ -82,14 +72,7 @@ async def run(console: Console) -> int:
         findings += _ports(settings, running)
         if not settings.is_hosted:
             findings += await _database(settings, running)
-    wrong = [finding for finding in findings if finding.advice]
-    for finding in findings:
-        console.line(f"  {'!!' if finding.advice else 'ok'}  {finding.subject}: {finding.detail}")
-        if finding.advice:
-            console.problem(f"      {finding.advice}")
-    console.line()
-    console.line(f"{len(wrong)} of {len(findings)} checks need attention." if wrong else "Everything is in order.")
-    return 1 if wrong else 0
+    return show(findings, console)
 
 
 def _machine() -> Iterator[Finding]:
@@ -201,7 +184,8 @@ def _is_url(value: str) -> bool:
 
 
 def _hosted(settings: LocalSettings) -> Iterator[Finding]:
-    yield Finding("Supabase", f"your project at {settings.supabase_url}")
+    hint = "`concerto doctor --target hosted` looks at the project itself."
+    yield Finding("Supabase", f"your project at {settings.supabase_url}", hint=hint)
     if "SUPABASE_PUBLISHABLE_KEY" not in settings.variables:
         yield Finding("SUPABASE_PUBLISHABLE_KEY", "is missing", "Copy it from the project's API settings.")
     database = settings.variables.get("SUPABASE_DB_URL", "")

@@ -1,28 +1,26 @@
 """Applies `supabase/migrations` with the Supabase CLI, and gives the login roles their passwords."""
 
-import asyncio
-import os
 import re
 from pathlib import Path
 
 import asyncpg
 
 from local.postgres import LOGIN_ROLE, MIGRATION_ROLE, Postgres
+from local.supabase_cli import MigrationError, SupabaseCli, address_target
 
 FILE_PATTERN = re.compile(r"^(\d{14})_\w[\w.-]*\.sql$")
-TIMEOUT_SECONDS = 300
 
 
-class MigrationError(Exception):
-    """A migration failed. The message holds the end of what the CLI said."""
+def migration_files(project: Path, folder: str = "migrations") -> dict[str, Path]:
+    """The files in `project`/supabase/<folder> by their versions (14 digits), in order."""
+    place = project / "supabase" / folder
+    entries = sorted(place.iterdir()) if place.is_dir() else []
+    return {match[1]: entry for entry in entries if (match := FILE_PATTERN.match(entry.name))}
 
 
 def migration_versions(project: Path) -> list[str]:
     """The versions (14 digits) of the files in `project`/supabase/migrations, in order."""
-    folder = project / "supabase" / "migrations"
-    if not folder.is_dir():
-        return []
-    return sorted(match[1] for entry in folder.iterdir() if (match := FILE_PATTERN.match(entry.name)))
+    return list(migration_files(project))
 
 
 async def pending_versions(project: Path, url: str) -> list[str]:
@@ -41,44 +39,11 @@ async def pending_versions(project: Path, url: str) -> list[str]:
 
 async def apply_migrations(project: Path, postgres: Postgres, *, node: Path) -> None:
     """Run `supabase migration up` as the migration role. Raises MigrationError with the CLI's last lines."""
-    executable = project / "node_modules" / ".bin" / "supabase"
-    if not executable.exists():
-        raise MigrationError("The Supabase CLI is not installed. Run `make setup`.")
-    # The password travels in the environment: an argument list can be read by everybody on the machine.
-    environment = {
-        "PATH": f"{node.parent}{os.pathsep}/usr/local/bin{os.pathsep}/usr/bin{os.pathsep}/bin",
-        "HOME": str(postgres.home / "run"),
-        "PGPASSWORD": postgres.credentials.migration_password,
-        "SUPABASE_TELEMETRY_DISABLED": "1",
-        "SUPABASE_NO_UPDATE_NOTIFIER": "1",
-        "DO_NOT_TRACK": "1",
-        "CI": "1",
-        "NO_COLOR": "1",
-    }
-    url = f"postgresql://{MIGRATION_ROLE}@127.0.0.1:{postgres.port}/postgres?sslmode=disable"
-    process = await asyncio.create_subprocess_exec(
-        str(executable),
-        "migration",
-        "up",
-        f"--remote={url}",
-        "--include-all",
-        "--yes",
-        cwd=project,
-        env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_SECONDS)
-    except BaseException:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        raise
-    if process.returncode != 0:
-        tail = "\n".join(output.decode(errors="replace").strip().splitlines()[-25:])
-        raise MigrationError(f"The migrations were not applied (exit code {process.returncode}):\n{tail}")
+    cli = SupabaseCli(project, node=node, surroundings={})
+    target = address_target(postgres.migration_url, home=postgres.home / "run")
+    answer = await cli.on(target, "migration", "up", "--include-all", "--yes")
+    if answer.code != 0:
+        raise MigrationError(f"The migrations were not applied (exit code {answer.code}):\n{answer.tail}")
 
 
 async def set_role_passwords(postgres: Postgres) -> None:

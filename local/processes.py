@@ -40,8 +40,10 @@ _COMMON = (
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _SUPABASE = (
     "SUPABASE_URL",
+    "SUPABASE_PUBLIC_URL",
     "SUPABASE_PUBLISHABLE_KEY",
     "SUPABASE_DB_URL",
+    "SUPABASE_LISTEN_DB_URL",
     "SUPABASE_JWT_SECRET",
     "SUPABASE_JWT_ISSUER",
 )
@@ -132,16 +134,8 @@ def suite_variables(
         made["GATEWAY_COOKIE_SECRET"] = credentials.cookie_secret
     chosen = {name: settings.variables[name] for name in ("GATEWAY_COOKIE_SECRET",) if name in settings.variables}
     chosen |= settings.tls_variables
-    supabase = (
-        "SUPABASE_URL",
-        "SUPABASE_PUBLIC_URL",
-        "SUPABASE_PUBLISHABLE_KEY",
-        "SUPABASE_DB_URL",
-        "SUPABASE_JWT_SECRET",
-        "SUPABASE_JWT_ISSUER",
-    )
     if settings.is_hosted:
-        chosen |= {name: settings.variables[name] for name in supabase if name in settings.variables}
+        chosen |= {name: settings.variables[name] for name in _SUPABASE if name in settings.variables}
     elif credentials is not None and postgres is not None:
         made |= {
             "SUPABASE_URL": settings.embedded_url,
@@ -169,6 +163,8 @@ def service_environment(name: str, settings: LocalSettings, suite: dict[str, str
     wanted = {"SUPABASE_URL", "SUPABASE_PUBLIC_URL", "SUPABASE_JWT_SECRET", "SUPABASE_JWT_ISSUER"}
     if name in ("auth", "sessions"):
         wanted.add("SUPABASE_DB_URL")
+    if name == "sessions":
+        wanted.add("SUPABASE_LISTEN_DB_URL")
     if name in ("auth", "gateway") or "SUPABASE_DB_URL" not in suite:
         wanted.add("SUPABASE_PUBLISHABLE_KEY")
     if name == "orchestrator":

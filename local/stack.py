@@ -16,7 +16,7 @@ from local.bootstrap import can_write
 from local.console import Console
 from local.credentials import Credentials, CredentialsError, ensure_credentials
 from local.files import make_private_folder
-from local.migrations import MigrationError, apply_migrations, apply_seed, pending_versions, set_role_passwords
+from local.migrations import apply_migrations, apply_seed, pending_versions, set_role_passwords
 from local.ports import describe_taken, free_base, listen
 from local.postgres import LOGIN_ROLE, Postgres, PostgresError
 from local.processes import (
@@ -35,6 +35,7 @@ from local.processes import (
 )
 from local.settings import MOST_REPLICAS, PORT_NAMES, LocalSettings, SettingsError
 from local.state import State, clear_state, end_leftovers, read_state, supervisor_lock, write_state
+from local.supabase_cli import MigrationError
 from local.supervisor import StartError, Supervisor
 from local.swap import finish_exchange
 
@@ -46,7 +47,8 @@ FAULTS = (SettingsError, CredentialsError, PostgresError, MigrationError, StartE
 class Plan:
     """What a start is for: the processes, and whether to stay after everything is ready.
 
-    replicas: processes of each of our parts among `names`.
+    replicas: processes of each of our parts among `names`. migrate: False leaves the database as it is, as empty as a
+    hosted project that was just created.
     """
 
     names: tuple[str, ...]
@@ -54,6 +56,7 @@ class Plan:
     stay: bool = True
     seed: bool = False
     replicas: int = 1
+    migrate: bool = True
 
 
 def plan_names(settings: LocalSettings, only: str | None, mode: Mode = "one-process") -> tuple[str, ...]:
@@ -244,7 +247,7 @@ class Stack:
         else:
             if supabase:
                 await self._start_supabase(credentials, postgres)
-                await self._migrate(postgres)
+                await (self._migrate(postgres) if self._plan.migrate else set_role_passwords(postgres))
             await self._start_services(credentials, postgres)
         if self._plan.seed:
             with console.step("seed"):
@@ -332,10 +335,15 @@ async def migrate_running(project: Path, postgres: Postgres, state: State, *, se
         with console.step(f"{len(pending)} migration{'s' if len(pending) > 1 else ''}"):
             await apply_migrations(project, postgres, node=node_program())
     await set_role_passwords(postgres)
+    tell_schema_changed(state)
+    if seed:
+        with console.step("seed"):
+            await apply_seed(project, postgres)
+
+
+def tell_schema_changed(state: State) -> None:
+    """Let the REST API of a running suite read the tables and functions anew."""
     supabase = state.processes.get("supabase")
     process = supabase.find() if supabase else None
     if process is not None:
         process.send_signal(signal.SIGHUP)
-    if seed:
-        with console.step("seed"):
-            await apply_seed(project, postgres)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,8 @@ from local.settings import PORT_NAMES, ROOT
 START_SECONDS = 120
 STOP_SECONDS = 60
 PORTS = 6
+OF_A_PROJECT = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_DB_URL", "SUPABASE_JWT_SECRET")
+"""What the services are told of a hosted project; how to administer it is for tests alone."""
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -101,9 +104,13 @@ class RunningStack:
 
         Of several replicas, the first one's; `sessions-2` is the second.
         """
-        processes = json.loads((self.home / "run" / "state.json").read_text())["processes"]
+        processes = self.processes()
         pid: int = processes[WHOLE if WHOLE in processes and name in PARTS else name]["pid"]
         return pid
+
+    def processes(self) -> dict[str, dict[str, int]]:
+        """What run/state.json says of each process that runs, by its name."""
+        return dict(json.loads((self.home / "run" / "state.json").read_text())["processes"])
 
     @property
     def own_processes(self) -> tuple[str, ...]:
@@ -175,17 +182,24 @@ def start_stack(
     port: int | None = None,
     mode: Mode = "one-process",
     replicas: int = 1,
+    migrate: bool = True,
+    project: Mapping[str, str] | None = None,
     **extra: str,
 ) -> RunningStack:
     """Start `concerto up` with its data in `folder`/home and wait until it is ready.
 
-    mode: one process for all of our parts, or one for each; replicas: of each of these.
-    `extra` goes into its environment. Raises RuntimeError with the output when it does not become ready.
+    mode: one process for all of our parts, or one for each; replicas: of each of these. migrate: False leaves a new
+    database without ours. project: a hosted project's variables, by which the suite runs on it; the stack's `env` then
+    holds all of them. `extra` goes into its environment. Raises RuntimeError with the output when it does not become
+    ready.
     """
     home, base_port = folder / "home", port or free_base_port(replicas)
+    project = project or {}
+    extra = {**{name: project[name] for name in OF_A_PROJECT if name in project}, **extra}
     environment = stack_environment(home, base_port, **extra)
     command = [sys.executable, "-m", "local.cli", "up", f"--{mode}", "--replicas", str(replicas)]
     command += ["--only", only] if only else []
+    command += [] if migrate else ["--no-migrate"]
     output = folder / "up.out"
     with output.open("wb") as stream:
         supervisor = subprocess.Popen(
@@ -216,6 +230,7 @@ def start_stack(
     for line in printed.stdout.splitlines():
         name, _, value = line.removeprefix("export ").partition("=")
         stack.env[name] = "".join(shlex.split(value))
+    stack.env.update(project)
     return stack
 
 

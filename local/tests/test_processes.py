@@ -164,3 +164,17 @@ def test_certificates_are_named_to_our_processes_by_absolute_paths() -> None:
     for name, values in environments(chosen, Credentials.generate()).items():
         given = {key: value for key, value in values.items() if key.startswith("CONCERTO_TLS_")}
         assert given == ({} if name == "supabase" else expected), name
+
+
+def test_only_sessions_is_told_where_to_listen_and_nobody_how_to_migrate() -> None:
+    listen, migrate = "postgresql://concerto_login:a@listen/postgres", "postgresql://postgres:b@migrate/postgres"
+    hosted = {"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_LISTEN_DB_URL": listen}
+    hosted |= {"SUPABASE_MIGRATION_DB_URL": migrate, "SUPABASE_ACCESS_TOKEN": "token-t", "SUPABASE_DB_PASSWORD": "db-p"}
+    settings = load_settings(environment={**SETTINGS, **hosted}, env_file=None)
+    suite = suite_variables(settings, None, None)
+    found = {name: service_environment(name, settings, suite) for name in PARTS}
+    assert holders(found, listen) == {"sessions"}
+    assert listen in service_environment(WHOLE, settings, suite).values()
+    for secret in (migrate, "token-t", "db-p"):
+        assert holders(found, secret) == set()
+        assert secret not in repr(settings)
