@@ -1,5 +1,6 @@
 """Fixtures for every test: the running suite, started once per test run on its own ports and data folder."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from tests.support.certificates import Mount
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--stack`, `--running`, `--mode`, `--replicas`, `--tls` and `--chaos-kills`."""
+    """Add `--stack`, `--running`, `--hosted`, `--mode`, `--replicas`, `--tls` and `--chaos-kills`."""
     parser.addoption(
         "--stack",
         choices=("full", "supabase"),
@@ -46,6 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--tls",
         action="store_true",
         help="Let the parts of the suites speak mutual TLS, with certificates made for this test run.",
+    )
+    parser.addoption(
+        "--hosted",
+        type=Path,
+        metavar="FILE",
+        help="Run the suites on a hosted project: a JSON object with its variables, those of `concerto env --admin`.",
     )
     parser.addoption(
         "--chaos-kills",
@@ -86,6 +93,13 @@ def tls_variables(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
+def hosted_project(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The variables of the hosted project that suites are to run on; empty: each brings its embedded Supabase."""
+    file = request.config.getoption("--hosted")
+    return dict(json.loads(file.read_text())) if file else {}
+
+
+@pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedStarts:
     """Starts suites without making each one's database anew."""
     return PreparedStarts(tmp_path_factory.mktemp("prepared"))
@@ -93,7 +107,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedStarts:
 
 @pytest.fixture(scope="session")
 def launch(
-    mode: Mode, replica_count: int, tls_variables: dict[str, str], prepared: PreparedStarts
+    mode: Mode,
+    replica_count: int,
+    tls_variables: dict[str, str],
+    hosted_project: dict[str, str],
+    prepared: PreparedStarts,
 ) -> Iterator[Callable[..., RunningStack]]:
     """Start a further stack: `launch(only="postgres,supabase", CONCERTO_CONFIRM_EMAIL="true")`. Stopped at the end."""
     started: list[tuple[RunningStack, Path]] = []
@@ -106,7 +124,7 @@ def launch(
         chosen = mode or usual
         count = replicas or (usual_replicas if chosen == "processes" else 1)
         try:
-            settings: dict[str, Any] = {**tls_variables, **variables}
+            settings: dict[str, Any] = {**tls_variables, **variables, "project": hosted_project}
             running = prepared.start(folder, only=only, mode=chosen, replicas=count, **settings)
         except RuntimeError as error:
             shutil.rmtree(folder, ignore_errors=True)

@@ -39,6 +39,7 @@ async def start(
     mode: Mode,
     replica_count: int,
     tls_variables: dict[str, str],
+    hosted_project: dict[str, str],
     prepared: PreparedStarts,
 ) -> AsyncIterator[Start]:
     """Starts suites of this test's own, all on one data folder and one after the other, with the recording model.
@@ -54,7 +55,7 @@ async def start(
         only: str | None = None, *, mode: Mode | None = None, replicas: int | None = None, **variables: str
     ) -> RunningStack:
         made = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model", "CONCERTO_TITLE_MODEL": "off"}
-        settings: dict[str, Any] = {**made, **tls_variables, **variables}
+        settings: dict[str, Any] = {**made, **tls_variables, **variables, "project": hosted_project}
         chosen = mode or usual
         count = replicas or (usual_replicas if chosen == "processes" else 1)
         running = await asyncio.to_thread(prepared.start, folder, only=only, mode=chosen, replicas=count, **settings)

@@ -17,7 +17,8 @@ def client_of(stack: RunningStack) -> httpx.AsyncClient:
 
 
 async def interrupt(stack: RunningStack) -> None:
-    processes = [psutil.Process(stack.process(name)) for name in ("postgres", "supabase", "sessions", "gateway")]
+    processes = [psutil.Process(process["pid"]) for process in stack.processes().values()]
+    assert processes
     stack.supervisor.send_signal(signal.SIGINT)
     assert await asyncio.to_thread(stack.supervisor.wait, 60) == 0, stack.output
     assert [process for process in processes if process.is_running()] == []
