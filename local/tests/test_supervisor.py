@@ -12,7 +12,7 @@ import pytest
 
 from local.console import Console
 from local.processes import ProcessSpec
-from local.supervisor import StartError, Supervisor
+from local.supervisor import StartError, Supervisor, last_lines
 
 SLEEPER = (
     "import sys, time; print('hello from the process', flush=True); open(sys.argv[1], 'a').write('x'); time.sleep(60)"
@@ -72,8 +72,13 @@ async def test_a_process_that_is_asked_to_end_is_replaced_without_a_fuss(tmp_pat
         "time.sleep(60)"
     )
     supervisor, printed = supervise(tmp_path)
-    await supervisor.start(spec("worker", code, tmp_path))
-    for _ in range(3):
+    marker, asked = tmp_path / "worker.marker", 0
+
+    async def is_ready() -> bool:
+        return last_lines(marker, 1) == ["x" * (asked + 1)]  # each successor adds one
+
+    await supervisor.start(spec("worker", code, tmp_path, is_ready=is_ready))
+    for asked in (1, 2, 3):  # noqa: B007 (read above)
         before = supervisor.states()["worker"]
         assert before.ready
         os.kill(before.pid, signal.SIGTERM)
