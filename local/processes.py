@@ -251,8 +251,8 @@ def supabase_spec(settings: LocalSettings, credentials: Credentials, postgres: P
         "HOST_ACCESS_TOKEN_SECONDS": str(settings.access_token_seconds),
         "HOST_HOME": str(settings.home),
         "HOST_PORT": str(settings.port_of("supabase")),
-        "LITE_AUTH_BCRYPT_COST": str(settings.password_hash_cost),
         "HOST_LISTEN": settings.embedded_host,
+        "LITE_AUTH_BCRYPT_COST": str(settings.bcrypt_cost),
         "NO_COLOR": "1",
     }
     return ProcessSpec(

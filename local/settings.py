@@ -37,7 +37,7 @@ class LocalSettings(BaseModel):
     environment: Literal["development", "production"] = Field("development", validation_alias="CONCERTO_ENVIRONMENT")
     confirm_email: bool = Field(default=False, validation_alias="CONCERTO_CONFIRM_EMAIL")
     access_token_seconds: int = Field(3600, validation_alias="CONCERTO_ACCESS_TOKEN_SECONDS", ge=5, le=604_800)
-    password_hash_cost: int = Field(10, validation_alias="CONCERTO_PASSWORD_HASH_COST", ge=4, le=15)
+    bcrypt_cost: int = Field(10, validation_alias="CONCERTO_BCRYPT_COST", ge=4, le=15)
     github_client_id: str = Field("", validation_alias="CONCERTO_GITHUB_CLIENT_ID")
     github_client_secret: SecretStr = Field(SecretStr(""), validation_alias="CONCERTO_GITHUB_CLIENT_SECRET")
     google_client_id: str = Field("", validation_alias="CONCERTO_GOOGLE_CLIENT_ID")

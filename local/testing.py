@@ -258,7 +258,7 @@ class PreparedStarts:
     """
 
     # Hashing passwords for hundreds of people would be most of what the embedded Supabase does.
-    SETTINGS: ClassVar = {"CONCERTO_PASSWORD_HASH_COST": "4"}
+    SETTINGS: ClassVar = {"CONCERTO_BCRYPT_COST": "4"}
 
     def __init__(self, folder: Path) -> None:
         self._data = folder / "postgres"

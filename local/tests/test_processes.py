@@ -49,7 +49,7 @@ def holders(environments: dict[str, dict[str, str]], secret: str) -> set[str]:
 
 def test_passwords_are_hashed_as_dearly_as_usual_unless_told_otherwise(settings: LocalSettings) -> None:
     credentials = Credentials.generate()
-    cheap = load_settings(environment={**SETTINGS, "CONCERTO_PASSWORD_HASH_COST": "4"}, env_file=None)
+    cheap = load_settings(environment={**SETTINGS, "CONCERTO_BCRYPT_COST": "4"}, env_file=None)
     costs = [environments(each, credentials)["supabase"]["LITE_AUTH_BCRYPT_COST"] for each in (settings, cheap)]
     assert costs == ["10", "4"]
 
