@@ -101,7 +101,8 @@ class Hosted:
 @pytest.fixture(scope="module")
 async def hosted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hosted]:
     folder = tmp_path_factory.mktemp("project")
-    stack = await asyncio.to_thread(start_stack, folder, only="postgres,supabase", migrate=False)
+    cheap = {"CONCERTO_PASSWORD_HASH_COST": "4"}  # the suite's hundreds of people would wait for each other
+    stack = await asyncio.to_thread(start_stack, folder, only="postgres,supabase", migrate=False, **cheap)
     login = urlsplit(stack.migration_db_url)
     password = secrets.token_urlsafe(24)
     login = login._replace(netloc=f"concerto_login:{password}@{login.hostname}:{login.port}")
