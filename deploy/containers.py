@@ -80,6 +80,7 @@ EXPECTED = {
 # Which container may know which secret.
 SECRETS = {
     "SUPABASE_DB_URL": {"auth", "sessions"},
+    "SUPABASE_LISTEN_DB_URL": {"sessions"},
     "SUPABASE_JWT_SECRET": set(SERVICES),
     "GATEWAY_COOKIE_SECRET": {"gateway"},
     "CONCERTO_EMBEDDED_LOGIN_PASSWORD": {EMBEDDED},
