@@ -43,6 +43,7 @@ LEFT_OUT = (
     "tests/integration/test_openai_clients.py::test_nothing_that_was_said_is_in_any_log",
     "tests/integration/test_gateway_runs.py::test_too_many_runs_are_told_how_long_to_wait",
 )
+MODEL = {"OPENAI_BASE_URL": "http://model:9999/v1", "CONCERTO_MODEL": "test-model", "CONCERTO_TITLE_MODEL": "off"}
 WITH_A_MODEL = "deploy/tests/test_conversation.py"
 # What each container says of itself: who it is, what it may do, and what it lacks.
 INSPECT = """
@@ -174,13 +175,10 @@ class Project:
             self._up()
             self._inspect()
             self._test("tests through the gateway", *THROUGH_THE_GATEWAY, *(f"--deselect={name}" for name in LEFT_OUT))
-            with self._console.step("the orchestrator has a model"):
-                self._compose("up", "-d", "--no-build", "model", "orchestrator", model=True)
-                self._wait("orchestrator")
-                self._wait_for_gateway()
+            self._down()
+            self._up(model=True)
             self._test("a conversation", WITH_A_MODEL, "-k", "not after_a_restart")
-            with self._console.step("everything stopped"):
-                self._compose("down", model=True)
+            self._down()
             self._up(model=True)
             self._test("the same conversation after a restart", WITH_A_MODEL, "-k", "after_a_restart")
             with self._console.step("stopped on SIGTERM in order"):
@@ -214,11 +212,16 @@ class Project:
                         self._wait(name)
         self._wait_for_gateway()
 
+    def _down(self) -> None:
+        with self._console.step("everything stopped and removed, but for the data"):
+            self._compose("down", model=True)
+
     def _compose(self, *arguments: str, model: bool = False) -> None:
         files = ["docker-compose.yml", *(["deploy/compose.model.yml"] if model else [])]
         self._machine.run(
             tools.program("podman-compose"), "--env-file", str(self.file), "-p", PROJECT, "--profile", "local",
-            *(word for file in files for word in ("-f", file)), *arguments, extra=self.variables,
+            *(word for file in files for word in ("-f", file)), *arguments,
+            extra={**self.variables, **(MODEL if model else {})},
         )  # fmt: skip
 
     def _wait(self, name: str) -> None:
