@@ -10,7 +10,7 @@ CLEAN_ENV := env CONCERTO_ENV_FILE=/dev/null
 .PHONY: help setup tools up down status doctor test pytest webtest lint browser test-deploy test-containers screenshots bench format lock clean
 
 help: ## List these commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Install what is missing (fast when nothing is)
 	@$(PYTHON) local/bootstrap.py
