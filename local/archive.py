@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from local.faults import BackupError
+
 FORMAT = 1
 """Of the file. A reader refuses a higher one."""
 ROLES, DATABASE, SECRETS, MANIFEST, SEAL = "roles.sql", "database.dump", "secrets.json", "manifest.json", "seal"
@@ -29,10 +31,6 @@ Progress = Callable[[int], None]
 
 def untold(_: int) -> None:
     """The progress that nobody looks at."""
-
-
-class BackupError(Exception):
-    """A backup cannot be made, read or restored. The message says what to do."""
 
 
 class _Part(BaseModel):

@@ -17,10 +17,11 @@ import asyncpg
 import psutil
 
 from local import archive, dump, fingerprint, objects
-from local.archive import CHUNK, ArchiveWriter, BackupError, Manifest, StoredObject
+from local.archive import CHUNK, ArchiveWriter, Manifest, StoredObject
 from local.borrowed import on_free_ports, started_postgres
 from local.console import Console, human_bytes
 from local.credentials import Credentials, read_credentials
+from local.faults import BackupError
 from local.files import make_private_folder
 from local.postgres import Postgres
 from local.settings import LocalSettings

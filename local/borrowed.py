@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from local.archive import BackupError
 from local.console import Console
 from local.credentials import Credentials
+from local.faults import StoppedError
 from local.ports import free_base
 from local.postgres import Postgres
 from local.processes import postgres_spec
@@ -17,10 +17,6 @@ from local.settings import PORT_NAMES, LocalSettings, SettingsError
 from local.supervisor import Supervisor
 
 Result = TypeVar("Result")
-
-
-class StoppedError(BackupError):
-    """Ctrl-C, or a signal that means the same."""
 
 
 def run_stoppable(work: Coroutine[None, None, Result]) -> Result:

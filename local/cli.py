@@ -9,24 +9,25 @@ import time
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import psutil
 import typer
 
-from local import backup as backups
-from local import hosted, mailbox, restarts, stack
-from local import restore as restores
-from local.archive import BackupError
-from local.borrowed import StoppedError, run_stoppable
+from local import mailbox, stack
 from local.console import Console, human_bytes
 from local.credentials import ensure_credentials, read_credentials
+from local.faults import BackupError, StoppedError
 from local.files import make_private_folder, write_private
 from local.postgres import Postgres
 from local.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, node_program, part_of, suite_variables
 from local.settings import MOST_REPLICAS, ROOT, LocalSettings, SettingsError, load_settings
 from local.state import end_leftovers, read_state, supervisor_lock
 from local.supervisor import last_lines
+
+# A command imports what it alone needs: `up` stays, and would keep all of it in memory.
+if TYPE_CHECKING:
+    from local.hosted import Ask
 
 app = typer.Typer(
     help="Runs Concerto on this machine.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -168,6 +169,8 @@ def restart(
     ] = None,
 ) -> None:
     """Replace our processes one at a time: each ends what it was doing, and the new one is ready, before the next."""
+    from local import restarts
+
     restarts.run(load_settings(), name, Console())
 
 
@@ -248,6 +251,8 @@ def migrate(
         raise typer.Exit(_migrate_embedded(seed=seed, undo=undo, ask=ask))
     if seed or (undo is not None and (dry_run or include_all)):
         raise SettingsError("--seed is for the embedded database, and --undo goes without --dry-run and --include-all.")
+    from local import hosted
+
     settings, console = load_settings(), Console()
     if undo is not None:
         asyncio.run(hosted.undo_hosted(settings, ROOT, console, count=undo, ask=ask))
@@ -263,7 +268,7 @@ def _ask(question: str) -> bool:
     return typer.confirm(question)
 
 
-def _migrate_embedded(*, seed: bool, undo: int | None, ask: hosted.Ask | None) -> int:
+def _migrate_embedded(*, seed: bool, undo: int | None, ask: "Ask | None") -> int:
     settings, console = _settings(), Console()
     if settings.is_hosted:
         raise SettingsError("SUPABASE_URL names a project of your own: concerto migrate --target hosted")
@@ -271,7 +276,9 @@ def _migrate_embedded(*, seed: bool, undo: int | None, ask: hosted.Ask | None) -
     if state is not None and state.supervisor is not None and "postgres" in state.processes:
         postgres = Postgres(settings.home, state.processes["postgres"].port, read_credentials(settings.home))
         if undo is not None:
-            asyncio.run(hosted.undo_embedded(ROOT, postgres, console, count=undo, ask=ask))
+            from local.hosted import undo_embedded
+
+            asyncio.run(undo_embedded(ROOT, postgres, console, count=undo, ask=ask))
             stack.tell_schema_changed(state)
             return 0
         asyncio.run(stack.migrate_running(ROOT, postgres, state, seed=seed, console=console))
@@ -296,6 +303,10 @@ def backup(
     ] = False,
 ) -> None:
     """Write the embedded database and the stored files into one file, whether the suite runs or not."""
+    from local import backup as backups
+    from local import restore as restores
+    from local.borrowed import run_stoppable
+
     settings, console = load_settings(), Console()
     backups.refuse_hosted(settings)
     target = backups.target_of(settings, file, force=force)
@@ -316,8 +327,12 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before replacing the present data.")] = False,
 ) -> None:
     """Put the content of a backup in the place of the present data, which is kept. The suite must be stopped."""
+    from local import restore as restores
+    from local.backup import refuse_hosted
+    from local.borrowed import run_stoppable
+
     settings, console = load_settings(), Console()
-    backups.refuse_hosted(settings)
+    refuse_hosted(settings)
     state = read_state(settings.home)
     if state is not None and state.supervisor is not None:
         raise BackupError(stack.already_running(settings.home))

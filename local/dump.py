@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from local.archive import CHUNK, BackupError
+from local.archive import CHUNK
+from local.faults import BackupError
 from local.postgres import DATABASE, SUPERUSER, Postgres
 
 ERROR_LENGTH = 300

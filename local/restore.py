@@ -10,11 +10,12 @@ import asyncpg
 from pydantic import ValidationError
 
 from local import archive, dump, fingerprint, objects
-from local.archive import Archive, BackupError, Manifest
+from local.archive import Archive, Manifest
 from local.backup import SHARED_SECRETS
 from local.borrowed import on_free_ports, started_postgres
 from local.console import Console, human_bytes
 from local.credentials import Credentials, CredentialsError, credentials_file, read_credentials
+from local.faults import BackupError
 from local.files import make_private_folder, write_private
 from local.fingerprint import Fingerprint
 from local.migrations import apply_migrations, migration_versions, pending_versions, set_role_passwords

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from local import archive
-from local.archive import ArchiveWriter, BackupError, Manifest, StoredObject, Table, check
+from local.archive import ArchiveWriter, Manifest, StoredObject, Table, check
+from local.faults import BackupError
 
 PICTURE = b"a picture" * 100
 HASH = hashlib.sha256(PICTURE).hexdigest()
