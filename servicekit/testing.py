@@ -1,5 +1,6 @@
 """What tests of a service need: a server in the process, tokens, a caller."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -25,10 +26,21 @@ def mint_token(user_id: str | None = None, *, secret: str = JWT_SECRET, expires_
     return jwt.encode(content, secret, algorithm="HS256")
 
 
-def make_caller(user_id: str | None = None, *, secret: str = JWT_SECRET) -> Caller:
+def make_caller(user_id: str | None = None, *, secret: str = JWT_SECRET, expires_in: float = 3600) -> Caller:
     """Return a caller with a minted token."""
-    token = mint_token(user_id, secret=secret)
+    token = mint_token(user_id, secret=secret, expires_in=expires_in)
     return Caller(token=token, claims=jwt.decode(token, options={"verify_signature": False}))
+
+
+def make_brief_caller(user_id: str, *, secret: str = JWT_SECRET) -> Caller:
+    """Return a caller whose token is accepted for two to three seconds more; `expiry` waits for its end."""
+    return make_caller(user_id, secret=secret, expires_in=3 - identity.LEEWAY_SECONDS)
+
+
+async def expiry(caller: Caller) -> None:
+    """Return once no service accepts the caller's token any more."""
+    ends_at = float(caller.claims["exp"]) + identity.LEEWAY_SECONDS
+    await asyncio.sleep(max(0.0, ends_at - time.time() + 0.05))
 
 
 @contextlib.contextmanager

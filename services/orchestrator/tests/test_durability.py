@@ -5,14 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
-import jwt
 import pytest
 from concerto.sessions.v1 import runs_pb2
 
 from servicekit import channel, converter, server
 from servicekit.errors import AppError
-from servicekit.identity import Caller
-from servicekit.testing import make_caller, mint_token
+from servicekit.testing import expiry, make_brief_caller, make_caller
 from services.orchestrator import event_writer, leases, run_log
 from services.orchestrator.__main__ import build
 from services.orchestrator.tests.conftest import (
@@ -30,20 +28,20 @@ from tests.support.model_server import Behaviour
 
 
 async def test_run_outlives_the_access_token_it_was_started_with(suite: Suite) -> None:
-    # Tokens count for 10 s longer than they say, so this one dies within a second.
-    token = mint_token(suite.caller.user_id, expires_in=-9)
-    short = Caller(token=token, claims=jwt.decode(token, options={"verify_signature": False}))
+    brief = make_brief_caller(suite.caller.user_id)
     session_id = suite.add_session()
     suite.fake.fill(session_id, ["One", "Two"])
-    suite.model.script(Behaviour(tokens=40, delay_seconds=0.08))
-    started_at = time.monotonic()
-    events = await suite.turn(session_id, "Hello", caller=short)
-    assert time.monotonic() - started_at > 3
+    suite.model.script(Behaviour(tokens=40, delay_seconds=0.02))
+    suite.fake.hold["AppendRunEvents"] = asyncio.Event()
+    turn = asyncio.create_task(suite.turn(session_id, "Hello", caller=brief))
+    await expiry(brief)
+    suite.fake.hold.pop("AppendRunEvents").set()
+    events = await turn
     assert state_of(events) == "SUCCEEDED"
     assert_whole(events)
     assert suite.texts(session_id)[-1] == text_of(events)
     with pytest.raises(AppError) as caught:
-        await suite.turn(session_id, "Hello", caller=short)
+        await suite.turn(session_id, "Hello", caller=brief)
     assert caught.value.reason == "TOKEN_EXPIRED"
 
 
@@ -57,12 +55,15 @@ async def test_run_whose_start_was_answered_with_a_failure_is_still_executed(sui
 
 
 async def test_queued_run_outlives_its_token_too(suite: Suite) -> None:
-    token = mint_token(suite.caller.user_id, expires_in=-9)
-    short = Caller(token=token, claims=jwt.decode(token, options={"verify_signature": False}))
+    brief = make_brief_caller(suite.caller.user_id)
     session_id = suite.add_session()
-    suite.model.script(Behaviour(tokens=40, delay_seconds=0.06), Behaviour(text="Second."))
+    suite.model.script(Behaviour(tokens=5), Behaviour(text="Second."))
+    suite.fake.hold["FinishRun"] = asyncio.Event()
     await suite.create(session_id, "First")
-    queued = await replace(suite, caller=short).create(session_id, "Then", if_running=runs_pb2.IF_RUNNING_QUEUE)
+    queued = await replace(suite, caller=brief).create(session_id, "Then", if_running=runs_pb2.IF_RUNNING_QUEUE)
+    await expiry(brief)
+    assert len(suite.model.chats) == 1, "it waits for its turn"
+    suite.fake.hold.pop("FinishRun").set()
     assert state_of(await suite.events(queued.id)) == "SUCCEEDED"
     asked = [message["content"] for message in suite.model.chats[1]["messages"]]
     assert asked[1:] == ["First", "Then"]

@@ -5,7 +5,6 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import jwt
 import pytest
 from concerto.sessions.v1 import runs_pb2 as pb
 from concerto.sessions.v1 import runs_pb2_grpc as pb_grpc
@@ -16,7 +15,7 @@ from local.testing import RunningStack
 from servicekit import channel
 from servicekit.errors import AppError
 from servicekit.identity import Caller
-from servicekit.testing import acting_as, mint_token
+from servicekit.testing import acting_as, expiry, make_brief_caller
 from services.sessions import runs
 from services.sessions.runs import RunsServicer
 from services.sessions.tests.conftest import Service, service_over, settings_for
@@ -128,11 +127,10 @@ async def test_a_watcher_gets_more_events_than_one_page_holds(direct: Service, o
 async def test_a_watch_goes_on_when_its_token_has_expired(direct: Service, stack: RunningStack, owner: Caller) -> None:
     with acting_as(owner):
         started = await start(direct)
-    # Verified with ten seconds of leeway, so this one is valid for one second more.
-    token = mint_token(owner.user_id, secret=stack.jwt_secret, expires_in=-9)
-    with acting_as(Caller(token=token, claims=jwt.decode(token, options={"verify_signature": False}))):
+    brief = make_brief_caller(owner.user_id, secret=stack.jwt_secret)
+    with acting_as(brief):
         watching = asyncio.create_task(watch(direct, started.run.id))
-        await asyncio.sleep(1.5)
+        await expiry(brief)
         error = await refusal(direct, "GetStoredRun", pb.GetStoredRunRequest(run_id=started.run.id))
         assert error.reason == "TOKEN_EXPIRED"
     with acting_as(None):
