@@ -5,9 +5,11 @@ CODE := servicekit services gateway local deploy tests benchmarks conftest.py
 CODE := $(wildcard $(CODE))
 # Tests and checks never see a developer's own settings.
 CLEAN_ENV := env CONCERTO_ENV_FILE=/dev/null
+# Each of two halves of the tests has a suite of its own; a file's tests stay together, the longest files come first.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools up down status doctor test pytest webtest lint browser test-deploy test-containers screenshots bench format lock clean
+.PHONY: help setup tools up down status doctor test test-long pytest webtest lint browser test-deploy test-containers screenshots bench format lock clean
 
 help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,10 +32,13 @@ status: tools ## Show what runs
 doctor: tools ## Check this machine and the settings
 	@$(BIN)/concerto doctor
 
-test: setup browser ## Set everything up, check the code and run every test
+test: setup browser ## Set everything up, check the code and run the tests
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory webtest ARGS=
-	@$(MAKE) --no-print-directory pytest
+	@$(MAKE) --no-print-directory pytest ARGS="$(SIDE_BY_SIDE)"
+
+test-long: setup browser ## Run what takes a minute and more each: many deaths, a rolling restart, the suite on a hosted project
+	@$(MAKE) --no-print-directory pytest ARGS="--long -m long"
 
 pytest: setup ## Run the tests only; ARGS="-k name" chooses
 	@$(CLEAN_ENV) $(BIN)/pytest $(ARGS)

@@ -1,9 +1,11 @@
 """Fixtures for every test: the running suite, started once per test run on its own ports and data folder."""
 
+import functools
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import trustme
 from local.processes import Mode
 from local.testing import PreparedStarts, RunningStack, running_elsewhere, stop_stack
 from tests.support.certificates import Mount
+from tests.support.measured import MEASURED, Note, lines_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--stack`, `--running`, `--hosted`, `--mode`, `--replicas`, `--tls` and `--chaos-kills`."""
+    """Add `--stack`, `--running`, `--hosted`, `--mode`, `--replicas`, `--tls`, `--long` and `--chaos-kills`."""
     parser.addoption(
         "--stack",
         choices=("full", "supabase"),
@@ -55,6 +58,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Run the suites on a hosted project: a JSON object with its variables, those of `concerto env --admin`.",
     )
     parser.addoption(
+        "--long",
+        action="store_true",
+        help="Run the tests marked `long` too: they take a minute and more each, and want the machine for themselves.",
+    )
+    parser.addoption(
         "--chaos-kills",
         type=int,
         default=0,
@@ -64,10 +72,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register our marker, and refuse options that mean nothing together."""
+    """Register our markers, and refuse options that mean nothing together."""
     if config.getoption("--replicas") != 1 and config.getoption("--mode") != "processes":
         raise pytest.UsageError("--replicas needs --mode processes")
     config.addinivalue_line("markers", "own_mode: chooses the mode of its suites itself, so one run of it is enough")
+    config.addinivalue_line("markers", "long: takes a minute and more and all of the machine; runs with --long only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests out unless they are asked for; the summary counts them as deselected."""
+    left_out = [] if config.getoption("--long") else [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured, below everything else."""
+    lines = lines_of(chain.from_iterable(terminalreporter.stats.values()))
+    if lines:
+        terminalreporter.section("measured")
+    for line in lines:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def note(record_property: Callable[[str, object], None]) -> Note:
+    """Print a line that a test has measured, when all tests are done."""
+    return functools.partial(record_property, MEASURED)
 
 
 @pytest.fixture(scope="session")

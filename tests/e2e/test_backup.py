@@ -12,13 +12,13 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import jwt
-import pytest
 
 from local import fingerprint
 from local.fingerprint import Fingerprint
 from local.testing import RunningStack, stop_stack
 from tests.e2e.conftest import Start
 from tests.support.api import Event, Person, ok, read_events, reason, text_of
+from tests.support.measured import Note
 from tests.support.model_server import Behaviour, ModelServer
 
 NAME = "Jörg Müller-Lüdenscheidt"
@@ -95,7 +95,7 @@ async def talk(person: Person, model: ModelServer, *, place: int) -> None:
 
 
 async def test_people_find_everything_again_after_backup_wipe_and_restore(
-    start: Start, model: ModelServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Start, model: ModelServer, tmp_path: Path, note: Note
 ) -> None:
     suite = await start()
     async with client_of(suite) as client:
@@ -117,11 +117,10 @@ async def test_people_find_everything_again_after_backup_wipe_and_restore(
     assert done.returncode == 0, done.stderr
     suite = await start()
     found = await content_of(suite)
-    with capsys.disabled():
-        print(f"\n{'table':<40} {'rows before':>11} {'after':>6}  hash before       after")
-        for name, table in wanted.tables.items():
-            other = found.tables[name]
-            print(f"{name:<40} {table.rows:>11} {other.rows:>6}  {table.sha256[:16]}  {other.sha256[:16]}")
+    note(f"{'table':<40} {'rows before':>11} {'after':>6}  hash before       after")
+    for name, table in wanted.tables.items():
+        other = found.tables[name]
+        note(f"{name:<40} {table.rows:>11} {other.rows:>6}  {table.sha256[:16]}  {other.sha256[:16]}")
     assert found.tables.keys() == wanted.tables.keys()
     assert {name: table for name, table in found.tables.items() if table != wanted.tables[name]} == {}
     assert found.definitions == wanted.definitions

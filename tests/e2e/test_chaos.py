@@ -18,6 +18,7 @@ import pytest
 from local.testing import RunningStack
 from tests.e2e.conftest import Start, until, until_ready
 from tests.support.api import Person, ok
+from tests.support.measured import Note
 from tests.support.model_server import Behaviour, Json, ModelServer
 from tests.support.streams import EventStream, Follower, faults_of, is_in_order
 
@@ -161,10 +162,9 @@ async def read_again(chaos: Chaos, turn: asyncio.Semaphore, run_id: str) -> None
         assert [event async for event in stream.events()] == follower.events, run_id
 
 
+@pytest.mark.long
 @pytest.mark.timeout(2400)
-async def test_runs_lose_nothing_and_repeat_nothing_whatever_is_killed(
-    chaos: Chaos, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_runs_lose_nothing_and_repeat_nothing_whatever_is_killed(chaos: Chaos, note: Note) -> None:
     chance = random.Random(SEED)
     async with httpx.AsyncClient(base_url=chaos.stack.gateway_url, timeout=60, limits=httpx.Limits()) as client:
         people = [await Person.sign_up(client) for _ in range(PEOPLE)]
@@ -216,16 +216,15 @@ async def test_runs_lose_nothing_and_repeat_nothing_whatever_is_killed(
                 assert follower.text == "", f"{run_id} went on although its process had been killed before it began"
             delays.append((run["finished_at"] - deaths[0][0]).total_seconds())
     connections = sum(follower.connections for _, _, follower in chaos.runs.values())
-    with capsys.disabled():
-        print(
-            f"\nchaos (seed {SEED}): {len(chaos.runs)} runs, {chaos.most_at_once} at once, in {lasted:.0f} s; "
-            f"kills {dict(chaos.kills)}, {chaos.clients_cut} clients cut off, {connections} connections; "
-            f"{states['SUCCEEDED']} SUCCEEDED, {states['INTERRUPTED']} INTERRUPTED "
-            f"(on average {partial_words / max(states['INTERRUPTED'], 1):.0f} of {TOKENS} tokens kept, ended "
-            f"{sorted(delays)[len(delays) // 2] if delays else 0:.1f} s after the kill at the median, "
-            f"{max(delays, default=0):.1f} s at most); {gaps} gaps, {duplicates} duplicates; "
-            f"read again in {reread:.0f} s"
-        )
+    note(
+        f"chaos (seed {SEED}): {len(chaos.runs)} runs, {chaos.most_at_once} at once, in {lasted:.0f} s; "
+        f"kills {dict(chaos.kills)}, {chaos.clients_cut} clients cut off, {connections} connections; "
+        f"{states['SUCCEEDED']} SUCCEEDED, {states['INTERRUPTED']} INTERRUPTED "
+        f"(on average {partial_words / max(states['INTERRUPTED'], 1):.0f} of {TOKENS} tokens kept, ended "
+        f"{sorted(delays)[len(delays) // 2] if delays else 0:.1f} s after the kill at the median, "
+        f"{max(delays, default=0):.1f} s at most); {gaps} gaps, {duplicates} duplicates; "
+        f"read again in {reread:.0f} s"
+    )
     assert chaos.kills == chaos.wanted_kills
     assert chaos.most_at_once == STREAMS
     assert (gaps, duplicates) == (0, 0)

@@ -19,6 +19,7 @@ from local.hosted_doctor import examine
 from local.settings import ROOT, load_settings
 from local.testing import RunningStack, stack_environment, start_stack, stop_stack
 from tests.integration.test_database_rules import SNAPSHOT
+from tests.support.measured import Note
 
 pytestmark = pytest.mark.own_mode
 
@@ -182,8 +183,9 @@ async def test_the_doctor_says_how_to_mend_a_wrong_setting(migrated: Hosted, nam
     assert told in "\n".join(f"{finding.detail} {finding.advice}" for finding in findings if finding.advice)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
-async def test_the_suite_runs_on_it(migrated: Hosted, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_suite_runs_on_it(migrated: Hosted, tmp_path: Path, note: Note) -> None:
     file = tmp_path / "project.json"
     of_tests = {"SUPABASE_ADMIN_DB_URL": migrated.stack.admin_db_url, "SUPABASE_SECRET_KEY": migrated.stack.secret_key}
     told = {name: value for name, value in migrated.variables.items() if name != "GATEWAY_PUBLIC_URL"}
@@ -199,8 +201,7 @@ async def test_the_suite_runs_on_it(migrated: Hosted, tmp_path: Path, capsys: py
     )
     output = (await process.communicate())[0].decode(errors="replace")
     assert process.returncode == 0, output
-    with capsys.disabled():
-        print(f"\non a project with our migrations: {output.strip().splitlines()[-1]}")
+    note(f"on a project with our migrations: {output.strip().splitlines()[-1]}")
 
 
 async def test_a_migration_that_is_no_file_here_is_refused(migrated: Hosted) -> None:

@@ -23,6 +23,7 @@ from servicekit.identity import Caller
 from servicekit.testing import acting_as
 from tests.e2e.conftest import until
 from tests.support.api import Person, ok
+from tests.support.measured import Note
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.replica import second_orchestrator
 
@@ -95,9 +96,7 @@ def text_of(events: list[runs_pb2.RunEvent]) -> str:
     return "".join(event.message_delta.text for event in events)
 
 
-async def test_a_replica_follows_what_another_one_executes(
-    replicas: Replicas, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_replica_follows_what_another_one_executes(replicas: Replicas, note: Note) -> None:
     waits = []
     for _ in range(ROUNDS):
         run_id = await replicas.start_run(Behaviour(text=TEXT, delay_seconds=0.005))
@@ -112,11 +111,10 @@ async def test_a_replica_follows_what_another_one_executes(
         assert text_of(events) == TEXT == (await replicas.answer(run_id))["content"]
         later = [event async for event in replicas.follow(run_id, after_seq=5)]
         assert later == events[5:]
-    with capsys.disabled():
-        print(
-            f"\nfirst event of a run that another replica executes: {statistics.median(waits) * 1000:.0f} ms "
-            f"at the median, {max(waits) * 1000:.0f} ms at most, {ROUNDS} runs"
-        )
+    note(
+        f"first event of a run that another replica executes: {statistics.median(waits) * 1000:.0f} ms "
+        f"at the median, {max(waits) * 1000:.0f} ms at most, {ROUNDS} runs"
+    )
 
 
 async def test_a_run_is_cancelled_through_another_replica(replicas: Replicas) -> None:
@@ -140,7 +138,7 @@ async def test_a_run_is_cancelled_through_another_replica(replicas: Replicas) ->
 
 
 async def test_a_killed_replicas_run_ends_interrupted_for_who_follows_it_on_another(
-    replicas: Replicas, capsys: pytest.CaptureFixture[str]
+    replicas: Replicas, note: Note
 ) -> None:
     sent_before, sent = replicas.model.sent_tokens, 0
     run_id = await replicas.start_run(Behaviour(text=TEXT, delay_seconds=0.05))
@@ -163,9 +161,6 @@ async def test_a_killed_replicas_run_ends_interrupted_for_who_follows_it_on_anot
     answer = await replicas.answer(run_id)
     assert (answer["content"], answer["metadata"]["partial"]) == (text_of(events), True)  # type: ignore[index]
     kept = len(text_of(events).split())
-    with capsys.disabled():
-        print(
-            f"\nan orphaned run ended {waited:.1f} s after its process; {kept} of {sent} tokens sent by then were kept"
-        )
+    note(f"an orphaned run ended {waited:.1f} s after its process; {kept} of {sent} tokens sent by then were kept")
     assert sent - kept <= MOST_BEHIND_TOKENS
     assert waited <= INTERRUPTED_WITHIN_SECONDS

@@ -12,6 +12,7 @@ from local.testing import RunningStack
 from tests.e2e.conftest import Start, until_ready
 from tests.support.api import Person
 from tests.support.crowd import Client, Reader, Talker, Tally
+from tests.support.measured import Note
 from tests.support.model_server import Behaviour, Json, ModelServer
 from tests.support.streams import faults_of, is_in_order
 
@@ -56,9 +57,10 @@ async def restart(stack: RunningStack, part: str) -> float:
     return lasted
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_a_rolling_restart_under_load_loses_no_request_and_no_text(
-    start: Start, model: ModelServer, capsys: pytest.CaptureFixture[str]
+    start: Start, model: ModelServer, note: Note
 ) -> None:
     model.choose = tell
     stack = await start(
@@ -98,14 +100,13 @@ async def test_a_rolling_restart_under_load_loses_no_request_and_no_text(
     appended = [content for reader in readers for content in reader.appended]
     lost = [content for content in appended if stored.messages[content] != 1]
     doubled = [content for content, count in stored.messages.items() if count > 1]
-    with capsys.disabled():
-        print(
-            f"\nrolling restart of {', '.join(f'{part} ({seconds:.1f} s)' for part, seconds in lasted.items())}, "
-            f"{REPLICAS} replicas each, under {TALKERS + READERS} people in {lived:.0f} s: {tally.describe()}; "
-            f"{len(appended)} appends acknowledged, {len(lost)} lost, {len(doubled)} stored twice; "
-            f"{len(turns)} streams, {resumed} resumed, {gaps} gaps, {twice} events twice, {len(wrong)} texts wrong; "
-            f"runs {dict(stored.runs)}"
-        )
+    note(
+        f"rolling restart of {', '.join(f'{part} ({seconds:.1f} s)' for part, seconds in lasted.items())}, "
+        f"{REPLICAS} replicas each, under {TALKERS + READERS} people in {lived:.0f} s: {tally.describe()}; "
+        f"{len(appended)} appends acknowledged, {len(lost)} lost, {len(doubled)} stored twice; "
+        f"{len(turns)} streams, {resumed} resumed, {gaps} gaps, {twice} events twice, {len(wrong)} texts wrong; "
+        f"runs {dict(stored.runs)}"
+    )
     assert tally.failed == []
     assert (lost, doubled) == ([], [])
     assert (gaps, twice, wrong) == (0, 0, [])

@@ -13,6 +13,7 @@ from local.processes import PARTS, WHOLE, Mode, metrics_port
 from local.testing import RunningStack, stop_stack
 from tests.e2e.conftest import Start, until
 from tests.support.api import PASSWORD, Person, ok, text_of
+from tests.support.measured import Note
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.telemetry import Collector, Trace, samples_of
 
@@ -78,7 +79,7 @@ async def scrape(mode: Mode, base: int) -> Mapping[str, str]:
 
 
 async def test_a_streamed_turn_is_one_trace_through_all_parts_and_the_database_without_a_word(
-    start: Start, model: ModelServer, collector: Collector, each_mode: Mode
+    start: Start, model: ModelServer, collector: Collector, each_mode: Mode, note: Note
 ) -> None:
     model.script(Behaviour(text=ANSWER))
     stack = await start(mode=each_mode, **exporting(collector))
@@ -95,7 +96,7 @@ async def test_a_streamed_turn_is_one_trace_through_all_parts_and_the_database_w
         await client.post("/auth/login", json={"email": person.user["email"], "password": "swordfish"})
         assert (await client.get("/healthz")).headers["x-request-id"]
     trace = await until_whole(collector, trace_id, "run", f"POST {TURNS}", "chat test-model", "finish_run")
-    print(f"\n{each_mode}: {trace.summary()}")
+    note(f"{each_mode}: {trace.summary()}")
 
     assert trace.services == SERVICES
     # Nothing but the client's own span is missing, and every span goes back to it.
@@ -142,7 +143,7 @@ async def test_a_streamed_turn_is_one_trace_through_all_parts_and_the_database_w
 
 
 async def test_metrics_count_exactly_what_was_done_and_hold_no_text_and_no_id(
-    start: Start, model: ModelServer, each_mode: Mode
+    start: Start, model: ModelServer, each_mode: Mode, note: Note
 ) -> None:
     base = free_metrics_port()
     prices = '{"test-model": {"prompt": 1000000, "completion": 2000000}}'
@@ -204,7 +205,7 @@ async def test_metrics_count_exactly_what_was_done_and_hold_no_text_and_no_id(
             *(person.tokens["access_token"], person.user["id"], session["id"]),
         ):
             assert secret not in text, part
-    print(f"\n{each_mode}: {', '.join(f'{part} {len(text.splitlines())} lines' for part, text in texts.items())}")
+    note(f"{each_mode}: {', '.join(f'{part} {len(text.splitlines())} lines' for part, text in texts.items())}")
 
 
 async def test_a_taken_metrics_port_is_named_and_nothing_starts(start: Start) -> None:

@@ -19,6 +19,7 @@ from servicekit import channel
 from tests.e2e.conftest import Start, until, until_ready
 from tests.support.api import Person, text_of
 from tests.support.certificates import Mount, certificates_of
+from tests.support.measured import Note
 from tests.support.model_server import Behaviour, ModelServer
 
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
@@ -73,7 +74,7 @@ async def test_a_turn_streams_through_processes_that_speak_mutual_tls(
     mount: Mount,
     authority: trustme.CA,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    note: Note,
 ) -> None:
     await until_ready(client)
     person = await Person.sign_up(client)
@@ -125,11 +126,10 @@ async def test_a_turn_streams_through_processes_that_speak_mutual_tls(
     for name in PARTS:
         assert "Traceback" not in log_of(suite, name), name
         assert "PRIVATE KEY" not in log_of(suite, name), name
-    with capsys.disabled():
-        print(
-            "\nmutual TLS between 4 processes: 4 answers streamed whole (one over a renewal and one after it, "
-            f"{took:.1f} s), 9 connections of strangers refused, a killed service found again"
-        )
+    note(
+        "mutual TLS between 4 processes: 4 answers streamed whole (one over a renewal and one after it, "
+        f"{took:.1f} s), 9 connections of strangers refused, a killed service found again"
+    )
 
 
 async def test_an_authority_is_replaced_step_by_step_without_a_restart(

@@ -74,7 +74,7 @@ async def test_code_is_worth_nothing_with_another_verifier(
     assert refusal.value.reason == "SOCIAL_LOGIN_FAILED"
 
 
-@pytest.mark.parametrize("code", ["garbage", str(uuid4()), "ü"])
+@pytest.mark.parametrize("code", ["garbage", "172dc959-2319-49b0-8156-d86f1093a886", "ü"])
 async def test_unknown_code_is_refused(confirming_client: Client, code: str) -> None:
     with pytest.raises(AppError) as refusal:
         await confirming_client.complete_social(code, "v" * 64)
