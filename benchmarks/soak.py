@@ -134,25 +134,22 @@ def _rows(
         ),
     ]
     for name, found in (("calls", load.calls), ("first tokens", load.first_tokens)):
-        middle, high = (
-            [_percentile([wait for due, wait in found if low <= due < end], share) for low, end in (last, first)]
-            for share in (0.5, 0.99)
-        )
-        rows += [
-            Row.compared(
-                f"soak: p50 of {name}, last {span}", suite.mode, [middle[0]], [middle[1]], unit="ms", beside=beside
-            ),
-            Row.compared(
-                f"soak: p99 of {name}, last {span}",
-                suite.mode,
-                [high[0]],
-                [high[1]],
-                unit="ms",
-                at_most=SLOWER,
-                beside=beside,
-                note=f"Span by span of {span}, in ms: {_course(found, first[1] - first[0], last[1])}.",
-            ),
-        ]
+        for share, at_most in ((0.5, None), (0.99, SLOWER)):
+            late, early = (
+                _percentile([wait for due, wait in found if low <= due < end], share) for low, end in (last, first)
+            )
+            rows.append(
+                Row.compared(
+                    f"soak: p{share * 100:.0f} of {name}, last {span}",
+                    suite.mode,
+                    [late],
+                    [early],
+                    unit="ms",
+                    at_most=at_most,
+                    beside=beside,
+                    note=f"Span by span of {span}, in ms: {_course(found, share, first[1] - first[0], last[1])}.",
+                )
+            )
     for name in samples[0][1]:
         before, after = (
             [held[name] / MEGABYTE for moment, held in samples if low <= moment < end] for low, end in (first, last)
@@ -172,11 +169,11 @@ def _rows(
     return rows
 
 
-def _course(found: Sequence[tuple[float, float]], span: float, end: float) -> str:
-    """Return the slowest hundredth of each span from the warm-up's on, which tells a drift from an outlier."""
+def _course(found: Sequence[tuple[float, float]], share: float, span: float, end: float) -> str:
+    """Return the percentile of each span from the warm-up's on, which tells a drift from an outlier."""
     starts = [place * span for place in range(round(end / span))]
-    highs = [_percentile([wait for due, wait in found if low <= due < low + span], 0.99) for low in starts]
-    return " ".join(f"{high:.0f}" for high in highs)
+    values = [_percentile([wait for due, wait in found if low <= due < low + span], share) for low in starts]
+    return " ".join(f"{value:.0f}" for value in values)
 
 
 def _percentile(seconds: Sequence[float], share: float) -> float:
