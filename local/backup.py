@@ -22,7 +22,7 @@ from local.borrowed import on_free_ports, started_postgres
 from local.console import Console, human_bytes
 from local.credentials import Credentials, read_credentials
 from local.faults import BackupError
-from local.files import make_private_folder
+from local.files import make_private_folder, sync_folder
 from local.postgres import Postgres
 from local.settings import LocalSettings
 from local.stack import already_running
@@ -135,7 +135,7 @@ def _complete_or_absent(target: Path, *, force: bool) -> Iterator[tuple[BinaryIO
             yield stream, partial
         _refuse_existing(target, force=force)
         partial.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -146,14 +146,6 @@ def _complete_or_absent(target: Path, *, force: bool) -> Iterator[tuple[BinaryIO
         ) from error
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 async def _write(settings: LocalSettings, postgres: Postgres, writer: ArchiveWriter, console: Console) -> Manifest:

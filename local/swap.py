@@ -1,11 +1,10 @@
 """The exchange of a data folder's content for restored content: by renaming, and gone on with after a power cut."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
-from local.files import make_private_folder, write_private
+from local.files import make_private_folder, sync_folder, write_private
 
 CONTENT = ("postgres", "storage", "secrets.json")
 """What a restore replaces. Mails, logs and what runs stay."""
@@ -29,6 +28,7 @@ def exchange(home: Path, *, before: str) -> Path | None:
         raise FileNotFoundError(f"{home / STAGING} is not complete: {', '.join(missing)} is missing.")
     make_private_folder(home / "run")
     write_private(journal_file(home), json.dumps({"before": before}) + "\n")
+    sync_folder(home / "run")  # no name may change before it is sure that the change will be gone on with
     finish_exchange(home)
     kept = home / before
     return kept if kept.exists() else None
@@ -50,15 +50,7 @@ def finish_exchange(home: Path) -> bool:
         new.rename(current)
     for folder in (before, home):
         if folder.exists():
-            _sync(folder)
+            sync_folder(folder)
     shutil.rmtree(home / STAGING, ignore_errors=True)
     journal_file(home).unlink()
     return True
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
