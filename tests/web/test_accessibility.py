@@ -1,7 +1,6 @@
 """Every page and main state: WCAG by axe in both themes and at 360 px, the keyboard alone, no motion unasked."""
 
 import re
-import sys
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from playwright.async_api import Page, expect
 
 from local.settings import ROOT
 from tests.support.api import PASSWORD
+from tests.support.measured import Note
 from tests.support.model_server import Behaviour
 from tests.web import tour
 from tests.web.pages import AccountPages, Chat, Sidebar
@@ -72,8 +72,9 @@ async def house_of(web: Web, houses: dict[str, Any]) -> tour.House:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
-async def test_no_page_violates_the_rules_in_light_or_dark(web: Web, houses: dict[str, Any]) -> None:
+async def test_no_page_violates_the_rules_in_light_or_dark(web: Web, houses: dict[str, Any], note: Note) -> None:
     house = await house_of(web, houses)
     wrong: list[str] = []
     checked = 0
@@ -86,10 +87,11 @@ async def test_no_page_violates_the_rules_in_light_or_dark(web: Web, houses: dic
         await page.evaluate(PAINT, "light")
         wrong += [f"{name}: small target: {each}" for each in await page.evaluate(SMALL_TARGETS)]
         checked += 1
-    sys.stdout.write(f"{checked} states checked in light and dark\n")
+    note(f"{checked} states checked in light and dark")
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 async def test_every_page_fits_a_narrow_window(web: Web, houses: dict[str, Any]) -> None:
     house = await house_of(web, houses)
