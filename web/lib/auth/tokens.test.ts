@@ -173,6 +173,20 @@ describe("authorizedFetch", () => {
     expect(backend.tokenCalls).toEqual([session.refresh_token]);
   });
 
+  it("waits for what another tab has exchanged, however late the storage shows it", async () => {
+    const session = signIn(-60);
+    const [first, second] = [await openTab(), await openTab()];
+    expect((await first.authorizedFetch("/auth/me")).status).toBe(200);
+    const fresh = stored.get("concerto-auth") ?? "";
+    stored.set("concerto-auth", JSON.stringify(session));
+    const answer = second.authorizedFetch("/auth/me");
+    await new Promise((over) => setTimeout(over, 4_000));
+    expect(backend.tokenCalls).toEqual([session.refresh_token]);
+    stored.set("concerto-auth", fresh);
+    expect((await answer).status).toBe(200);
+    expect(backend.tokenCalls).toEqual([session.refresh_token]);
+  }, 15_000);
+
   it("repeats a request with its body", async () => {
     signIn(3600);
     const tab = await openTab();

@@ -13,9 +13,9 @@ import type { BrowserAuth } from "./supabase-auth";
 const LOCK = "concerto-refresh";
 const EXCHANGED = "concerto-exchanged-";
 const WAIT_MS = 12_000;
-// How long a tab is told of an exchange whose result its storage does not show yet, and how long it waits for that.
-const REMEMBERED_MS = 10_000;
-const STORAGE_LAG_MS = 3_000;
+// How long a tab is told of an exchange whose result its storage does not show yet; it waits as long for that.
+const REMEMBERED_MS = 30_000;
+const LOOK_MS = 50;
 const LONGEST_MARGIN_MS = 60_000;
 const LONGEST_PAUSE_MS = 15_000;
 const WARM_UP_MS = 30_000;
@@ -116,8 +116,12 @@ async function exchange(refused: string): Promise<StoredSession | null> {
   const before = readSession();
   if (!before) return null;
   if (before.accessToken !== refused) return before; // Another tab, or an earlier request, has done it.
-  const arrived = (await isExchanged(refused)) ? await nextSession(refused) : null;
-  if (arrived) return arrived;
+  // To exchange the old refresh token again would end the sign-in, once the server takes it for stolen.
+  while (await isExchanged(refused)) {
+    const session = readSession();
+    if (session?.accessToken !== refused) return session;
+    await new Promise((over) => setTimeout(over, LOOK_MS));
+  }
   if (navigator.onLine === false) throw ApiError.network();
   const client = await openAuthClient();
   const error = await client.exchange();
@@ -150,8 +154,8 @@ function withLock<T>(work: () => Promise<T>): Promise<T> {
   return locks ? locks.request(LOCK, work) : work();
 }
 
-// Tabs of several processes see each other's localStorage a little late, later than the lock passes on. Locks are the
-// browser's own, so a further one that is held for some seconds tells at once that a token has been exchanged.
+// Tabs of several processes see each other's localStorage late, on a busy machine by many seconds, and the lock passes on
+// before that. Locks are the browser's own: one that is held for a while tells at once that a token has been exchanged.
 async function isExchanged(refused: string): Promise<boolean> {
   const { held = [] } = (await navigator.locks?.query?.()) ?? {};
   return held.some(({ name }) => name === EXCHANGED + checksum(refused));
@@ -167,15 +171,6 @@ function tellExchanged(refused: string): Promise<void> {
     };
     locks.request(EXCHANGED + checksum(refused), { mode: "shared" }, hold).catch(() => told());
   });
-}
-
-async function nextSession(refused: string): Promise<StoredSession | null> {
-  for (let waited = 0; waited < STORAGE_LAG_MS; waited += 20) {
-    const session = readSession();
-    if (session?.accessToken !== refused) return session;
-    await new Promise((over) => setTimeout(over, 20));
-  }
-  return null;
 }
 
 // Names the token without being it (FNV-1a).
