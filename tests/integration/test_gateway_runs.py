@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from local.testing import RunningStack
 from tests.support.api import Event, Person, ok, read_events, reason, text_of
 
 LONG = "Tell me more. " * 20
@@ -74,10 +75,10 @@ async def test_a_client_that_leaves_its_turn_leaves_the_run_alone(owner: Person)
     assert (await owner.messages(session["id"]))[-1]["content"] == text_of(events)
 
 
-async def test_a_run_is_cancelled_without_a_body(owner: Person) -> None:
+async def test_a_run_is_cancelled_without_a_body(owner: Person, stack: RunningStack) -> None:
     session = await owner.create_session()
     # Another replica hears of it within about a second. An offline answer does not last as long; three before it do.
-    for _ in range(3):
+    for _ in range(3 if stack.replicas > 1 else 0):
         await create_run(owner, session["id"], content=LONG, if_running="queue")
     run = await create_run(owner, session["id"], content=LONG, if_running="queue")
     cancelled = await owner.client.post(f"/runs/{run['id']}/cancel", headers=owner.headers)
