@@ -94,7 +94,7 @@ async def test_a_killed_process_comes_back_and_its_run_ends_interrupted_with_its
     assert answer["metadata"]["partial"] is True
     assert answer["content"].startswith(text_of(events))
     assert suite.process("gateway") != old
-    assert "concerto was ended by SIGKILL" in suite.output
+    await until(printed(suite, "concerto was ended by SIGKILL"), "the supervisor's word of it")
     await until_ready(client)
     model.script(Behaviour(text="And on."))
     events = [event async for event in person.turn(session["id"], "And now?")]
@@ -112,7 +112,7 @@ async def test_a_turn_that_ends_in_time_is_told_to_its_end_while_the_process_sto
     assert events[-1].data == {"state": "SUCCEEDED"}
     assert text_of(events) == "".join(f"t{place} " for place in range(60))
     await until(ended(process), "the process's end")
-    assert "concerto stopped with exit code 0" in suite.output
+    await until(printed(suite, "concerto stopped with exit code 0"), "the supervisor's word of it")
     await until_ready(client)
     stored = await person.messages(session["id"])
     assert [message["content"] for message in stored] == ["Count, please.", text_of(events)]
@@ -127,7 +127,7 @@ async def test_a_turn_that_goes_on_too_long_is_stored_as_interrupted_before_the_
     process = psutil.Process(suite.process("gateway"))
     events = await turn_until_signal(suite, person, session["id"], signal.SIGTERM)
     await until(ended(process), "the process's end")
-    assert "concerto stopped with exit code 0" in suite.output
+    await until(printed(suite, "concerto stopped with exit code 0"), "the supervisor's word of it")
     await until_ready(client)
     run = ok(await person.call("GET", f"/runs/{events[0].data['run_id']}"))
     assert run["state"] == "INTERRUPTED"
@@ -140,6 +140,13 @@ async def test_a_turn_that_goes_on_too_long_is_stored_as_interrupted_before_the_
 def ended(process: psutil.Process) -> Any:
     async def check() -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+    return check
+
+
+def printed(suite: RunningStack, words: str) -> Any:
+    async def check() -> bool:
+        return words in suite.output
 
     return check
 
