@@ -57,14 +57,14 @@ def exporting(collector: Collector, **variables: str) -> dict[str, str]:
 
 
 async def until_whole(collector: Collector, trace_id: str, *names: str) -> Trace:
-    """Return the trace once spans of these names have arrived."""
+    """Return the trace once spans of these names have arrived, and of every other span the one that it is a part of."""
 
     async def has_arrived() -> bool:
         trace = collector.trace(trace_id)
-        return all(trace.named(name) for name in names)
+        return all(trace.named(name) for name in names) and len(trace.parents_outside()) == 1
 
     await until(has_arrived, f"spans named {names}")
-    await asyncio.sleep(0.5)  # what ends at the same time comes with the next batch at the latest
+    await asyncio.sleep(0.5)  # what nothing else is a part of comes with the next batch
     return collector.trace(trace_id)
 
 

@@ -156,10 +156,15 @@ async def test_ten_thousand_messages_open_at_the_end_and_load_backward(web: Web,
     await last.hover()
     await page.evaluate(MEASURE)
     places = [await first_shown(chat)]
-    for _ in range(25):
+
+    async def has_scrolled_far() -> bool:
+        """However long the pages of earlier messages take to come."""
         await page.mouse.wheel(0, -1500)
         await page.wait_for_timeout(120)
         places.append(await first_shown(chat))
+        return places[-1] < MESSAGES - 350
+
+    await until(has_scrolled_far, "earlier messages")
     await until(lambda: settled(chat, places), "the scrolling to settle")
     measured: dict[str, Any] = await page.evaluate("window.measured.ended = true, window.measured")
     steps = [before - after for before, after in pairwise(places)]
@@ -169,9 +174,8 @@ async def test_ten_thousand_messages_open_at_the_end_and_load_backward(web: Web,
         f"10,000 messages: scrolled from {places[0]} to {places[-1]}, {articles} articles, {nodes} nodes, "
         f"frames: {spread(measured['frames'])}"
     )
-    assert places[-1] < MESSAGES - 150, "no earlier messages came"
-    # 1500 pixels hold at most so many messages; a lost place would jump by a whole page of them.
-    assert max(steps) <= 45
+    # A few times 1500 pixels hold fewer messages; a lost place would jump by a whole page of a hundred.
+    assert max(steps) <= 80
     assert min(steps) >= -2
     assert articles <= MAX_ARTICLES
     assert nodes <= MAX_NODES

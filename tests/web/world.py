@@ -24,7 +24,7 @@ from tests.support.api import PASSWORD, Person, ok
 from tests.support.model_server import Behaviour, ModelServer
 from tests.web.pages import AccountPages
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 WIDE = {"width": 1280, "height": 800}
 NARROW = {"width": 360, "height": 740}
 
