@@ -37,7 +37,7 @@ test: setup browser ## Set everything up, check the code and run the tests
 	@$(MAKE) --no-print-directory webtest ARGS=
 	@$(MAKE) --no-print-directory pytest ARGS="$(SIDE_BY_SIDE)"
 
-test-long: setup browser ## Run the tests that take a minute and more each: many deaths, a rolling restart, every page
+test-long: setup browser ## Run the tests that take half a minute and more each: many deaths, a rolling restart, every page
 	@$(MAKE) --no-print-directory pytest ARGS="--long -m long"
 
 pytest: setup ## Run the tests only; ARGS="-k name" chooses

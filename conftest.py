@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long",
         action="store_true",
-        help="Run the tests marked `long` too: they take a minute and more each, and most want the whole machine.",
+        help="Run the tests marked `long` too: they take half a minute and more each, and most want the whole machine.",
     )
     parser.addoption(
         "--chaos-kills",
@@ -76,7 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--replicas") != 1 and config.getoption("--mode") != "processes":
         raise pytest.UsageError("--replicas needs --mode processes")
     config.addinivalue_line("markers", "own_mode: chooses the mode of its suites itself, so one run of it is enough")
-    config.addinivalue_line("markers", "long: takes a minute and more; runs with --long only")
+    config.addinivalue_line("markers", "long: takes half a minute and more; runs with --long only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -29,6 +29,11 @@ async def model() -> AsyncIterator[ModelServer]:
         yield server
 
 
+def settings_of(model: ModelServer) -> dict[str, str]:
+    """With which a suite answers by this model, and asks it for answers only."""
+    return {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model", "CONCERTO_TITLE_MODEL": "off"}
+
+
 Start = Callable[..., Awaitable[RunningStack]]
 
 
@@ -54,8 +59,7 @@ async def start(
     async def start_one(
         only: str | None = None, *, mode: Mode | None = None, replicas: int | None = None, **variables: str
     ) -> RunningStack:
-        made = {"OPENAI_BASE_URL": model.base_url, "CONCERTO_MODEL": "test-model", "CONCERTO_TITLE_MODEL": "off"}
-        settings: dict[str, Any] = {**made, **tls_variables, **variables, "project": hosted_project}
+        settings: dict[str, Any] = {**settings_of(model), **tls_variables, **variables, "project": hosted_project}
         chosen = mode or usual
         count = replicas or (usual_replicas if chosen == "processes" else 1)
         running = await asyncio.to_thread(prepared.start, folder, only=only, mode=chosen, replicas=count, **settings)

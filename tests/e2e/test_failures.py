@@ -125,6 +125,7 @@ async def test_a_sessions_service_killed_during_a_turn_costs_no_text_when_it_com
         assert [message["content"] for message in stored] == ["Count, please.", text_of(events)]
 
 
+@pytest.mark.long
 async def test_a_sessions_service_that_stays_away_too_long_leaves_the_partial_text(
     start: Start, model: ModelServer, sessions_service: SessionsService
 ) -> None:

@@ -1,9 +1,12 @@
 import asyncio
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,13 +19,13 @@ from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
 
 from local.settings import ROOT
-from local.testing import RunningStack
+from local.testing import PreparedStarts, RunningStack, stop_stack
 from servicekit import channel
 from servicekit.converter import to_json
 from servicekit.errors import AppError
 from servicekit.identity import Caller
 from servicekit.testing import acting_as
-from tests.e2e.conftest import Start, until, until_ready
+from tests.e2e.conftest import Start, settings_of, until, until_ready
 from tests.support.api import Event, Person, ok, reason, text_of
 from tests.support.certificates import certificates_of
 from tests.support.model_server import Behaviour, ModelServer
@@ -34,10 +37,21 @@ PEOPLE, ROUNDS = 2, 40
 pytestmark = pytest.mark.own_mode
 
 
-@pytest.fixture
-async def suite(start: Start) -> RunningStack:
-    """All of our parts in one process, whatever the test run's mode."""
-    return await start(mode="one-process", CONCERTO_DRAIN_SECONDS=str(DRAIN_SECONDS))
+@pytest.fixture(scope="module")
+async def model() -> AsyncIterator[ModelServer]:
+    async with ModelServer.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def suite(model: ModelServer, prepared: PreparedStarts) -> AsyncIterator[RunningStack]:
+    """All of our parts in one process, whatever the test run's mode; who ends that process leaves a new one."""
+    folder = Path(tempfile.mkdtemp(prefix="concerto-"))
+    settings: dict[str, Any] = {**settings_of(model), "CONCERTO_DRAIN_SECONDS": str(DRAIN_SECONDS)}
+    stack = await asyncio.to_thread(prepared.start, folder, mode="one-process", **settings)
+    yield stack
+    await asyncio.to_thread(stop_stack, stack)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -84,7 +98,7 @@ async def test_a_killed_process_comes_back_and_its_run_ends_interrupted_with_its
     person = await Person.sign_up(client)
     session = await person.create_session()
     model.script(Behaviour(tokens=2000, delay_seconds=0.02))
-    old = suite.process("gateway")
+    old, before = suite.process("gateway"), len(suite.output)
     events = await turn_until_signal(suite, person, session["id"], signal.SIGKILL)
     killed_at = time.monotonic()
     run = await ended_run(person, events[0].data["run_id"])
@@ -94,7 +108,7 @@ async def test_a_killed_process_comes_back_and_its_run_ends_interrupted_with_its
     assert answer["metadata"]["partial"] is True
     assert answer["content"].startswith(text_of(events))
     assert suite.process("gateway") != old
-    await until(printed(suite, "concerto was ended by SIGKILL"), "the supervisor's word of it")
+    await until(printed(suite, "concerto was ended by SIGKILL", before), "the supervisor's word of it")
     await until_ready(client)
     model.script(Behaviour(text="And on."))
     events = [event async for event in person.turn(session["id"], "And now?")]
@@ -107,12 +121,12 @@ async def test_a_turn_that_ends_in_time_is_told_to_its_end_while_the_process_sto
     person = await Person.sign_up(client)
     session = await person.create_session()
     model.script(Behaviour(tokens=60, delay_seconds=0.02))
-    process = psutil.Process(suite.process("gateway"))
+    process, before = psutil.Process(suite.process("gateway")), len(suite.output)
     events = await turn_until_signal(suite, person, session["id"], signal.SIGTERM)
     assert events[-1].data == {"state": "SUCCEEDED"}
     assert text_of(events) == "".join(f"t{place} " for place in range(60))
     await until(ended(process), "the process's end")
-    await until(printed(suite, "concerto stopped with exit code 0"), "the supervisor's word of it")
+    await until(printed(suite, "concerto stopped with exit code 0", before), "the supervisor's word of it")
     await until_ready(client)
     stored = await person.messages(session["id"])
     assert [message["content"] for message in stored] == ["Count, please.", text_of(events)]
@@ -124,10 +138,10 @@ async def test_a_turn_that_goes_on_too_long_is_stored_as_interrupted_before_the_
     person = await Person.sign_up(client)
     session = await person.create_session()
     model.script(Behaviour(tokens=5000, delay_seconds=0.02))
-    process = psutil.Process(suite.process("gateway"))
+    process, before = psutil.Process(suite.process("gateway")), len(suite.output)
     events = await turn_until_signal(suite, person, session["id"], signal.SIGTERM)
     await until(ended(process), "the process's end")
-    await until(printed(suite, "concerto stopped with exit code 0"), "the supervisor's word of it")
+    await until(printed(suite, "concerto stopped with exit code 0", before), "the supervisor's word of it")
     await until_ready(client)
     run = ok(await person.call("GET", f"/runs/{events[0].data['run_id']}"))
     assert run["state"] == "INTERRUPTED"
@@ -144,9 +158,9 @@ def ended(process: psutil.Process) -> Any:
     return check
 
 
-def printed(suite: RunningStack, words: str) -> Any:
+def printed(suite: RunningStack, words: str, after: int) -> Any:
     async def check() -> bool:
-        return words in suite.output
+        return words in suite.output[after:]
 
     return check
 
@@ -214,9 +228,11 @@ async def test_two_users_at_once_never_see_each_other(
         for person, session, other in zip(people, sessions, reversed(sessions), strict=True)
     ]
     await asyncio.gather(*work)
+    asked_before = len(model.chats)
     await asyncio.gather(*(talk(person) for person in people for _ in range(5)))
-    assert len(model.chats) == PEOPLE * 5 * 3
-    for chat in model.chats:
+    chats = model.chats[asked_before:]
+    assert len(chats) == PEOPLE * 5 * 3
+    for chat in chats:
         asked = {message["content"].split(" ")[0] for message in chat["messages"] if message["role"] == "user"}
         assert len(asked) == 1
     for person, session in zip(people, sessions, strict=True):

@@ -213,6 +213,7 @@ async def test_a_revoked_sign_in_leads_to_the_log_in_and_back_to_where_the_perso
     await expect(chat.box).to_have_value("Am I still here?")
 
 
+@pytest.mark.long
 async def test_tokens_that_live_for_seconds_are_renewed_while_an_answer_goes_on(
     view: View, short_tokens: RunningStack
 ) -> None:
