@@ -5,13 +5,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 import grpc
 import jwt
 from pydantic import SecretStr
 
-from servicekit import channel, identity, inprocess, server
+from servicekit import channel, health, identity, inprocess, server
 from servicekit.identity import Caller
 from servicekit.settings import ServiceSettings
 
@@ -69,10 +70,12 @@ async def served(
         supabase_jwt_secret=SecretStr(secret),
         supabase_url="http://127.0.0.1:9",
     )  # type: ignore[call-arg]
-    async with (
-        server.serving(settings, registrations) as port,
-        channel.connect(
-            inprocess.TARGET if within_process else f"127.0.0.1:{port}", registrations[0].service
-        ) as connection,
-    ):
-        yield connection
+    async with contextlib.AsyncExitStack() as serving:
+        port = await serving.enter_async_context(server.serving(settings, registrations))
+        target = inprocess.TARGET if within_process else f"127.0.0.1:{port}"
+        async with channel.connect(target, registrations[0].service) as connection:
+            yield connection
+        # Its one client is gone. A server may not hear of that, as a refusal that a test still holds keeps gRPC's
+        # connection, and would leave it the time to hear that the server goes.
+        with mock.patch.object(health, "LAST_CALLS_SECONDS", 0):
+            await serving.aclose()

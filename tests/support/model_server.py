@@ -112,6 +112,15 @@ FAULTS: Mapping[str, Behaviour] = {
     "parallel_loop": Behaviour(tool_calls=(ToolUse(), ToolUse(), ToolUse())),
 }
 
+WITHOUT_AN_END = frozenset({"stall", "silent", "no_answer"})
+"""The faults that last until the client has waited long enough."""
+
+
+def patience_for(fault: str) -> float:
+    """Return how many seconds a client should wait for the model's next words: a busy machine is late with them too."""
+    return 1.0 if fault in WITHOUT_AN_END else 30.0
+
+
 _MARK = re.compile(r"\[\[fault:([a-z_]+)\]\]")
 
 

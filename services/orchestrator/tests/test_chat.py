@@ -16,7 +16,7 @@ from servicekit.testing import acting_as
 from services.orchestrator.chat import MAX_WAITING_CHUNKS, Exchange
 from services.orchestrator.completions import Request
 from services.orchestrator.tests.conftest import MakeSuite, Suite, eventually
-from tests.support.model_server import FAULTS, Behaviour, ToolUse
+from tests.support.model_server import FAULTS, Behaviour, ToolUse, patience_for
 
 Json = dict[str, Any]
 HELLO: Json = {"model": "test-model", "messages": [{"role": "user", "content": "Hello"}]}
@@ -178,7 +178,7 @@ BREAKS = {
 
 @pytest.mark.parametrize(("fault", "reason"), REFUSALS.items())
 async def test_a_refusal_of_the_provider_gets_its_reason(make_suite: MakeSuite, fault: str, reason: str) -> None:
-    async with make_suite(stall_seconds=0.2) as suite:
+    async with make_suite(stall_seconds=patience_for(fault)) as suite:
         session_id = suite.add_session()
         for place, (kept_in, wants_stream) in enumerate(itertools.product(("", session_id), (False, True)), start=1):
             body = {**HELLO, "model": f"fault:{fault}", "stream": wants_stream}
@@ -193,7 +193,7 @@ async def test_a_refusal_of_the_provider_gets_its_reason(make_suite: MakeSuite, 
 
 @pytest.mark.parametrize(("fault", "reason"), BREAKS.items())
 async def test_a_break_in_the_stream_comes_after_what_was_said(make_suite: MakeSuite, fault: str, reason: str) -> None:
-    async with make_suite(stall_seconds=0.3) as suite:
+    async with make_suite(stall_seconds=patience_for(fault)) as suite:
         session_id = suite.add_session()
         for kept_in in ("", session_id):
             body = {**HELLO, "model": f"fault:{fault}", "stream": True}

@@ -6,7 +6,7 @@ import pytest
 from servicekit import converter
 from services.orchestrator.provider_errors import retry_after_seconds
 from services.orchestrator.tests.conftest import MakeSuite, Suite, error_of, kinds, state_of, text_of
-from tests.support.model_server import FAULTS, Behaviour
+from tests.support.model_server import FAULTS, Behaviour, patience_for
 
 REFUSALS = {
     "unauthorized": "MODEL_CREDENTIALS_REJECTED",
@@ -43,14 +43,9 @@ def test_every_fault_of_the_model_server_has_its_case() -> None:
     assert FAULTS.keys() == REFUSALS.keys() | BREAKS.keys() | {"length", "no_usage", "slow", "loop", "parallel_loop"}
 
 
-@pytest.fixture
-def impatient(make_suite: MakeSuite):  # noqa: ANN201
-    return make_suite(stall_seconds=0.5)
-
-
 @pytest.mark.parametrize(("fault", "reason"), REFUSALS.items())
-async def test_refusal_gets_its_reason_and_stores_no_answer(impatient: MakeSuite, fault: str, reason: str) -> None:
-    async with impatient as suite:
+async def test_refusal_gets_its_reason_and_stores_no_answer(make_suite: MakeSuite, fault: str, reason: str) -> None:
+    async with make_suite(stall_seconds=patience_for(fault)) as suite:
         session_id = suite.add_session()
         events = await suite.turn(session_id, "Hello", model=f"fault:{fault}")
         assert kinds(events) == ["run_started", "usage", "error", "run_finished"]
@@ -63,9 +58,9 @@ async def test_refusal_gets_its_reason_and_stores_no_answer(impatient: MakeSuite
 
 @pytest.mark.parametrize(("fault", "reason"), BREAKS.items())
 async def test_break_in_the_stream_gets_its_reason_and_keeps_the_partial_text(
-    impatient: MakeSuite, fault: str, reason: str
+    make_suite: MakeSuite, fault: str, reason: str
 ) -> None:
-    async with impatient as suite:
+    async with make_suite(stall_seconds=patience_for(fault)) as suite:
         session_id = suite.add_session()
         events = await suite.turn(session_id, f"Say a few words [[fault:{fault}]]")
         assert kinds(events) == [

@@ -9,7 +9,7 @@ from servicekit.errors import AppError
 from services.orchestrator.models import Models
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.steps import Piece
-from tests.support.model_server import FAULTS, Behaviour, ModelServer, ToolUse
+from tests.support.model_server import FAULTS, Behaviour, ModelServer, ToolUse, patience_for
 
 TOOL = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "required": ["q"]}}}
 CALL = {"name": "search", "args": {"q": "x"}, "id": "one", "type": "tool_call"}
@@ -55,13 +55,13 @@ async def server() -> AsyncIterator[ModelServer]:
         yield server
 
 
-async def both(server: ModelServer, behaviour: Behaviour, **options: Any) -> list[dict[str, Any]]:
+async def both(server: ModelServer, behaviour: Behaviour, *, fault: str = "", **options: Any) -> list[dict[str, Any]]:
     """Ask the same in both ways; return what each has told, and what the server was asked."""
     server.default = behaviour
     answers = []
     for watcher in (None, Watcher()):
         settings = OrchestratorSettings(
-            _env_file=None, openai_base_url=server.base_url, model="test-model", stall_seconds=0.5
+            _env_file=None, openai_base_url=server.base_url, model="test-model", stall_seconds=patience_for(fault)
         )
         models = Models(settings)
         chat: Any = models._chat
@@ -100,7 +100,7 @@ async def test_both_ways_bring_tool_calls_alike(server: ModelServer) -> None:
 
 @pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"slow"}))
 async def test_both_ways_fail_alike(server: ModelServer, fault: str) -> None:
-    short, long = await both(server, FAULTS[fault])
+    short, long = await both(server, FAULTS[fault], fault=fault)
     assert short == long
 
 
