@@ -7,6 +7,7 @@ from itertools import pairwise
 from statistics import quantiles
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, Response, expect
 
 from tests.support.measured import Note
@@ -105,8 +106,9 @@ def p95(values: list[float]) -> float:
     return quantiles(values, n=100, method="inclusive")[94]
 
 
+@pytest.mark.long
 async def test_typing_stays_smooth_while_a_long_answer_streams(web: Web, note: Note) -> None:
-    """Frames are to stay under 50 ms, or under twice what they take while nothing streams: machines are shared."""
+    """Measured with the machine to itself; what typing costs while nothing streams is told beside it."""
     person = await web.person()
     words = 0
     answer = ""
@@ -128,7 +130,7 @@ async def test_typing_stays_smooth_while_a_long_answer_streams(web: Web, note: N
     note(f"typing while nothing streams: frames: {spread(alone['frames'])}")
     for name, what in (("frames", "frames"), ("tasks", "tasks over 50 ms"), ("keys", "from key to picture")):
         note(f"typing while {words} tokens stream: {what}: {spread(measured[name])}")
-    assert p95(measured["frames"]) < max(MAX_FRAME_MS, 2 * p95(alone["frames"]))
+    assert p95(measured["frames"]) < MAX_FRAME_MS
     await chat.stop_button.click()
     await expect(chat.stop_button).to_be_hidden()
 
