@@ -13,7 +13,9 @@ import uvicorn
 from gateway import app
 from gateway.protocol import Protocol, State
 from gateway.settings import GatewaySettings
-from servicekit import loop, telemetry, tls
+from servicekit.rpc import loop
+from servicekit.telemetry import logs
+from servicekit.tls import credentials
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -51,7 +53,7 @@ async def serve(settings: GatewaySettings, *, started: asyncio.Event, stop: asyn
     started: set once requests are taken.
     Raises SystemExit with what to do when the port is taken or the certificates cannot be used.
     """
-    certificates = tls.load(settings)
+    certificates = credentials.load(settings)
     listener = listen(settings.host, settings.port)
     listeners = [listener, *inherited(settings.socket_fd)]
     async with app.build(settings, certificates=certificates) as application:
@@ -124,11 +126,11 @@ def inherited(number: int | None) -> list[socket.socket]:
 def main() -> None:
     """Read the settings and serve."""
     settings = GatewaySettings.load()
-    telemetry.configure(settings, service="gateway")
+    logs.configure(settings, service="gateway")
     try:
         loop.run(loop.until_stopped(functools.partial(serve, settings)))
     finally:
-        telemetry.close()
+        logs.close()
 
 
 if __name__ == "__main__":

@@ -13,19 +13,19 @@ import asyncpg
 from pydantic import ValidationError
 
 from gateway.settings import GatewaySettings
-from local import bootstrap
 from local.console import Console
-from local.credentials import Credentials, CredentialsError, credentials_file, read_credentials
+from local.embedded.credentials import Credentials, CredentialsError, credentials_file, read_credentials
+from local.embedded.postgres import Postgres, PostgresError
 from local.findings import Finding, show
-from local.migrations import pending_versions
-from local.ports import is_free, owner_of
-from local.postgres import Postgres, PostgresError
-from local.processes import EMBEDDED, NAMES, node_program, service_environment, suite_variables
+from local.migrations.apply import pending_versions
 from local.settings import ROOT, LocalSettings, SettingsError, load_settings
-from local.state import State, read_state
-from servicekit import certificates
+from local.setup import bootstrap
+from local.suite.ports import is_free, owner_of
+from local.suite.processes import EMBEDDED, NAMES, node_program, service_environment, suite_variables
+from local.suite.state import State, read_state
 from servicekit.settings import Settings, TlsSettings
-from servicekit.tls import WARN_BEFORE
+from servicekit.tls import certificates
+from servicekit.tls.credentials import WARN_BEFORE
 from services.auth.settings import AuthSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.sessions.settings import Settings as SessionsSettings

@@ -15,12 +15,12 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
-from gateway import contract
 from gateway.__main__ import Server, listen
 from gateway.app import build
+from gateway.rest import contract
 from gateway.settings import GatewaySettings
-from servicekit import server
 from servicekit.errors import AppError
+from servicekit.rpc import server
 from servicekit.settings import ServiceSettings
 from servicekit.testing import JWT_SECRET
 

@@ -1,8 +1,8 @@
 import pytest
 
-from local.processes import NAMES, Mode
 from local.settings import LocalSettings, SettingsError, load_settings
-from local.stack import check_replicas, plan_names
+from local.suite.processes import NAMES, Mode
+from local.suite.stack import check_replicas, plan_names
 
 HOSTED = {"SUPABASE_URL": "https://abc.supabase.co"}
 

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from local.credentials import Credentials
-from local.postgres import Postgres
-from local.processes import (
+from local.embedded.credentials import Credentials
+from local.embedded.postgres import Postgres
+from local.settings import ROOT, LocalSettings, load_settings
+from local.suite.processes import (
     NAMES,
     PARTS,
     SERVICES,
@@ -16,7 +17,6 @@ from local.processes import (
     suite_variables,
     supabase_spec,
 )
-from local.settings import ROOT, LocalSettings, load_settings
 
 SETTINGS = {
     "CONCERTO_PORT": "9100",

@@ -6,12 +6,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local import restarts
 from local.console import Console
-from local.processes import ProcessSpec
 from local.settings import LocalSettings, SettingsError, load_settings
-from local.state import ProcessState, State, write_state
-from local.supervisor import StartError, Supervisor, last_lines
+from local.suite import restarts
+from local.suite.processes import ProcessSpec
+from local.suite.state import ProcessState, State, write_state
+from local.suite.supervisor import StartError, Supervisor, last_lines
 
 WORKER = (
     "import signal, sys, time\n"

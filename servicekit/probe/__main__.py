@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from servicekit import loopback
 from servicekit.probe import frames
 from servicekit.probe.settings import ProbeSettings
+from servicekit.tls import loopback
 
 TIMEOUT_SECONDS = 4.0
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 
 from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
 
-from servicekit import server
-from servicekit.database import open_database
-from servicekit.identity import Verifier
+from servicekit.database.client import open_database
+from servicekit.rpc import server
+from servicekit.rpc.identity import Verifier
 from services.auth.gotrue import GoTrue, open_http
 from services.auth.servicer import AuthServicer
 from services.auth.settings import AuthSettings

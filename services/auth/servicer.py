@@ -7,9 +7,10 @@ from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
 from grpc.aio import ServicerContext
 from supabase_auth.types import SignOutScope
 
-from servicekit import converter, identity
 from servicekit.errors import AppError
-from servicekit.identity import Caller, Verifier
+from servicekit.messages import converter
+from servicekit.rpc import identity
+from servicekit.rpc.identity import Caller, Verifier
 from services.auth.gotrue import GoTrue, SignIn, Tokens
 from services.auth.store import AccountStore
 

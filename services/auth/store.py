@@ -2,9 +2,9 @@
 
 from concerto.auth.v1 import auth_pb2
 
-from servicekit import converter
-from servicekit.database import Database
-from servicekit.identity import Caller
+from servicekit.database.client import Database
+from servicekit.messages import converter
+from servicekit.rpc.identity import Caller
 
 
 class AccountStore:

@@ -8,12 +8,12 @@ import grpc
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2
 
-from servicekit import identity
 from servicekit.errors import AppError
-from services.orchestrator.agents import Agents
-from services.orchestrator.chat import ChatCompletions
-from services.orchestrator.run import Turn
-from services.orchestrator.runs import Runs
+from servicekit.rpc import identity
+from services.orchestrator.agents.agents import Agents
+from services.orchestrator.openai.chat import ChatCompletions
+from services.orchestrator.runs.registry import Runs
+from services.orchestrator.runs.run import Turn
 from services.orchestrator.store import SessionsStore
 
 Context = grpc.aio.ServicerContext[Any, Any]

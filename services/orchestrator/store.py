@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 import grpc
 from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 
-from servicekit import channel, identity
 from servicekit.errors import AppError
-from servicekit.tls import Certificates
+from servicekit.rpc import channel, identity
+from servicekit.tls.credentials import Certificates
 
 SERVICE = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 RUNS_SERVICE = runs_pb2.DESCRIPTOR.services_by_name["RunsService"]

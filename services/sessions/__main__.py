@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 
-from servicekit import server
-from servicekit.database import open_database
+from servicekit.database.client import open_database
+from servicekit.rpc import server
 from services.sessions.notifications import Notifications
 from services.sessions.run_store import RunStore
 from services.sessions.runs import RunsServicer

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from concerto.sessions.v1 import runs_pb2 as pb
 from google.protobuf.message import Message
 
-from servicekit import converter
-from servicekit.database import Database
+from servicekit.database.client import Database
 from servicekit.errors import AppError
-from servicekit.identity import Caller
+from servicekit.messages import converter
+from servicekit.rpc.identity import Caller
 
 REAPED_AT_ONCE = 50
 """Most runs that one transaction interrupts."""

@@ -9,9 +9,10 @@ import grpc
 from concerto.sessions.v1 import runs_pb2 as pb
 from concerto.sessions.v1 import runs_pb2_grpc as pb_grpc
 
-from servicekit import observing, paging
 from servicekit.errors import AppError
-from servicekit.identity import current_caller
+from servicekit.messages import paging
+from servicekit.rpc.identity import current_caller
+from servicekit.telemetry import observing
 from services.sessions import pages
 from services.sessions.notifications import Notifications
 from services.sessions.run_store import RunStore

@@ -9,9 +9,9 @@ import grpc
 from concerto.sessions.v1 import sessions_pb2 as pb
 from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 
-from servicekit import paging
 from servicekit.errors import AppError
-from servicekit.identity import current_caller
+from servicekit.messages import paging
+from servicekit.rpc.identity import current_caller
 from services.sessions import pages
 from services.sessions.store import SessionStore
 

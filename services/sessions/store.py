@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, TypeVar
 from concerto.sessions.v1 import sessions_pb2 as pb
 from google.protobuf.message import Message
 
-from servicekit import converter
-from servicekit.database import Database
-from servicekit.identity import Caller
+from servicekit.database.client import Database
+from servicekit.messages import converter
+from servicekit.rpc.identity import Caller
 
 M = TypeVar("M", bound=Message)
 

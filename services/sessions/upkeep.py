@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from servicekit import telemetry
 from servicekit.errors import AppError
+from servicekit.telemetry import logs
 from services.sessions.run_store import REAPED_AT_ONCE, RunStore
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -62,6 +62,6 @@ async def _repeat(name: str, work: Callable[[], Awaitable[None]], interval_secon
             # Once per kind of failure, and not every two seconds.
             if failed != error.reason:
                 failed = error.reason
-                cause = telemetry.describe(error.cause) if error.cause is not None else ""
+                cause = logs.describe(error.cause) if error.cause is not None else ""
                 _LOG.warning("upkeep.failed", task=name, reason=error.reason, cause=cause)
         await asyncio.sleep(interval_seconds)

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from deploy import image, local_env, render
 from gateway.settings import GatewaySettings
-from servicekit.server import DRAIN_LIMIT_SECONDS
+from servicekit.rpc.server import DRAIN_LIMIT_SECONDS
 from services.auth.settings import AuthSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.sessions.settings import Settings as SessionsSettings

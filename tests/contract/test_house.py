@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local import lock
+from local.setup import lock
 from servicekit import reasons
 from tests.support.contract import ROOT
 

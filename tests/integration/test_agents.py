@@ -9,17 +9,17 @@ import jwt
 import pytest
 from langchain_core.messages import HumanMessage
 
-from local.testing import RunningStack
-from servicekit.identity import Caller
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
-from services.orchestrator.agents import Agents
-from services.orchestrator.models import Models
+from services.orchestrator.agents.agents import Agents
+from services.orchestrator.models.models import Models
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.steps import Step, ToolResult
 from services.orchestrator.store import SessionsStore
 from tests.support.api import Person, ok, reason, text_of
 from tests.support.certificates import certificates_of
 from tests.support.model_server import Behaviour, ModelServer, ToolUse
+from tests.support.suites import RunningStack
 
 
 @dataclass

@@ -11,14 +11,14 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from local.settings import ROOT
-from local.testing import RunningStack
 from servicekit.errors import AppError
-from servicekit.identity import Caller
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
-from services.orchestrator.history import SessionChatMessageHistory
+from services.orchestrator.runs.history import SessionChatMessageHistory
 from services.orchestrator.store import SessionsStore
 from tests.support.api import Person
 from tests.support.certificates import certificates_of
+from tests.support.suites import RunningStack
 
 CALL = {"name": "search", "args": {"query": "rain", "limit": 3}, "id": "call_1", "type": "tool_call"}
 EXCHANGE: list[BaseMessage] = [
@@ -109,9 +109,9 @@ async def test_synchronous_twins_work_in_a_program_without_any_loop(
     import sys
     import jwt
     from langchain_core.messages import AIMessage, HumanMessage
-    from servicekit.identity import Caller
+    from servicekit.rpc.identity import Caller
     from servicekit.testing import acting_as
-    from services.orchestrator.history import SessionChatMessageHistory
+    from services.orchestrator.runs.history import SessionChatMessageHistory
     from services.orchestrator.store import SessionsStore
     from tests.support.certificates import certificates_of
     token = sys.stdin.read()

@@ -13,9 +13,10 @@ import jwt
 from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
 from pydantic import SecretStr
 
-from servicekit import channel, server, testing
+from servicekit import testing
 from servicekit.errors import AppError
-from servicekit.identity import Caller, Verifier
+from servicekit.rpc import channel, server
+from servicekit.rpc.identity import Caller, Verifier
 from servicekit.testing import JWT_SECRET
 from services.auth.gotrue import GoTrue
 from services.auth.servicer import AuthServicer

@@ -12,8 +12,8 @@ from concerto.auth.v1 import auth_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from local.settings import ROOT
-from servicekit import channel
 from servicekit.errors import AppError
+from servicekit.rpc import channel
 from services.auth.settings import AuthSettings
 from services.auth.tests.support import Client, new_email
 

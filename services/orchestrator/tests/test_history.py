@@ -12,9 +12,9 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from servicekit.errors import AppError
-from servicekit.identity import Caller
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller
-from services.orchestrator.history import SessionChatMessageHistory
+from services.orchestrator.runs.history import SessionChatMessageHistory
 from services.orchestrator.store import SessionsStore
 from services.orchestrator.tests.fakes import FakeSessions, sessions_running
 
@@ -167,9 +167,9 @@ async def test_synchronous_twins_work_in_a_program_without_any_loop(setting: Set
     program = f"""
     import jwt
     from langchain_core.messages import AIMessage, HumanMessage
-    from servicekit.identity import Caller
+    from servicekit.rpc.identity import Caller
     from servicekit.testing import acting_as
-    from services.orchestrator.history import SessionChatMessageHistory
+    from services.orchestrator.runs.history import SessionChatMessageHistory
     from services.orchestrator.store import SessionsStore
     token = {setting.caller.token!r}
     caller = Caller(token, jwt.decode(token, options={{"verify_signature": False}}))

@@ -10,8 +10,8 @@ from langchain_openai import ChatOpenAI
 from langsmith.utils import tracing_is_enabled
 from pydantic import ValidationError
 
-from services.orchestrator.models import Mender, Models
-from services.orchestrator.offline import OfflineModel
+from services.orchestrator.models.models import Mender, Models
+from services.orchestrator.models.offline import OfflineModel
 from services.orchestrator.settings import OrchestratorSettings
 from tests.support.model_server import Behaviour, ModelServer
 

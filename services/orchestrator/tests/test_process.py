@@ -10,7 +10,7 @@ from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from servicekit import channel
+from servicekit.rpc import channel
 from servicekit.testing import JWT_SECRET, acting_as, make_caller
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.tests.fakes import SessionsProcess, sessions_running

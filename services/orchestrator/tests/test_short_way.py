@@ -6,7 +6,7 @@ from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from servicekit.errors import AppError
-from services.orchestrator.models import Models
+from services.orchestrator.models.models import Models
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.steps import Piece
 from tests.support.model_server import FAULTS, Behaviour, ModelServer, ToolUse, patience_for

@@ -9,13 +9,13 @@ from uuid import uuid4
 import pytest
 import structlog
 
-from servicekit.identity import Caller
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller
-from services.orchestrator.models import Models
+from services.orchestrator.models.models import Models
+from services.orchestrator.runs.titles import MAX_TITLE_CHARS, Titles, tidied, title_of
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.store import SessionsStore
 from services.orchestrator.tests.fakes import FakeSessions, sessions_running
-from services.orchestrator.titles import MAX_TITLE_CHARS, Titles, tidied, title_of
 from tests.support.model_server import FAULTS, Behaviour, ModelServer
 
 FAMILY = "👨\u200d👩\u200d👧\u200d👦"

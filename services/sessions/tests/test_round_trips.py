@@ -11,15 +11,15 @@ from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 from google.protobuf.message import Message
 from pydantic import SecretStr
 
-from local.testing import RunningStack
-from servicekit import channel, server
-from servicekit.database import open_database
+from servicekit.database.client import open_database
 from servicekit.errors import AppError
-from servicekit.identity import Caller
+from servicekit.rpc import channel, server
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, served
 from services.sessions.servicer import SessionsServicer
 from services.sessions.store import SessionStore
 from services.sessions.tests.conftest import settings_for
+from tests.support.suites import RunningStack
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SessionsService"]
 STARTUP, CODE_BYTES = 196608, 8

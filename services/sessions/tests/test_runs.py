@@ -11,14 +11,14 @@ from concerto.sessions.v1 import runs_pb2_grpc as pb_grpc
 from concerto.sessions.v1 import sessions_pb2
 from google.protobuf.message import Message
 
-from local.testing import RunningStack
-from servicekit import channel
 from servicekit.errors import AppError
-from servicekit.identity import Caller
+from servicekit.rpc import channel
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, expiry, make_brief_caller
 from services.sessions import runs
 from services.sessions.runs import RunsServicer
 from services.sessions.tests.conftest import Service, service_over, settings_for
+from tests.support.suites import RunningStack
 
 RPCS = pb.DESCRIPTOR.services_by_name["RunsService"].methods_by_name
 ERROR = pb.Error(code=503, status="UNAVAILABLE", details=[pb.ErrorDetail(reason="MODEL_UNREACHABLE")])
