@@ -13,6 +13,10 @@ create table public.api_usage (
   cost_micro_usd bigint not null default 0,
   is_estimated boolean not null default false,
   created_at timestamptz not null default now(),
+  -- A sum past the largest number must not keep a run from ending.
+  tokens_used bigint not null generated always as (
+    least(prompt_tokens::numeric + completion_tokens, 9223372036854775807)::bigint
+  ) stored,
   constraint api_usage_run_id_key unique (run_id),
   constraint api_usage_amounts_range check (
     prompt_tokens >= 0 and completion_tokens >= 0 and cached_tokens >= 0 and cost_micro_usd >= 0
@@ -35,6 +39,8 @@ comment on column public.api_usage.cost_micro_usd is
 'Cost in millionths of a US dollar, by the prices that were configured when the run began.';
 comment on column public.api_usage.is_estimated is 'True when the provider did not report the counts.';
 comment on column public.api_usage.created_at is 'When the run ended.';
+comment on column public.api_usage.tokens_used is
+'prompt_tokens and completion_tokens together, by the name that requirement 001 gives them.';
 
 create index api_usage_user_id_idx on public.api_usage (user_id, created_at);
 
