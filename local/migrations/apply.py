@@ -71,11 +71,7 @@ async def _versions(connection: asyncpg.Connection) -> set[str]:
 
 
 async def apply_migrations(project: Path, postgres: Postgres, *, node: Path) -> None:
-    """Run `supabase migration up` as the migration role, on a database of before the baseline after `take_over`.
-
-    Raises MigrationError with the CLI's last lines, or when only a part of what the baseline holds is there.
-    """
-    await take_over(postgres.migration_url)
+    """Run `supabase migration up` as the migration role. Raises MigrationError with the CLI's last lines."""
     cli = SupabaseCli(project, node=node, surroundings={})
     target = address_target(postgres.migration_url, home=postgres.home / "run")
     answer = await cli.on(target, "migration", "up", "--include-all", "--yes")

@@ -20,8 +20,8 @@ def problems(project: Path, base: str) -> list[str]:
     """One sentence for each migration that was edited, removed or slipped in before one that has landed.
 
     base: a branch or commit of what has landed. Where it has gone on by itself, its migrations since then only count
-    for the order. Files that are not committed count as they are. Those that the baseline holds may go when it comes, and
-    never come back. Raises LandedError when git cannot compare.
+    for the order. Files that are not committed count as they are. Those that the baseline holds may go when it comes.
+    Raises LandedError when git cannot compare.
     """
     if base == NO_COMMIT:
         return []
