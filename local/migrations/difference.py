@@ -32,6 +32,7 @@ from local.suite.stack import FAULTS
 
 NAME_PATTERN = re.compile(r"[a-z][a-z_]{0,60}")
 LOCK_TIMEOUT = "set lock_timeout = '5s';"
+_END = "reset lock_timeout;\n"
 _UNSEEN = "-- `supabase db diff` does not write what follows. Write it by hand, and delete these lines:"
 # Rights of the owner, who has them anyway.
 _OF_OWNER = re.compile(
@@ -142,7 +143,7 @@ def _write(file: Path, statements: str, project: Path) -> None:
         statements = _BODIES.sub("set check_function_bodies = off;\n\n", statements)
     title = f"-- {file.stem[15:].replace('_', ' ').capitalize()}.\n\n" if file.parent.name == "migrations" else ""
     reset = "reset check_function_bodies;\n" if bodies else ""
-    file.write_text(f"{title}{LOCK_TIMEOUT}\n\n{statements}\n\n{reset}reset lock_timeout;\n")
+    file.write_text(f"{title}{LOCK_TIMEOUT}\n\n{statements}\n\n{reset}{_END}")
     # Its exit code tells what it could not put right, which is for whoever reads the draft.
     command = [sys.executable, "-m", "sqlfluff", "fix", "--quiet", "--config", str(project / ".sqlfluff"), str(file)]
     subprocess.run(command, cwd=project, capture_output=True, check=False)
@@ -159,10 +160,10 @@ async def _check(
         missing = [f"As it is, {error}"]
     draft = files[-1]
     if missing:
-        note = [_UNSEEN, *chain.from_iterable(textwrap.wrap(line, 112) for line in missing)]
+        note = [f"--   {line}" for line in chain.from_iterable(textwrap.wrap(each, 112) for each in missing)]
         text = await asyncio.to_thread(draft.read_text)
-        lines = "\n".join(note[:1] + [f"--   {line}" for line in note[1:]])
-        await asyncio.to_thread(draft.write_text, f"{text}\n{lines}\n")
+        lines = "\n".join([_UNSEEN, *note])
+        await asyncio.to_thread(draft.write_text, f"{text.removesuffix(_END)}{lines}\n\n{_END}")
     left = f", which leaves {len(missing)} to write by hand" if missing else ""
     console.line(f"  supabase/{draft.parent.name}/{draft.name}{left}")
 
