@@ -313,9 +313,9 @@ def test_nothing_is_imported_while_telemetry_is_off() -> None:
 
 
 CORRELATED = """
-from servicekit.telemetry import logs, observing
+import logging
 import structlog
-from servicekit import observing, telemetry
+from servicekit.telemetry import logs, observing
 from servicekit.settings import Settings
 logs.configure(Settings.load(), service="tests")
 log = structlog.stdlib.get_logger("a.module")
