@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from local.embedded.borrowed import on_free_ports, run_stoppable, started_postgr
 from local.embedded.credentials import Credentials
 from local.embedded.postgres import DATABASE, MIGRATION_ROLE, Postgres
 from local.migrations.apply import migration_files, set_role_passwords
-from local.migrations.catalog import Catalog, apply_files, catalog_made_by, differences
+from local.migrations.catalog import Catalog, apply_files, catalog_made_by, differences, roles_made_by
 from local.migrations.schema_files import schema_files
 from local.migrations.supabase_cli import MigrationError, SupabaseCli, address_target
 from local.settings import ROOT, load_settings
@@ -38,6 +38,8 @@ _UNSEEN = "-- `supabase db diff` does not write what follows. Write it by hand, 
 _OF_OWNER = re.compile(
     rf'^(?:revoke|grant)\s[^;]*\s(?:from|to)\s+"?{MIGRATION_ROLE}"?;\n+', re.IGNORECASE | re.MULTILINE
 )
+# What the CLI tells people stands before the first statement, in the same stream.
+_NOTICES = re.compile(r"\A(?:\s*\n|[^\x00-\x7f][^\n]*\n)+")
 _BODIES = re.compile(r"^set local check_function_bodies = off;\n+", re.IGNORECASE)
 _BODY = re.compile(r"\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _ONE_LINERS = re.compile(r"^((comment|grant|revoke) [^\n]*;\n)\n(?=\2 [^\n]*;$)", re.MULTILINE)
@@ -91,8 +93,10 @@ async def write_migration(
         for file, start, end in ((up, scratch.migrated, scratch.declared), (down, scratch.declared, scratch.migrated)):
             statements = await _statements(cli, start[1], end[1], home)
             await asyncio.to_thread(_write, file, statements, project)
-        await _check(connection, [*applied, up], wanted, names, console)
-        await _check(connection, [*declared, down], present, names[::-1], console)
+        # Both databases are on one server, where the roles of one would stand in for those of the other.
+        roles = roles_made_by([*applied, *declared])
+        await _check(connection, [*applied, up], roles, wanted, names, console)
+        await _check(connection, [*declared, down], roles, present, names[::-1], console)
     finally:
         await connection.close()
     return [up, down]
@@ -113,7 +117,7 @@ async def _statements(cli: SupabaseCli, start: str, end: str, home: Path) -> str
     answer = await cli.run("db", "diff", "--from", names[0], "--to", names[1], environment=first.environment)
     if answer.code != 0:
         raise MigrationError(f"`supabase db diff` failed (exit code {answer.code}):\n{answer.tail}")
-    text = answer.output
+    text = _NOTICES.sub("", answer.output)
     # Only bodies in SQL are looked into when a function is made, and may name what comes behind it.
     if not re.search(r"^\s*language sql$", text, re.IGNORECASE | re.MULTILINE):
         text = _BODIES.sub("", text)
@@ -151,11 +155,17 @@ def _write(file: Path, statements: str, project: Path) -> None:
 
 
 async def _check(
-    connection: asyncpg.Connection, files: Sequence[Path], goal: Catalog, names: tuple[str, str], console: Console
+    connection: asyncpg.Connection,
+    files: Sequence[Path],
+    roles: Collection[str],
+    goal: Catalog,
+    names: tuple[str, str],
+    console: Console,
 ) -> None:
     """Try the last of these files, and note in it what is missing from the goal."""
     try:
-        missing = differences(await catalog_made_by(connection, files, role=MIGRATION_ROLE), goal, names=names)
+        made = await catalog_made_by(connection, files, role=MIGRATION_ROLE, hidden=roles)
+        missing = differences(made, goal, names=names)
     except MigrationError as error:
         missing = [f"As it is, {error}"]
     draft = files[-1]

@@ -9,6 +9,10 @@ from uuid import uuid4
 
 import asyncpg
 
+from local.migrations.apply import migration_files
+from local.migrations.baseline import BASELINE, FOLDED
+from local.settings import ROOT
+
 INSUFFICIENT_PRIVILEGE = "42501"
 # What a hosted project has before our migrations, as far as they touch it.
 PLATFORM = """
@@ -119,3 +123,16 @@ async def acting_as(login: asyncpg.Connection, user_id: str | None) -> AsyncIter
 def with_database(url: str, name: str) -> str:
     """Return the same address for another database of the server."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+async def make_as_before_the_baseline(owner: asyncpg.Connection) -> None:
+    """Bring a database to where the last migration before the baseline left it, history included."""
+    for version, rollback in reversed(migration_files(ROOT, "rollbacks").items()):
+        if version > BASELINE:
+            await owner.execute(rollback.read_text())
+    await owner.execute("delete from supabase_migrations.schema_migrations")
+    await owner.execute(
+        "insert into supabase_migrations.schema_migrations (version, name, statements)"
+        " select v, 'x', array['select 1'] from unnest($1::text[]) as v",
+        list(FOLDED),
+    )
