@@ -7,7 +7,7 @@ export default defineConfig({
   test: {
     environment: "jsdom",
     setupFiles: ["test/setup.ts"],
-    include: ["{app,components,lib,test}/**/*.test.{ts,tsx}"],
+    include: ["{app,components,features,lib,test}/**/*.test.{ts,tsx}"],
     css: false,
     reporters: ["default", "./scripts/count-reporter.mjs"],
   },

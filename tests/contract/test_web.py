@@ -132,7 +132,7 @@ def test_npm_versions_of_the_web_app_are_exact_and_locked() -> None:
 
 
 def test_files_of_the_web_app_are_named_in_kebab_case_and_short() -> None:
-    folders = ("app", "components", "lib")
+    folders = ("app", "components", "features", "lib")
     own = [path for path in SOURCES if path.relative_to(WEB).parts[0] in folders]
     own += [path for folder in folders for path in (WEB / folder).rglob("*.test.ts*")]
     own = [path for path in own if path != bootstrap.WEB_TYPES]

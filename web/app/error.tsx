@@ -1,7 +1,7 @@
 "use client";
 
 import { useEffect } from "react";
-import { Brand } from "@/components/shell/brand";
+import { Brand } from "@/features/shell/brand";
 import { Button, buttonVariants } from "@/components/ui/button";
 import { errorRequestId, errorSentence } from "@/components/ui/error-notice";
 import { paths } from "@/lib/paths";

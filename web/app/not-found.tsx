@@ -1,6 +1,6 @@
 import type { Metadata } from "next";
 import Link from "next/link";
-import { Brand } from "@/components/shell/brand";
+import { Brand } from "@/features/shell/brand";
 import { buttonVariants } from "@/components/ui/button";
 import { paths } from "@/lib/paths";
 

@@ -24,7 +24,7 @@ let data: Promise<SupabaseClient> | undefined;
 
 /** The Supabase client for storage and the like; it acts as whoever is signed in. Its own `auth` is not used. */
 export function getSupabase(): Promise<SupabaseClient> {
-  data ??= Promise.all([loadConfig(), import("./supabase-data")]).then(
+  data ??= Promise.all([loadConfig(), import("@/features/settings/profile/supabase-data")]).then(
     ([config, library]) => library.openData(config, publishableKey(config.supabase_publishable_key), accessToken),
     (error: unknown) => {
       data = undefined;

@@ -3,7 +3,7 @@
  * stored sign-in takes none of it, and the first page should not wait for it.
  */
 import { AuthClient, type AuthError } from "@supabase/supabase-js";
-import { clientStorage, readSession, STORAGE_KEY } from "@/lib/auth/store";
+import { clientStorage, readSession, STORAGE_KEY } from "./store";
 import type { AppConfig } from "@/lib/config";
 
 const ATTEMPT_TIMEOUT_MS = 10_000;

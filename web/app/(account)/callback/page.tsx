@@ -1,7 +1,7 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { AccountFallback } from "@/components/account/account-fallback";
-import { Callback } from "@/components/account/callback";
+import { AccountFallback } from "@/features/account/account-fallback";
+import { Callback } from "@/features/account/callback";
 
 export const metadata: Metadata = { title: "Signing you in" };
 

@@ -1,7 +1,7 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { AccountFallback } from "@/components/account/account-fallback";
-import { ForgotPasswordForm } from "@/components/account/forgot-password-form";
+import { AccountFallback } from "@/features/account/account-fallback";
+import { ForgotPasswordForm } from "@/features/account/forgot-password-form";
 
 export const metadata: Metadata = { title: "Forgot your password?" };
 

@@ -1,7 +1,7 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { AccountFallback } from "@/components/account/account-fallback";
-import { LogInForm } from "@/components/account/log-in-form";
+import { AccountFallback } from "@/features/account/account-fallback";
+import { LogInForm } from "@/features/account/log-in-form";
 
 export const metadata: Metadata = { title: "Log in" };
 

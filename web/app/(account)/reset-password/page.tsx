@@ -1,7 +1,7 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { AccountFallback } from "@/components/account/account-fallback";
-import { ResetPassword } from "@/components/account/reset-password";
+import { AccountFallback } from "@/features/account/account-fallback";
+import { ResetPassword } from "@/features/account/reset-password";
 
 export const metadata: Metadata = { title: "Choose a new password" };
 

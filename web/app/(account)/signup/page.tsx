@@ -1,7 +1,7 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { AccountFallback } from "@/components/account/account-fallback";
-import { SignUpForm } from "@/components/account/sign-up-form";
+import { AccountFallback } from "@/features/account/account-fallback";
+import { SignUpForm } from "@/features/account/sign-up-form";
 
 export const metadata: Metadata = { title: "Sign up" };
 

@@ -1,5 +1,5 @@
 import type { Metadata } from "next";
-import { ArchivePage } from "@/components/shell/archive-page";
+import { ArchivePage } from "@/features/sessions/archive-page";
 
 export const metadata: Metadata = { title: "Archive" };
 

@@ -1,7 +1,7 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { Conversation } from "@/components/conversation/conversation";
-import { ConversationSkeleton } from "@/components/conversation/conversation-skeleton";
+import { Conversation } from "@/features/conversation/conversation";
+import { ConversationSkeleton } from "@/features/conversation/conversation-skeleton";
 
 export const metadata: Metadata = { title: "Chat" };
 

@@ -1,7 +1,7 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { SearchPage } from "@/components/search/search-page";
-import { SearchSkeleton } from "@/components/search/search-skeleton";
+import { SearchPage } from "@/features/search/search-page";
+import { SearchSkeleton } from "@/features/search/search-skeleton";
 
 export const metadata: Metadata = { title: "Search" };
 

@@ -1,6 +1,6 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { SettingsPage } from "@/components/settings/settings-page";
+import { SettingsPage } from "@/features/settings/settings-page";
 
 export const metadata: Metadata = { title: "Settings" };
 

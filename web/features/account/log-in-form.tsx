@@ -1,0 +1,76 @@
+"use client";
+
+import { useSearchParams } from "next/navigation";
+import { useState, useSyncExternalStore } from "react";
+import { Button } from "@/components/ui/button";
+import { anonymousApi, unwrap } from "@/lib/api/client";
+import { asApiError } from "@/lib/api/errors";
+import { adoptSession } from "@/lib/auth/session";
+import { leaveReason, subscribe } from "@/lib/auth/store";
+import { paths, safeReturnPath } from "@/lib/paths";
+import { AccountFooter, AccountFrame } from "./account-frame";
+import { EmailField } from "./fields/email-field";
+import { FormError } from "@/components/ui/form-error";
+import { MailHint } from "./fields/mail-hint";
+import { PasswordField } from "./fields/password-field";
+import { SignedOutOnly, useAddressWithNext } from "./signed-out-only";
+import { SocialButtons } from "./fields/social-buttons";
+import { TextLink } from "@/components/ui/text-link";
+import { emailProblem, useSubmit } from "@/lib/use-submit";
+
+export function LogInForm() {
+  const [email, setEmail] = useState("");
+  const [password, setPassword] = useState("");
+  const next = safeReturnPath(useSearchParams().get("next"));
+  const withNext = useAddressWithNext();
+  const form = useSubmit({
+    fields: ["email", "password"],
+    check: () => ({ email: emailProblem(email), password: password ? undefined : "Enter your password." }),
+    submit: async () => {
+      const { session } = await unwrap(anonymousApi.POST("/auth/login", { body: { email: email.trim(), password } }));
+      if (!session) throw asApiError(new Error("a sign-in without tokens"));
+      await adoptSession(session);
+    },
+  });
+  return (
+    <AccountFrame title="Log in">
+      <SignedOutOnly>
+        <EndedNotice />
+        <form className="grid gap-4" onSubmit={form.onSubmit} noValidate>
+          <FormError error={form.error} waitSeconds={form.waitSeconds} />
+          {form.error?.reason === "EMAIL_NOT_CONFIRMED" ? <MailHint /> : null}
+          <EmailField value={email} onChange={setEmail} error={form.fieldErrors.email} />
+          <PasswordField
+            label="Password"
+            autoComplete="current-password"
+            value={password}
+            onChange={setPassword}
+            error={form.fieldErrors.password}
+            aside={
+              <span className="text-sm">
+                <TextLink href={paths.forgotPassword}>Forgot password?</TextLink>
+              </span>
+            }
+          />
+          <Button type="submit" loading={form.pending} disabled={form.waitSeconds > 0}>
+            Log in
+          </Button>
+        </form>
+        <SocialButtons next={next} />
+        <AccountFooter>
+          No account yet? <TextLink href={withNext(paths.signUp)}>Sign up</TextLink>
+        </AccountFooter>
+      </SignedOutOnly>
+    </AccountFrame>
+  );
+}
+
+function EndedNotice() {
+  const reason = useSyncExternalStore(subscribe, leaveReason, () => null);
+  if (reason !== "ended") return null;
+  return (
+    <p role="status" className="rounded-lg border bg-card p-3 text-sm">
+      Your sign-in has ended. Log in to go on where you were.
+    </p>
+  );
+}

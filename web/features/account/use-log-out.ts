@@ -1,0 +1,23 @@
+"use client";
+
+import { useRouter } from "next/navigation";
+import { useCallback } from "react";
+import { toastError } from "@/components/ui/toaster";
+import { signOut } from "@/lib/auth/session";
+import { paths } from "@/lib/paths";
+import { flushDeletions } from "@/features/sessions/data/delete";
+
+/** Ends the sign-in of this browser and goes to the log-in page. */
+export function useLogOut(): () => Promise<void> {
+  const router = useRouter();
+  return useCallback(async () => {
+    try {
+      // Deletions that could still be undone need the sign-in that ends now.
+      await flushDeletions();
+      await signOut();
+      router.replace(paths.logIn);
+    } catch (error) {
+      toastError(error, "You could not be logged out.");
+    }
+  }, [router]);
+}

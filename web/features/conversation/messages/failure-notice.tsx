@@ -1,0 +1,32 @@
+import { RotateCw } from "lucide-react";
+import { Button } from "@/components/ui/button";
+import type { FailureItem } from "../controller/items";
+import type { MessageActions } from "./message-actions";
+
+/** Says why there is no answer, with a way to get one. */
+export function FailureNotice({ item, actions }: { item: FailureItem; actions: MessageActions }) {
+  const { userMessageId } = item;
+  return (
+    <div
+      role={item.isOwnDoing ? undefined : "alert"}
+      className="flex flex-wrap items-center gap-x-3 gap-y-2 rounded-lg border px-3 py-2 text-sm"
+    >
+      <div className="min-w-0 flex-1 basis-52">
+        <p>{item.sentence}</p>
+        {item.requestId === null ? null : (
+          <p className="text-xs break-all text-muted-foreground">
+            Request id: <code className="select-all">{item.requestId}</code>
+          </p>
+        )}
+      </div>
+      <Button
+        variant="outline"
+        size="sm"
+        onClick={() => (userMessageId === null ? actions.retry() : actions.regenerate(userMessageId))}
+      >
+        <RotateCw aria-hidden />
+        Try again
+      </Button>
+    </div>
+  );
+}

@@ -1,0 +1,139 @@
+"use client";
+
+import { Search, SearchX, X } from "lucide-react";
+import { type FormEvent, type KeyboardEvent, useEffect, useRef } from "react";
+import { Button } from "@/components/ui/button";
+import { EmptyState } from "@/components/ui/empty-state";
+import { ErrorNotice } from "@/components/ui/error-notice";
+import { Input } from "@/components/ui/input";
+import { useSession } from "@/features/sessions/data/queries";
+import { sessionTitle } from "@/features/sessions/title";
+import { MoreHits } from "./more-hits";
+import { searchAddress, useSearchAddress } from "./search-address";
+import { SearchHits } from "./search-hits";
+import { HitsSkeleton } from "./search-skeleton";
+import { LONGEST_QUERY, useSearch } from "./use-search";
+import { useSearchText } from "./use-search-text";
+
+/** Searches the person's messages; what for, and in which chat, stands in the page's address. */
+export function SearchPage() {
+  const { query, sessionId } = useSearchAddress();
+  const { text, setText, commitNow } = useSearchText(query, sessionId);
+  const search = useSearch(query, sessionId);
+  const input = useRef<HTMLInputElement>(null);
+  const list = useRef<HTMLOListElement>(null);
+  const isEmpty = query === "";
+
+  useEffect(() => {
+    // On a touch screen the keyboard would cover half of the page before anything was asked for.
+    if (isEmpty && window.matchMedia?.("(pointer: fine)").matches) input.current?.focus();
+  }, [isEmpty]);
+
+  function onSubmit(event: FormEvent): void {
+    event.preventDefault();
+    commitNow();
+  }
+
+  function onKeyDown(event: KeyboardEvent): void {
+    if (event.nativeEvent.isComposing) return;
+    const first = event.key === "ArrowDown" ? list.current?.querySelector("a") : null;
+    if (!first) return;
+    event.preventDefault();
+    first.focus();
+  }
+
+  return (
+    <div className="mx-auto grid w-full max-w-3xl grid-cols-1 gap-4 p-4 md:p-8">
+      <h1 className="font-serif text-2xl">Search</h1>
+      <form onSubmit={onSubmit} className="grid grid-cols-1 gap-3">
+        <Input
+          ref={input}
+          type="search"
+          aria-label="Search messages"
+          placeholder="Search messages"
+          value={text}
+          maxLength={LONGEST_QUERY}
+          autoComplete="off"
+          spellCheck={false}
+          enterKeyHint="search"
+          onChange={(event) => setText(event.target.value)}
+          onKeyDown={onKeyDown}
+        />
+        {sessionId ? <OneChat sessionId={sessionId} query={text.trim()} /> : null}
+      </form>
+      <p role="status" className={search.hits.length > 0 && !isEmpty ? "text-sm text-muted-foreground" : "sr-only"}>
+        {isEmpty ? "" : countSentence(search)}
+      </p>
+      <div aria-busy={search.isFetching && !search.isFetchingNextPage} className="grid grid-cols-1 gap-4">
+        {isEmpty ? (
+          <EmptyState icon={<Search />} title="Find a message">
+            Type some words that you or the assistant wrote. Every chat is searched, archived ones too.
+          </EmptyState>
+        ) : search.isPending ? (
+          <HitsSkeleton />
+        ) : search.isError && search.hits.length === 0 ? (
+          <ErrorNotice
+            title="The messages could not be searched."
+            error={search.error}
+            onRetry={() => void search.refetch()}
+          />
+        ) : search.hits.length === 0 ? (
+          <NothingFound query={query} sessionId={sessionId} />
+        ) : (
+          <>
+            <SearchHits hits={search.hits} list={list} onLeave={() => input.current?.focus()} />
+            {search.hasNextPage && !search.isPlaceholderData ? (
+              <MoreHits
+                isLoading={search.isFetchingNextPage}
+                error={search.isFetchNextPageError ? search.error : null}
+                onLoad={() => void search.fetchNextPage()}
+                loaded={search.hits.length}
+              />
+            ) : null}
+          </>
+        )}
+      </div>
+    </div>
+  );
+}
+
+function countSentence({
+  hits,
+  hasNextPage,
+  isPending,
+  isError,
+  isPlaceholderData,
+}: ReturnType<typeof useSearch>): string {
+  if (isPending || isPlaceholderData) return "Searching…";
+  if (hits.length === 0) return isError ? "" : "No messages found";
+  if (hasNextPage) return `The best ${hits.length} matches`;
+  return hits.length === 1 ? "1 message" : `${hits.length} messages`;
+}
+
+/** Goes to another search without loading the page anew. */
+function goTo(address: string): void {
+  window.history.pushState(null, "", address);
+}
+
+/** Says that only one chat is searched, with a way to search all. */
+function OneChat({ sessionId, query }: { sessionId: string; query: string }) {
+  const { data: session } = useSession(sessionId);
+  return (
+    <p className="flex flex-wrap items-center gap-2 text-sm">
+      <span className="min-w-0 truncate">{session ? `Only in “${sessionTitle(session)}”` : "Only in one chat"}</span>
+      <Button variant="outline" size="sm" onClick={() => goTo(searchAddress(query, null))}>
+        <X aria-hidden />
+        Search all chats
+      </Button>
+    </p>
+  );
+}
+
+function NothingFound({ query, sessionId }: { query: string; sessionId: string | null }) {
+  return (
+    <EmptyState icon={<SearchX />} title={<span className="wrap-anywhere">No messages with “{query}”</span>}>
+      <p>Every word has to occur in a message. Try fewer words, or another spelling.</p>
+      {sessionId ? <p>Only one chat was searched.</p> : null}
+    </EmptyState>
+  );
+}
