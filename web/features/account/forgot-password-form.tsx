@@ -9,7 +9,8 @@ import { EmailField } from "./fields/email-field";
 import { FormError } from "@/components/ui/form-error";
 import { MailHint } from "./fields/mail-hint";
 import { TextLink } from "@/components/ui/text-link";
-import { emailProblem, useSubmit } from "@/lib/use-submit";
+import { emailProblem } from "./fields/field-problems";
+import { useSubmit } from "@/lib/use-submit";
 
 export function ForgotPasswordForm() {
   const [email, setEmail] = useState("");

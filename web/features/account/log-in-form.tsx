@@ -16,7 +16,8 @@ import { PasswordField } from "./fields/password-field";
 import { SignedOutOnly, useAddressWithNext } from "./signed-out-only";
 import { SocialButtons } from "./fields/social-buttons";
 import { TextLink } from "@/components/ui/text-link";
-import { emailProblem, useSubmit } from "@/lib/use-submit";
+import { emailProblem } from "./fields/field-problems";
+import { useSubmit } from "@/lib/use-submit";
 
 export function LogInForm() {
   const [email, setEmail] = useState("");

@@ -16,7 +16,8 @@ import { FormError } from "@/components/ui/form-error";
 import { PasswordField } from "./fields/password-field";
 import { TextLink } from "@/components/ui/text-link";
 import { useLink } from "./use-link";
-import { PASSWORD_RULE, passwordProblem, useSubmit } from "@/lib/use-submit";
+import { PASSWORD_RULE, passwordProblem } from "./fields/field-problems";
+import { useSubmit } from "@/lib/use-submit";
 
 /** Where the link of a reset mail leads: it signs in, and a new password can be chosen. */
 export function ResetPassword() {

@@ -2,7 +2,7 @@
 
 import { useEffect, useRef } from "react";
 import { ErrorNotice } from "@/components/ui/error-notice";
-import { ChatRowsSkeleton } from "@/features/shell/shell-skeleton";
+import { ChatRowsSkeleton } from "./chat-rows-skeleton";
 
 type LoadMoreProps = {
   hasMore: boolean;

@@ -11,7 +11,7 @@ import {
 } from "@/components/ui/dropdown-menu";
 import type { Session } from "@/lib/api/types";
 import { sessionTitle } from "../title";
-import type { RowActions } from "./session-row";
+import type { RowActions } from "./row-actions";
 
 type RowMenuProps = { session: Session; actions: RowActions; tabIndex: number };
 

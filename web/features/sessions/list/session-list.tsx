@@ -10,7 +10,7 @@ import { useSessions } from "../data/queries";
 import { cn } from "@/lib/utils";
 import { LoadMore } from "./load-more";
 import { SessionRow } from "./session-row";
-import { ChatRowsSkeleton } from "@/features/shell/shell-skeleton";
+import { ChatRowsSkeleton } from "./chat-rows-skeleton";
 import { rowLinks, useRowActions } from "./use-row-actions";
 import { useToday } from "../use-today";
 

@@ -5,20 +5,10 @@ import type { Session } from "@/lib/api/types";
 import { paths } from "@/lib/paths";
 import { sessionTitle } from "../title";
 import { cn } from "@/lib/utils";
+import type { RowActions } from "./row-actions";
 import { RowMenu } from "./row-menu";
 import { SessionNameForm } from "../session-name-form";
 import { isPlainClick } from "../use-open-chat";
-
-/** What a row can ask of its list. The functions stay the same from render to render. */
-export type RowActions = {
-  open: (session: Session) => void;
-  focus: (id: string) => void;
-  startRename: (id: string) => void;
-  endRename: (id: string, byKeyboard: boolean) => void;
-  rename: (session: Session, name: string) => void;
-  archive: (session: Session) => void;
-  remove: (session: Session) => void;
-};
 
 type SessionRowProps = {
   session: Session;

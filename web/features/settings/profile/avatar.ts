@@ -1,6 +1,6 @@
 /** A person's picture: made small and square in the browser, kept in the project's storage. */
 import { ApiError } from "@/lib/api/errors";
-import { getSupabase } from "@/lib/auth/session";
+import { getSupabase } from "./storage";
 
 const BUCKET = "avatars";
 const SIDE = 256;
