@@ -77,7 +77,7 @@ export function useShortcut(name: ShortcutName, handler: (event: KeyboardEvent) 
   });
   useEffect(() => {
     if (!enabled) return;
-    const hear = (event: KeyboardEvent) => {
+    const onKeyDown = (event: KeyboardEvent) => {
       if (event.defaultPrevented || event.isComposing || !matchesShortcut(event, name)) return;
       const isSingleKey = !("mod" in shortcuts[name]) && name !== "stop";
       if (isSingleKey && takesText(event.target)) return;
@@ -86,7 +86,7 @@ export function useShortcut(name: ShortcutName, handler: (event: KeyboardEvent) 
       if (name !== "stop") event.preventDefault();
       newest.current(event);
     };
-    window.addEventListener("keydown", hear);
-    return () => window.removeEventListener("keydown", hear);
+    window.addEventListener("keydown", onKeyDown);
+    return () => window.removeEventListener("keydown", onKeyDown);
   }, [name, enabled]);
 }

@@ -76,15 +76,15 @@ export function Toaster() {
   const [hasFocus, setHasFocus] = useState(false);
 
   useEffect(() => {
-    const hear = (event: KeyboardEvent) => {
+    const onKeyDown = (event: KeyboardEvent) => {
       if (!event.altKey || event.ctrlKey || event.metaKey || event.code !== "KeyT") return;
       const button = region.current?.querySelector("button");
       if (!button) return;
       event.preventDefault();
       button.focus();
     };
-    window.addEventListener("keydown", hear);
-    return () => window.removeEventListener("keydown", hear);
+    window.addEventListener("keydown", onKeyDown);
+    return () => window.removeEventListener("keydown", onKeyDown);
   }, []);
 
   // The last toast takes the pointer and the focus with it, without a word.

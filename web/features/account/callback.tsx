@@ -30,13 +30,13 @@ function Outcome({ link }: { link: LinkResult }) {
     case "tokens":
       return <Adoption key={link.accessToken} tokens={link} />;
     case "error":
-      return <Dead sentence={linkFailure(link.code)} />;
+      return <LinkFailure sentence={linkFailure(link.code)} />;
     case "none":
-      return <Dead sentence="This page belongs to a link, and there is none in its address." />;
+      return <LinkFailure sentence="This page belongs to a link, and there is none in its address." />;
   }
 }
 
-function Dead({ sentence }: { sentence: string }) {
+function LinkFailure({ sentence }: { sentence: string }) {
   return (
     <>
       <p role="alert" className="rounded-lg border border-destructive-text/60 bg-card p-3 text-sm">

@@ -6,7 +6,7 @@ let words = "";
 const listeners = new Set<() => void>();
 
 /** Says something to screen readers, when they have finished what they are saying. */
-export function speak(next: string): void {
+export function sayPolitely(next: string): void {
   // The same words a second time would be no change, and so not be heard.
   words = next === words ? `${next}\u00a0` : next;
   for (const listener of listeners) listener();
@@ -18,7 +18,7 @@ function subscribe(listener: () => void): () => void {
 }
 
 /** The one place from which the conversation speaks; live regions in every message would be too many. */
-export function Spoken() {
+export function LiveRegion() {
   const now = useSyncExternalStore(
     subscribe,
     () => words,

@@ -5,14 +5,14 @@ import { useEffect, useRef } from "react";
 import { ErrorNotice } from "@/components/ui/error-notice";
 import type { ConversationSnapshot } from "./controller/conversation-state";
 import type { LiveStore } from "./runs/live-turn";
-import { Spoken, speak } from "./live-region";
+import { LiveRegion, sayPolitely } from "./live-region";
 
 type TurnStatusProps = { snapshot: ConversationSnapshot; live: LiveStore; onRetry: () => void };
 
 /** Says how the answer goes: in words above the message box when the connection is lost, and quietly to screen readers. */
 export function TurnStatus({ snapshot, live, onRetry }: TurnStatusProps) {
   const { turn, isReconnecting, followError } = snapshot;
-  useSpokenTurn(turn, live);
+  useTurnAnnouncements(turn, live);
   return (
     <div className="mx-auto w-full max-w-3xl px-4 empty:hidden">
       <div role="status">
@@ -23,7 +23,7 @@ export function TurnStatus({ snapshot, live, onRetry }: TurnStatusProps) {
           </p>
         ) : null}
       </div>
-      <Spoken />
+      <LiveRegion />
       {followError !== null ? (
         <ErrorNotice
           className="my-2"
@@ -37,18 +37,18 @@ export function TurnStatus({ snapshot, live, onRetry }: TurnStatusProps) {
 }
 
 /** Announces the beginning and the end of an answer, not each word of it. */
-function useSpokenTurn(turn: ConversationSnapshot["turn"], live: LiveStore): void {
+function useTurnAnnouncements(turn: ConversationSnapshot["turn"], live: LiveStore): void {
   const wasBusy = useRef(false);
   const isBusy = turn !== "idle";
   useEffect(() => {
     if (isBusy === wasBusy.current) return;
     wasBusy.current = isBusy;
-    speak(isBusy ? "The assistant is answering." : "The answer has ended.");
+    sayPolitely(isBusy ? "The assistant is answering." : "The answer has ended.");
     if (!isBusy) return;
     // A second word when text begins to come, for it may take long.
     const stop = live.subscribe(() => {
       if ((live.getSnapshot()?.parts.length ?? 0) === 0) return;
-      speak("The answer has begun.");
+      sayPolitely("The answer has begun.");
       stop();
     });
     return stop;

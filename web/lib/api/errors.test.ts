@@ -27,7 +27,7 @@ describe("errorOf", () => {
       metadata: { retry_after_seconds: "42" },
       retryAfterSeconds: 41,
       isNetwork: false,
-      isPassing: true,
+      isRetryable: true,
     });
   });
 

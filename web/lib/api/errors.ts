@@ -75,7 +75,7 @@ export class ApiError extends Error {
   }
 
   /** Whether the same request may well succeed a little later. */
-  get isPassing(): boolean {
+  get isRetryable(): boolean {
     return this.code === 0 || this.code === 429 || this.code === 502 || this.code === 503 || this.code === 504;
   }
 }

@@ -227,7 +227,7 @@ describe("authorizedFetch", () => {
     backend.refusal = { status, body };
     const tab = await openTab();
     await tab.loadConfig();
-    await expect(tab.authorizedFetch("/auth/me")).rejects.toMatchObject({ code: 503, isPassing: true });
+    await expect(tab.authorizedFetch("/auth/me")).rejects.toMatchObject({ code: 503, isRetryable: true });
     expect(tab.readSession()?.refreshToken).toBe(session.refresh_token);
     backend.refusal = null;
     expect((await tab.authorizedFetch("/auth/me")).status).toBe(200);

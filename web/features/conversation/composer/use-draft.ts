@@ -12,7 +12,7 @@ class DraftKeeper {
   private typed = "";
   private timer: ReturnType<typeof setTimeout> | undefined;
 
-  private readonly writer = whoIsHere();
+  private readonly writer = signedInUserId();
 
   constructor(private sessionId: string | null) {}
 
@@ -50,12 +50,12 @@ class DraftKeeper {
 
   // Whoever logs out, or gives way to somebody else, leaves no words behind; a sign-in that has ended will go on.
   private isWritersBrowser(): boolean {
-    const person = whoIsHere();
+    const person = signedInUserId();
     return person === this.writer || (person === null && leaveReason() === "ended");
   }
 }
 
-function whoIsHere(): string | null {
+function signedInUserId(): string | null {
   return readSession()?.userId ?? null;
 }
 

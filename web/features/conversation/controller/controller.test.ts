@@ -5,7 +5,7 @@ import type { paths } from "@/lib/api/schema";
 import { ConversationController, type Place } from "./controller";
 import { conversationApi } from "../conversation-api";
 import type { ConversationItem } from "./items";
-import type { ConversationSurroundings } from "./dependencies";
+import type { Dependencies } from "./dependencies";
 import { TestServer } from "../testing/test-server";
 
 let server: TestServer;
@@ -39,7 +39,7 @@ function open(sessionId: string | null, place: Place | null = null): Conversatio
     }
   };
   const client = createClient<paths>({ baseUrl: address, fetch: send });
-  const around: ConversationSurroundings = {
+  const dependencies: Dependencies = {
     api: conversationApi(client, (path, init) => send(address + path, init)),
     announce: tell("announced"),
     onCreated: tell("created"),
@@ -49,7 +49,7 @@ function open(sessionId: string | null, place: Place | null = null): Conversatio
     onAnswered: tell("answered"),
     onError: tell("failed"),
   };
-  const controller = new ConversationController(sessionId, around, place);
+  const controller = new ConversationController(sessionId, dependencies, place);
   opened.push(controller);
   controller.attach();
   return controller;
@@ -345,7 +345,7 @@ it("what other tabs say is heard", async () => {
   await ready(other);
   other.send("More", {});
   await until(other, ["you: t1", "answer: t2", "you: More", "live: "]);
-  controller.hear({ kind: "run-started", sessionId: "s1", runId: "r1" });
+  controller.onAnnouncement({ kind: "run-started", sessionId: "s1", runId: "r1" });
   await until(controller, ["you: t1", "answer: t2", "you: More", "live: "]);
   server.finish(lastRun(), "Yes.");
   await until(controller, ["you: t1", "answer: t2", "you: More", "answer: Yes."]);

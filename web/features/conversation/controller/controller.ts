@@ -18,7 +18,7 @@ import {
   withLeaf,
   withNewest,
 } from "./message-window";
-import type { Board, ConversationSurroundings } from "./dependencies";
+import type { TurnHost, Dependencies } from "./dependencies";
 import { Turns } from "./turns";
 
 /** Where a message stands. */
@@ -28,7 +28,7 @@ export type Place = { messageId: string; order: number };
  * One conversation: its loaded messages and its turns. Knows nothing of React; each change makes a new snapshot.
  * Works between `attach` and `detach`; a run goes on at the server in any case.
  */
-export class ConversationController implements Board {
+export class ConversationController implements TurnHost {
   /** Tells this conversation from others, for what belongs to it on the page. */
   readonly key = crypto.randomUUID();
   readonly aliases = new Map<string, string>();
@@ -59,7 +59,7 @@ export class ConversationController implements Board {
   /** sessionId: null for a new chat. place: the message that is to be shown first. */
   constructor(
     sessionId: string | null,
-    readonly around: ConversationSurroundings,
+    readonly dependencies: Dependencies,
     place: Place | null = null,
   ) {
     this.sessionId = sessionId;
@@ -124,10 +124,10 @@ export class ConversationController implements Board {
     this.publish();
     try {
       const [run] = await Promise.all([
-        this.around.api.newestRun(sessionId, signal),
+        this.dependencies.api.newestRun(sessionId, signal),
         place === null ? this.readNewest(signal) : this.readPlace(place, signal),
       ]);
-      if (run !== null && !this.turns.isBusy) await this.turns.meet(run);
+      if (run !== null && !this.turns.isBusy) await this.turns.showNewest(run);
       if (place !== null) this.aim(place);
       this.phase = "ready";
       this.loadError = null;
@@ -157,15 +157,15 @@ export class ConversationController implements Board {
     const before = this.window;
     try {
       const [run, newest] = await Promise.all([
-        this.around.api.newestRun(sessionId, signal),
-        loadNewest(this.around.api, sessionId, signal),
+        this.dependencies.api.newestRun(sessionId, signal),
+        loadNewest(this.dependencies.api, sessionId, signal),
       ]);
       // The person may have sent something meanwhile; their turn knows more than what was read before it.
       if (signal.aborted || this.turns.isBusy || this.window !== before) return;
       this.window = withNewest(before, newest.messages, newest.hasEarlier);
       if (this.window.messages[0] !== before.messages[0]) this.epoch += 1;
       this.turns.forgetFailure();
-      if (run !== null) await this.turns.meet(run);
+      if (run !== null) await this.turns.showNewest(run);
       this.publish();
     } catch {
       // Nobody asked for it, and the page still shows what it knew.
@@ -178,8 +178,8 @@ export class ConversationController implements Board {
     }
   };
 
-  /** Hears what another tab says. */
-  readonly hear = (announcement: Announcement): void => {
+  /** Takes in what another tab announces. */
+  readonly onAnnouncement = (announcement: Announcement): void => {
     if (announcement.kind !== "messages-changed" && announcement.kind !== "run-started") return;
     if (announcement.sessionId !== this.sessionId) return;
     // A browser opens few connections to one server: tabs that nobody sees must not use them up. They look when shown.
@@ -202,7 +202,7 @@ export class ConversationController implements Board {
       await this.readNewest(signal);
       this.publish();
     } catch (error) {
-      if (!signal.aborted) this.around.onError(error, "The newest messages could not be loaded.");
+      if (!signal.aborted) this.dependencies.onError(error, "The newest messages could not be loaded.");
     }
   };
 
@@ -227,7 +227,7 @@ export class ConversationController implements Board {
       this.aim(place);
       this.publish();
     } catch (error) {
-      if (!signal.aborted) this.around.onError(error, "The message could not be loaded.");
+      if (!signal.aborted) this.dependencies.onError(error, "The message could not be loaded.");
     }
   };
 
@@ -261,12 +261,12 @@ export class ConversationController implements Board {
     // One after the other, so that the server ends with the last click.
     this.branching = this.branching.then(async () => {
       try {
-        await this.around.api.selectBranch(sessionId, messageId);
-        this.around.announce({ kind: "messages-changed", sessionId });
+        await this.dependencies.api.selectBranch(sessionId, messageId);
+        this.dependencies.announce({ kind: "messages-changed", sessionId });
       } catch (error) {
         if (this.window.leafId === leaf) this.window = withLeaf(this.window, leafBefore);
         this.publish();
-        this.around.onError(error, "The version could not be shown.");
+        this.dependencies.onError(error, "The version could not be shown.");
       }
     });
     return this.branching;
@@ -274,7 +274,7 @@ export class ConversationController implements Board {
 
   async readNewest(signal: AbortSignal): Promise<void> {
     if (this.sessionId === null) return;
-    const { messages, hasEarlier } = await loadNewest(this.around.api, this.sessionId, signal);
+    const { messages, hasEarlier } = await loadNewest(this.dependencies.api, this.sessionId, signal);
     this.replaceWindow(windowOf(messages, { hasEarlier, hasLater: false }));
   }
 
@@ -299,16 +299,16 @@ export class ConversationController implements Board {
     for (const listener of this.listeners) listener();
   }
 
-  private begin(wish: Parameters<Turns["begin"]>[0]): boolean {
+  private begin(request: Parameters<Turns["begin"]>[0]): boolean {
     this.target = null;
-    const hasBegun = this.turns.begin(wish);
+    const hasBegun = this.turns.begin(request);
     if (hasBegun && this.phase === "new") this.phase = "ready";
     return hasBegun;
   }
 
   private async readPlace(place: Place, signal: AbortSignal): Promise<void> {
     const { sessionId } = this;
-    const { api, announce } = this.around;
+    const { api, announce } = this.dependencies;
     if (sessionId === null) return;
     let window = await loadAround(api, sessionId, place.order, signal);
     const message = window.byId.get(place.messageId);
@@ -339,7 +339,7 @@ export class ConversationController implements Board {
     this.publish();
     let state: LoadState = "idle";
     try {
-      const next = await load(this.around.api, sessionId, window, signal);
+      const next = await load(this.dependencies.api, sessionId, window, signal);
       // When something else has changed the window meanwhile, the list asks again.
       if (this.window === window) this.window = next;
     } catch {

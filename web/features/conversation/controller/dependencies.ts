@@ -3,8 +3,8 @@ import type { Announcement } from "@/lib/broadcast";
 import type { ConversationApi } from "../conversation-api";
 import type { MessageWindow } from "./message-window";
 
-/** What a conversation needs from around it. */
-export type ConversationSurroundings = {
+/** What a conversation is given by the page that shows it. */
+export type Dependencies = {
   api: ConversationApi;
   /** Tells the other tabs. */
   announce: (announcement: Announcement) => void;
@@ -23,8 +23,8 @@ export type ConversationSurroundings = {
 };
 
 /** The part of a conversation that its turns change. */
-export type Board = {
-  readonly around: ConversationSurroundings;
+export type TurnHost = {
+  readonly dependencies: Dependencies;
   /** Keys of answers that were on the page before their question was stored, by the question. */
   readonly aliases: Map<string, string>;
   /** The key on the page of what follows a message. */

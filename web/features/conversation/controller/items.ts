@@ -56,7 +56,7 @@ export type FailureItem = {
   /** The message to answer again; null when what was asked for never reached the server and is to be sent again. */
   userMessageId: string | null;
   /** Whether the person ended it, which is no error. */
-  isOwnDoing: boolean;
+  isCancelledByUser: boolean;
 };
 
 export type StoredItem = UserItem | AnswerItem | NoteItem;

@@ -7,9 +7,9 @@ import type { ConversationItem, FailureItem } from "./items";
 import { LiveStore, LiveTurn } from "../runs/live-turn";
 import { loadLater } from "./loading";
 import { withLeaf, withStored } from "./message-window";
-import { retryWhilePassing, untilAnswered } from "../runs/retrying";
+import { withRetries, untilAnswered } from "../runs/retrying";
 import type { TurnState } from "../runs/run-reducer";
-import type { Board } from "./dependencies";
+import type { TurnHost } from "./dependencies";
 
 /** The turns of a conversation: what is being sent, the answer in the making, why there is none. One at a time. */
 export class Turns {
@@ -23,7 +23,7 @@ export class Turns {
   private failure: FailureItem | null = null;
   private isStopping = false;
 
-  constructor(private readonly board: Board) {}
+  constructor(private readonly host: TurnHost) {}
 
   get isBusy(): boolean {
     return this.turn !== null || this.submission?.status === "sending";
@@ -41,21 +41,21 @@ export class Turns {
   }
 
   /** Begins a turn. Returns false while there is one. */
-  begin(wish: Pick<Submission, "kind" | "content" | "choice" | "userMessageId">): boolean {
-    const { board } = this;
-    if (this.isBusy || !board.isAttached()) return false;
+  begin(request: Pick<Submission, "kind" | "content" | "choice" | "userMessageId">): boolean {
+    const { host } = this;
+    if (this.isBusy || !host.isAttached()) return false;
     const submission: Submission = {
-      ...wish,
+      ...request,
       requestId: crypto.randomUUID(),
       sessionRequestId: crypto.randomUUID(),
-      leafBefore: board.window.leafId,
+      leafBefore: host.window.leafId,
       status: "sending",
       error: null,
     };
     this.submission = submission;
-    if (wish.userMessageId !== null) {
-      const edited = wish.kind === "edit" ? board.window.byId.get(wish.userMessageId) : undefined;
-      board.window = withLeaf(board.window, edited === undefined ? wish.userMessageId : edited.parent_id || null);
+    if (request.userMessageId !== null) {
+      const edited = request.kind === "edit" ? host.window.byId.get(request.userMessageId) : undefined;
+      host.window = withLeaf(host.window, edited === undefined ? request.userMessageId : edited.parent_id || null);
     }
     void this.submit(submission);
     return true;
@@ -68,42 +68,42 @@ export class Turns {
 
   /** Gives what could not be sent back to the person. */
   takeBack(): void {
-    const { submission, board } = this;
+    const { submission, host } = this;
     if (submission?.status !== "failed") return;
     this.submission = null;
-    board.window = withLeaf(board.window, submission.leafBefore);
-    board.publish();
-    if (submission.content !== "") board.around.onReturned(submission.content);
+    host.window = withLeaf(host.window, submission.leafBefore);
+    host.publish();
+    if (submission.content !== "") host.dependencies.onReturned(submission.content);
   }
 
   /** Ends the answer; what was said is kept. */
   async stop(): Promise<void> {
     if (!this.isBusy || this.isStopping) return;
     this.isStopping = true;
-    this.board.publish();
+    this.host.publish();
     // One that is still being sent is ended as soon as it has begun.
     if (this.turn !== null) await this.cancel(this.turn);
   }
 
   /** Takes in what the session's newest run says: follows it, or shows why it has no answer. */
-  async meet(run: Run): Promise<void> {
-    const { board } = this;
+  async showNewest(run: Run): Promise<void> {
+    const { host } = this;
     if (run.state === "RUNNING" || run.state === "QUEUED") {
-      if (run.user_message_id !== "" && board.window.byId.has(run.user_message_id)) {
-        board.window = withLeaf(board.window, run.user_message_id);
+      if (run.user_message_id !== "" && host.window.byId.has(run.user_message_id)) {
+        host.window = withLeaf(host.window, run.user_message_id);
       }
-      this.follow(run.id, run.user_message_id === "" ? `run:${run.id}` : board.keyAfter(run.user_message_id));
+      this.follow(run.id, run.user_message_id === "" ? `run:${run.id}` : host.keyAfter(run.user_message_id));
       return;
     }
     const { answer_message_id: answerId, user_message_id: askedId } = run;
     // The run may have ended between the two requests.
-    if (answerId !== "" && !board.window.hasLater && !board.window.byId.has(answerId)) {
-      board.window = await loadLater(board.around.api, run.session_id, board.window, board.signal(), true);
+    if (answerId !== "" && !host.window.hasLater && !host.window.byId.has(answerId)) {
+      host.window = await loadLater(host.dependencies.api, run.session_id, host.window, host.signal(), true);
     }
-    if (answerId === "" && run.state !== "SUCCEEDED" && askedId !== "" && board.window.leafId === askedId) {
+    if (answerId === "" && run.state !== "SUCCEEDED" && askedId !== "" && host.window.leafId === askedId) {
       this.failure = {
         ...failureOf(run.id, sentenceOf(run.error_reason, run.state), askedId),
-        isOwnDoing: run.state === "CANCELLED",
+        isCancelledByUser: run.state === "CANCELLED",
       };
     }
   }
@@ -130,7 +130,7 @@ export class Turns {
     const items: ConversationItem[] = [];
     if (submission !== null && submission.kind !== "regenerate") {
       const { content, status, error } = submission;
-      const key = this.board.keyAfter(this.board.window.leafId ?? "");
+      const key = this.host.keyAfter(this.host.window.leafId ?? "");
       items.push({ kind: "pending", key, content, status, error });
     }
     if (this.isBusy) items.push({ kind: "live", key: this.turnKey });
@@ -144,34 +144,34 @@ export class Turns {
   }
 
   private async submit(submission: Submission): Promise<void> {
-    const { board } = this;
-    const { api, announce, onAccepted, onCreated } = board.around;
+    const { host } = this;
+    const { api, announce, onAccepted, onCreated } = host.dependencies;
     submission.status = "sending";
     submission.error = null;
     const { userMessageId } = submission;
     const isNew = submission.kind !== "regenerate" || userMessageId === null;
-    this.turnKey = isNew ? `answer:${submission.requestId}` : board.keyAfter(userMessageId);
+    this.turnKey = isNew ? `answer:${submission.requestId}` : host.keyAfter(userMessageId);
     this.isStopping = false;
     this.forgetFailure();
     this.live.clear();
-    board.publish();
+    host.publish();
     try {
-      if (board.window.hasLater && submission.kind === "send") {
-        await board.readNewest(board.signal());
-        submission.leafBefore = board.window.leafId;
-        board.publish();
+      if (host.window.hasLater && submission.kind === "send") {
+        await host.readNewest(host.signal());
+        submission.leafBefore = host.window.leafId;
+        host.publish();
       }
-      if (board.sessionId === null) {
-        const session = await retryWhilePassing(() => api.createSession(submission.sessionRequestId));
-        board.sessionId = session.id;
+      if (host.sessionId === null) {
+        const session = await withRetries(() => api.createSession(submission.sessionRequestId));
+        host.sessionId = session.id;
         onCreated(session);
       }
-      const sessionId = board.sessionId;
-      const run = await retryWhilePassing(() => api.createRun(sessionId, runRequest(submission)));
+      const sessionId = host.sessionId;
+      const run = await withRetries(() => api.createRun(sessionId, runRequest(submission)));
       if (submission.kind === "send") onAccepted(sessionId, submission.content);
       announce({ kind: "run-started", sessionId, runId: run.id });
       const isStopAsked = this.isStopping;
-      if (board.isAttached()) this.follow(run.id, this.turnKey);
+      if (host.isAttached()) this.follow(run.id, this.turnKey);
       else this.submission = null;
       if (isStopAsked && this.turn !== null) await this.cancel(this.turn);
     } catch (error) {
@@ -183,19 +183,19 @@ export class Turns {
     submission.status = "failed";
     submission.error = error;
     this.isStopping = false;
-    if (!this.board.isAttached()) {
+    if (!this.host.isAttached()) {
       // The person has gone elsewhere, and finds it as a draft when they come back.
       this.submission = null;
-      this.board.around.onError(error, "Your message was not sent. It is kept as a draft in its chat.");
+      this.host.dependencies.onError(error, "Your message was not sent. It is kept as a draft in its chat.");
       return;
     }
     if (!(error instanceof ApiError) || error.reason !== "RUN_IN_PROGRESS") {
-      this.board.publish();
+      this.host.publish();
       return;
     }
     // Another tab or device was faster. Its answer is shown, and what was typed comes back.
     this.takeBack();
-    this.board.around.onError(error, "Another answer is being written.");
+    this.host.dependencies.onError(error, "Another answer is being written.");
     const runId = error.metadata.run_id;
     if (runId !== undefined) this.follow(runId, `run:${runId}`);
   }
@@ -203,12 +203,12 @@ export class Turns {
   private async cancel(turn: LiveTurn): Promise<void> {
     try {
       this.isStopping = true;
-      this.board.publish();
-      await retryWhilePassing(() => this.board.around.api.cancelRun(turn.runId));
+      this.host.publish();
+      await withRetries(() => this.host.dependencies.api.cancelRun(turn.runId));
     } catch (error) {
       this.isStopping = false;
-      this.board.publish();
-      this.board.around.onError(error, "The answer could not be stopped.");
+      this.host.publish();
+      this.host.dependencies.onError(error, "The answer could not be stopped.");
     }
   }
 
@@ -219,7 +219,7 @@ export class Turns {
     this.forgetFailure();
     this.isStopping = false;
     const turn: LiveTurn = new LiveTurn({
-      api: this.board.around.api,
+      api: this.host.dependencies.api,
       runId,
       store: this.live,
       onProgress: (state, before) => {
@@ -229,11 +229,11 @@ export class Turns {
         const isReconnecting = connection === "reconnecting";
         if (this.turn !== turn || this.isReconnecting === isReconnecting) return;
         this.isReconnecting = isReconnecting;
-        this.board.publish();
+        this.host.publish();
       },
     });
     this.turn = turn;
-    this.board.publish();
+    this.host.publish();
     void this.followToEnd(turn);
   }
 
@@ -245,24 +245,24 @@ export class Turns {
       this.end();
       this.followError = error;
       this.live.clear();
-      this.board.publish();
+      this.host.publish();
     }
   }
 
   private progress(turn: LiveTurn, state: TurnState, before: TurnState): void {
-    const { board } = this;
+    const { host } = this;
     const asked = state.userMessage;
     if (asked !== null && before.userMessage === null) {
-      board.aliases.set(asked.id, this.turnKey);
-      const next = withStored(board.window, asked);
+      host.aliases.set(asked.id, this.turnKey);
+      const next = withStored(host.window, asked);
       if (next !== null) {
-        board.window = next;
+        host.window = next;
         this.submission = null;
-        board.publish();
+        host.publish();
       } else void this.catchUp(turn, asked.id);
     }
-    if (before.parts.length === 0 && state.parts.length > 0 && board.sessionId !== null) {
-      board.around.onBegun(board.sessionId);
+    if (before.parts.length === 0 && state.parts.length > 0 && host.sessionId !== null) {
+      host.dependencies.onBegun(host.sessionId);
     }
   }
 
@@ -271,16 +271,16 @@ export class Turns {
     await this.loadRest(turn, leafId).catch(() => undefined);
     if (this.turn !== turn) return;
     this.submission = null;
-    this.board.publish();
+    this.host.publish();
   }
 
   /** Takes the stored answer in, in the same moment in which the one in the making goes. */
   private async absorb(turn: LiveTurn): Promise<void> {
-    const { board } = this;
+    const { host } = this;
     const { message, userMessage, isIncomplete, error, outcome } = turn.state;
     this.live.flush();
-    const next = message === null || isIncomplete ? null : withStored(board.window, message);
-    if (next !== null) board.window = next;
+    const next = message === null || isIncomplete ? null : withStored(host.window, message);
+    if (next !== null) host.window = next;
     // Of a failed answer that said nothing, nothing is stored.
     else if (message !== null || error === null) await this.loadRest(turn, message?.id ?? userMessage?.id ?? null);
     if (this.turn !== turn) return;
@@ -288,15 +288,15 @@ export class Turns {
     if (outcome !== null && outcome !== "SUCCEEDED" && message === null) {
       const sentence = error?.message || sentenceOf("", outcome);
       this.failure = {
-        ...failureOf(turn.runId, sentence, userMessage?.id ?? board.window.leafId),
-        isOwnDoing: outcome === "CANCELLED",
+        ...failureOf(turn.runId, sentence, userMessage?.id ?? host.window.leafId),
+        isCancelledByUser: outcome === "CANCELLED",
       };
     }
-    board.publish();
+    host.publish();
     this.live.clear();
-    if (board.sessionId === null) return;
-    board.around.announce({ kind: "messages-changed", sessionId: board.sessionId });
-    board.around.onAnswered(board.sessionId);
+    if (host.sessionId === null) return;
+    host.dependencies.announce({ kind: "messages-changed", sessionId: host.sessionId });
+    host.dependencies.onAnswered(host.sessionId);
   }
 
   private end(): void {
@@ -307,17 +307,17 @@ export class Turns {
   }
 
   private async loadRest(turn: LiveTurn, leafId: string | null): Promise<void> {
-    const { board } = this;
-    const { sessionId } = board;
-    const signal = board.signal();
-    if (sessionId === null || board.window.hasLater) return;
+    const { host } = this;
+    const { sessionId } = host;
+    const signal = host.signal();
+    if (sessionId === null || host.window.hasLater) return;
     for (;;) {
-      const base = board.window;
-      const next = await untilAnswered(() => loadLater(board.around.api, sessionId, base, signal, true), signal);
+      const base = host.window;
+      const next = await untilAnswered(() => loadLater(host.dependencies.api, sessionId, base, signal, true), signal);
       if (this.turn !== turn) return;
       // Earlier messages may have been loaded meanwhile; they must not get lost.
-      if (board.window !== base) continue;
-      board.window = leafId !== null && next.byId.has(leafId) ? withLeaf(next, leafId) : next;
+      if (host.window !== base) continue;
+      host.window = leafId !== null && next.byId.has(leafId) ? withLeaf(next, leafId) : next;
       return;
     }
   }
@@ -331,5 +331,5 @@ function runRequest(submission: Submission): NewRun {
 }
 
 function failureOf(id: string, sentence: string, userMessageId: string | null): FailureItem {
-  return { kind: "failure", key: `failure:${id}`, sentence, requestId: null, userMessageId, isOwnDoing: false };
+  return { kind: "failure", key: `failure:${id}`, sentence, requestId: null, userMessageId, isCancelledByUser: false };
 }

@@ -44,7 +44,7 @@ export function useConversation(
     controller.settleAddress(sessionId);
     controller.visit(place);
   }, [controller, sessionId, place]);
-  useAnnouncements(controller.hear);
+  useAnnouncements(controller.onAnnouncement);
   useEffect(() => {
     let refreshedAt = Date.now();
     const look = () => {

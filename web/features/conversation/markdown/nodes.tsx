@@ -7,8 +7,8 @@ import { AnswerImage, AnswerLink, FootnoteMark, Footnotes } from "./links";
 import type { References } from "./parsing/references";
 import { ScrollBox } from "./scroll-box";
 
-/** What is around a node. */
-export type Surroundings = {
+/** What a node stands within. */
+export type RenderContext = {
   /** Whether the end of the block has not arrived yet. */
   open?: boolean;
   references?: References | null;
@@ -43,21 +43,21 @@ export const BLOCKS = "space-y-4";
  * Makes React elements of a syntax tree. Elements and attributes are only those written here: nothing in an answer can
  * become another one, its raw HTML is text like any other.
  */
-export function renderNode(node: Nodes, around: Surroundings): ReactNode {
+export function renderNode(node: Nodes, context: RenderContext): ReactNode {
   switch (node.type) {
     case "text":
       return node.value;
     case "html":
       if (/^<br\s*\/?>$/i.test(node.value)) return <br />;
-      return around.inText ? node.value : <p className="whitespace-pre-wrap">{node.value}</p>;
+      return context.inText ? node.value : <p className="whitespace-pre-wrap">{node.value}</p>;
     case "break":
       return <br />;
     case "emphasis":
-      return <em>{renderChildren(node, around)}</em>;
+      return <em>{renderChildren(node, context)}</em>;
     case "strong":
-      return <strong className="font-semibold">{renderChildren(node, around)}</strong>;
+      return <strong className="font-semibold">{renderChildren(node, context)}</strong>;
     case "delete":
-      return <del>{renderChildren(node, around)}</del>;
+      return <del>{renderChildren(node, context)}</del>;
     case "inlineCode":
       return <code className="rounded bg-muted px-1 py-0.5 font-mono text-[0.875em]">{node.value}</code>;
     case "inlineMath":
@@ -65,47 +65,47 @@ export function renderNode(node: Nodes, around: Surroundings): ReactNode {
     case "math":
       return <Formula tex={node.value} display />;
     case "paragraph":
-      return <p dir="auto">{renderText(node, around)}</p>;
+      return <p dir="auto">{renderText(node, context)}</p>;
     case "heading": {
       const Tag = `h${node.data?.level ?? 2}` as const;
       return (
         <Tag dir="auto" className={cn("pt-1 leading-snug text-balance", HEADING_LOOKS[node.depth - 1])}>
-          {renderText(node, around)}
+          {renderText(node, context)}
         </Tag>
       );
     }
     case "blockquote":
       return (
         <blockquote className={cn("border-l-4 pl-4 text-muted-foreground", BLOCKS)}>
-          {renderChildren(node, around)}
+          {renderChildren(node, context)}
         </blockquote>
       );
     case "thematicBreak":
       return <hr />;
     case "code":
-      if (node.lang === "math" && !around.open) return <Formula tex={node.value} display />;
-      return <CodeBlock code={node.value} language={node.lang ?? null} open={around.open ?? false} />;
+      if (node.lang === "math" && !context.open) return <Formula tex={node.value} display />;
+      return <CodeBlock code={node.value} language={node.lang ?? null} open={context.open ?? false} />;
     case "list":
-      return renderList(node, around);
+      return renderList(node, context);
     case "table":
-      return renderTable(node, around);
+      return renderTable(node, context);
     case "link":
-      return renderLink(node.url, node.title, node, around);
+      return renderLink(node.url, node.title, node, context);
     case "linkReference": {
-      const definition = around.references?.definitions.get(node.identifier);
-      if (!definition) return renderChildren(node, around);
-      return renderLink(definition.url, definition.title, node, around);
+      const definition = context.references?.definitions.get(node.identifier);
+      if (!definition) return renderChildren(node, context);
+      return renderLink(definition.url, definition.title, node, context);
     }
     case "image":
-      return <AnswerImage address={node.url} alt={node.alt} inLink={around.inLink} />;
+      return <AnswerImage address={node.url} alt={node.alt} inLink={context.inLink} />;
     case "imageReference": {
-      const definition = around.references?.definitions.get(node.identifier);
-      return <AnswerImage address={definition?.url ?? ""} alt={node.alt} inLink={around.inLink} />;
+      const definition = context.references?.definitions.get(node.identifier);
+      return <AnswerImage address={definition?.url ?? ""} alt={node.alt} inLink={context.inLink} />;
     }
     case "footnoteReference": {
-      const number = around.references?.numbers.get(node.identifier);
+      const number = context.references?.numbers.get(node.identifier);
       return number ? (
-        <FootnoteMark number={number} idPrefix={around.idPrefix ?? ""} />
+        <FootnoteMark number={number} idPrefix={context.idPrefix ?? ""} />
       ) : (
         `[^${node.label ?? node.identifier}]`
       );
@@ -115,20 +115,20 @@ export function renderNode(node: Nodes, around: Surroundings): ReactNode {
     case "yaml":
       return null;
     default:
-      return "children" in node ? renderChildren(node, around) : null;
+      return "children" in node ? renderChildren(node, context) : null;
   }
 }
 
 /** Renders nodes one after another; only the last one can be open. */
 function renderAll<Each extends Nodes>(
   nodes: readonly Each[],
-  around: Surroundings,
-  render: (node: Each, around: Surroundings) => ReactNode = renderNode,
+  context: RenderContext,
+  render: (node: Each, context: RenderContext) => ReactNode = renderNode,
 ): ReactNode {
-  const depth = (around.depth ?? 0) + 1;
+  const depth = (context.depth ?? 0) + 1;
   if (depth > DEEPEST) return nodes.map(textOf).join("\n");
-  const last = { ...around, depth };
-  const others = around.open ? { ...last, open: false } : last;
+  const last = { ...context, depth };
+  const others = context.open ? { ...last, open: false } : last;
   const rendered: ReactNode[] = [];
   for (const [place, node] of nodes.entries()) {
     const content = render(node, place < nodes.length - 1 ? others : last);
@@ -144,18 +144,18 @@ function textOf(node: Nodes): string {
   return "value" in node ? node.value : "";
 }
 
-function renderChildren(node: Parents, around: Surroundings): ReactNode {
-  return renderAll(node.children, around);
+function renderChildren(node: Parents, context: RenderContext): ReactNode {
+  return renderAll(node.children, context);
 }
 
 /** The children of a node that holds text, not blocks. */
-function renderText(node: Parents, around: Surroundings): ReactNode {
-  return renderAll(node.children, { ...around, inText: true });
+function renderText(node: Parents, context: RenderContext): ReactNode {
+  return renderAll(node.children, { ...context, inText: true });
 }
 
-function renderLink(url: string, title: string | null | undefined, node: Parents, around: Surroundings): ReactNode {
-  const children = renderChildren(node, { ...around, inLink: true });
-  if (around.inLink) return children;
+function renderLink(url: string, title: string | null | undefined, node: Parents, context: RenderContext): ReactNode {
+  const children = renderChildren(node, { ...context, inLink: true });
+  if (context.inLink) return children;
   return (
     <AnswerLink address={url} title={title}>
       {children}
@@ -163,11 +163,11 @@ function renderLink(url: string, title: string | null | undefined, node: Parents
   );
 }
 
-function renderList(list: List, around: Surroundings): ReactNode {
+function renderList(list: List, context: RenderContext): ReactNode {
   // Empty lines between items, or between the blocks of one, set all items apart.
   const loose = list.spread || list.children.some((item) => item.spread);
-  const items = renderAll(list.children, around, (item, inItem) => (
-    <ItemView node={item} around={inItem} loose={loose ?? false} />
+  const items = renderAll(list.children, context, (item, itemContext) => (
+    <ItemView node={item} context={itemContext} loose={loose ?? false} />
   ));
   const looks = cn("pl-7", loose ? "space-y-3" : "space-y-1");
   if (!list.ordered) return <ul className={cn("list-disc", looks)}>{items}</ul>;
@@ -178,20 +178,20 @@ function renderList(list: List, around: Surroundings): ReactNode {
   );
 }
 
-type PartProps<Part> = { node: Part; around: Surroundings };
+type PartProps<Part> = { node: Part; context: RenderContext };
 
-/** Whether an item or row looks the same: those of a growing block stay the same nodes, what is around them does not. */
+/** Whether an item or row looks the same: those of a growing block stay the same nodes, their context does not. */
 function isSamePart<Part>(before: PartProps<Part>, after: PartProps<Part>): boolean {
   return (
     before.node === after.node &&
-    before.around.open === after.around.open &&
-    before.around.references === after.around.references
+    before.context.open === after.context.open &&
+    before.context.references === after.context.references
   );
 }
 
 type ItemProps = PartProps<ListItem> & { loose: boolean };
 
-const ItemView = memo(function ItemView({ node: item, around, loose }: ItemProps) {
+const ItemView = memo(function ItemView({ node: item, context, loose }: ItemProps) {
   const task = typeof item.checked === "boolean";
   return (
     <li dir="auto" className={cn("pl-1", loose ? "space-y-3" : "space-y-1", task && "relative list-none pl-0")}>
@@ -204,8 +204,8 @@ const ItemView = memo(function ItemView({ node: item, around, loose }: ItemProps
           className="absolute top-1.5 -left-6 size-4"
         />
       ) : null}
-      {renderAll(item.children, around, (child, inChild) =>
-        loose || child.type !== "paragraph" ? renderNode(child, inChild) : <div>{renderText(child, inChild)}</div>,
+      {renderAll(item.children, context, (child, childContext) =>
+        loose || child.type !== "paragraph" ? renderNode(child, childContext) : <div>{renderText(child, childContext)}</div>,
       )}
     </li>
   );
@@ -215,17 +215,17 @@ function isSameItem(before: ItemProps, after: ItemProps): boolean {
   return before.loose === after.loose && isSamePart(before, after);
 }
 
-function renderTable(table: Table, around: Surroundings): ReactNode {
+function renderTable(table: Table, context: RenderContext): ReactNode {
   const [head, ...rows] = table.children;
   // As a text it is the same from one reading to the next.
   const align = (table.align ?? []).join();
   return (
     <ScrollBox label="Table" className="rounded-lg border">
       <table className="w-full border-collapse text-sm leading-6 wrap-normal [&_tbody_tr:last-child>td]:border-b-0">
-        <thead>{head ? <RowView node={head} around={around} align={align} isHead /> : null}</thead>
+        <thead>{head ? <RowView node={head} context={context} align={align} isHead /> : null}</thead>
         <tbody>
-          {renderAll(rows, around, (row, inRow) => (
-            <RowView node={row} around={inRow} align={align} />
+          {renderAll(rows, context, (row, rowContext) => (
+            <RowView node={row} context={rowContext} align={align} />
           ))}
         </tbody>
       </table>
@@ -235,18 +235,18 @@ function renderTable(table: Table, around: Surroundings): ReactNode {
 
 type RowProps = PartProps<TableRow> & { align: string; isHead?: boolean };
 
-const RowView = memo(function RowView({ node: row, around, align, isHead = false }: RowProps) {
+const RowView = memo(function RowView({ node: row, context, align, isHead = false }: RowProps) {
   const columns = align.split(",");
   let column = 0;
   return (
     <tr>
-      {renderAll(row.children, around, (cell, inCell) => {
+      {renderAll(row.children, context, (cell, cellContext) => {
         const looks = cn(
           "max-w-96 min-w-20 px-3 py-2 align-top border-b",
           ALIGNED[columns[column] ?? ""] ?? ALIGNED.left,
         );
         column += 1;
-        const content = renderText(cell, inCell);
+        const content = renderText(cell, cellContext);
         if (!isHead) {
           return (
             <td dir="auto" className={looks}>
@@ -269,11 +269,11 @@ function isSameRow(before: RowProps, after: RowProps): boolean {
 }
 
 /** The footnotes below a text. */
-export function renderFootnotes(references: References, around: Surroundings): ReactNode {
+export function renderFootnotes(references: References, context: RenderContext): ReactNode {
   return (
     <Footnotes
-      idPrefix={around.idPrefix ?? ""}
-      notes={references.footnotes.map((note) => renderChildren(note, around))}
+      idPrefix={context.idPrefix ?? ""}
+      notes={references.footnotes.map((note) => renderChildren(note, context))}
     />
   );
 }

@@ -6,7 +6,7 @@ import { toast } from "@/components/ui/toaster";
 import type { ConversationItem } from "../controller/items";
 import type { AnswerPart } from "../runs/run-reducer";
 import { IconButton } from "../icon-button";
-import { speak } from "../live-region";
+import { sayPolitely } from "../live-region";
 
 const SHOWN_MS = 2000;
 
@@ -36,7 +36,7 @@ export function CopyButton({ text }: { text: () => string }) {
   const copy = async () => {
     if (!(await copyText(text()))) return;
     setIsCopied(true);
-    speak("Copied");
+    sayPolitely("Copied");
   };
   return (
     <IconButton label="Copy" onClick={() => void copy()}>

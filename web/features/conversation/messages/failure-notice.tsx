@@ -8,7 +8,7 @@ export function FailureNotice({ item, actions }: { item: FailureItem; actions: M
   const { userMessageId } = item;
   return (
     <div
-      role={item.isOwnDoing ? undefined : "alert"}
+      role={item.isCancelledByUser ? undefined : "alert"}
       className="flex flex-wrap items-center gap-x-3 gap-y-2 rounded-lg border px-3 py-2 text-sm"
     >
       <div className="min-w-0 flex-1 basis-52">

@@ -3,14 +3,14 @@ import { ApiError } from "@/lib/api/errors";
 const PAUSES_MS = [500, 1500];
 const LONGEST_PAUSE_MS = 5000;
 
-/** Does a thing that is safe to repeat, and repeats it shortly while the reason for its failure may pass. */
-export async function retryWhilePassing<T>(attempt: () => Promise<T>): Promise<T> {
+/** Does a thing that is safe to repeat, and repeats it shortly while its failure is one that may pass. */
+export async function withRetries<T>(attempt: () => Promise<T>): Promise<T> {
   for (const pause of PAUSES_MS) {
     try {
       return await attempt();
     } catch (error) {
       const asked = error instanceof ApiError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
-      if (!isPassing(error) || asked > LONGEST_PAUSE_MS) throw error;
+      if (!isRetryable(error) || asked > LONGEST_PAUSE_MS) throw error;
       await pauseFor(Math.max(asked, pause));
     }
   }
@@ -23,7 +23,7 @@ export async function untilAnswered<T>(attempt: () => Promise<T>, signal: AbortS
     try {
       return await attempt();
     } catch (error) {
-      if (signal.aborted || !isPassing(error)) throw error;
+      if (signal.aborted || !isRetryable(error)) throw error;
       await pauseFor(pause, signal);
     }
   }
@@ -45,6 +45,6 @@ export function pauseFor(milliseconds: number, signal?: AbortSignal): Promise<vo
   });
 }
 
-function isPassing(error: unknown): boolean {
-  return error instanceof ApiError && error.isPassing;
+function isRetryable(error: unknown): boolean {
+  return error instanceof ApiError && error.isRetryable;
 }

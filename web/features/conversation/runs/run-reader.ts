@@ -26,7 +26,7 @@ export type RunReaderOptions = {
 /**
  * Follows a run until its events have ended, over as many connections as that takes. Each begins behind the last
  * event that arrived. Returns "ended" when nothing follows any more, "aborted" when the signal fired or the owner
- * said "stop". Throws the ApiError of a refusal that trying again cannot mend.
+ * said "stop". Throws the ApiError of a refusal that trying again cannot fix.
  */
 export async function followRun(options: RunReaderOptions): Promise<"ended" | "aborted"> {
   const { signal, onConnection } = options;

@@ -191,16 +191,16 @@ test("more chats are loaded when the end comes into view", async () => {
 });
 
 test("another tab's change is read", async () => {
-  // The announcements are heard by the shell; here by a stand-in beside the list.
+  // The announcements are heard by the shell; here by a component beside the list.
   const { useSessionAnnouncements } = await import("../data/queries");
-  function Ears() {
+  function Announcements() {
     useSessionAnnouncements();
     return null;
   }
   gateway.sessions = [makeSession(1)];
   render(
     <QueryClientProvider client={createQueryClient()}>
-      <Ears />
+      <Announcements />
       <SessionList />
     </QueryClientProvider>,
   );

@@ -6,7 +6,7 @@ import { paths } from "@/lib/paths";
 import { useDeleteSession } from "../data/delete";
 import { useArchiveSession, useRenameSession } from "../data/mutations";
 import { sessionTitle } from "../title";
-import type { RowActions } from "./session-row";
+import type { RowActions } from "./row-actions";
 import { useCurrentChatId, useOpen } from "../use-open-chat";
 
 /** The links of a list's rows, in the order they are seen. */
@@ -16,21 +16,21 @@ export function rowLinks(list: HTMLElement | null): HTMLAnchorElement[] {
 
 /**
  * Puts the focus on a row as soon as it has nowhere else to be. Rows move (a change makes a chat the newest) and a moved
- * element loses the focus, so the wish is kept for a moment.
+ * element loses the focus, so the request is kept for a moment.
  */
-function useFocusWish(list: RefObject<HTMLElement | null>): (id: string | undefined) => void {
-  const wish = useRef<{ id: string; until: number } | null>(null);
+function useFocusRequest(list: RefObject<HTMLElement | null>): (id: string | undefined) => void {
+  const requested = useRef<{ id: string; until: number } | null>(null);
   useEffect(() => {
-    if (!wish.current) return;
-    const link = rowLinks(list.current).find(({ dataset }) => dataset.sessionId === wish.current?.id);
+    if (!requested.current) return;
+    const link = rowLinks(list.current).find(({ dataset }) => dataset.sessionId === requested.current?.id);
     const focused = document.activeElement;
     if (focused === link || focused?.closest('[role="menu"]')) return;
-    if (focused && focused !== document.body) wish.current = null;
-    else if (Date.now() > wish.current.until) wish.current = null;
+    if (focused && focused !== document.body) requested.current = null;
+    else if (Date.now() > requested.current.until) requested.current = null;
     else link?.focus();
   });
   return useCallback((id) => {
-    wish.current = id ? { id, until: Date.now() + 2000 } : null;
+    requested.current = id ? { id, until: Date.now() + 2000 } : null;
   }, []);
 }
 
@@ -50,7 +50,7 @@ export function useRowActions(list: RefObject<HTMLElement | null>, onNavigate?: 
   const { mutate: rename } = useRenameSession();
   const { mutate: archive } = useArchiveSession();
   const remove = useDeleteSession();
-  const focusRow = useFocusWish(list);
+  const focusRow = useFocusRequest(list);
 
   const newest = { currentId, open, rename, archive, remove, onNavigate };
   const latest = useRef(newest);
