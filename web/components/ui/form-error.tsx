@@ -1,4 +1,6 @@
 import type { ApiError } from "@/lib/api/errors";
+import { RequestId } from "./request-id";
+import { sentences } from "./sentences";
 
 type FormErrorProps = { error: ApiError | null; waitSeconds: number };
 
@@ -11,14 +13,10 @@ export function FormError({ error, waitSeconds }: FormErrorProps) {
       {waitSeconds > 0 ? (
         // Not announced every second; the alert has named the time.
         <p aria-hidden className="text-muted-foreground tabular-nums">
-          {waitSeconds === 1 ? "1 second left" : `${waitSeconds} seconds left`}
+          {sentences.secondsLeft(waitSeconds)}
         </p>
       ) : null}
-      {error.code >= 500 && error.requestId ? (
-        <p className="text-xs break-all text-muted-foreground">
-          Request id: <code className="select-all">{error.requestId}</code>
-        </p>
-      ) : null}
+      {error.code >= 500 && error.requestId ? <RequestId id={error.requestId} /> : null}
     </div>
   );
 }

@@ -4,13 +4,16 @@ import { useRouter, useSearchParams } from "next/navigation";
 import { useCallback, useEffect, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { ErrorNotice } from "@/components/ui/error-notice";
+import { RichText } from "@/components/ui/rich-text";
 import { Skeleton } from "@/components/ui/skeleton";
-import { type LinkResult, linkFailure } from "@/lib/auth/link-result";
+import { TextLink } from "@/components/ui/text-link";
+import type { LinkResult } from "@/lib/auth/link-result";
 import { adoptSession } from "@/lib/auth/session";
 import { claimsOf, readSession } from "@/lib/auth/store";
 import { paths, safeReturnPath } from "@/lib/paths";
 import { AccountFooter, AccountFrame } from "./account-frame";
-import { TextLink } from "@/components/ui/text-link";
+import { linkFailure } from "./link-failure";
+import { sentences } from "./sentences";
 import { useLink } from "./use-link";
 
 type Tokens = Extract<LinkResult, { kind: "tokens" }>;
@@ -19,7 +22,7 @@ type Tokens = Extract<LinkResult, { kind: "tokens" }>;
 export function Callback() {
   const link = useLink();
   return (
-    <AccountFrame title="Signing you in">
+    <AccountFrame title={sentences.titles.callback}>
       {link === undefined ? <Skeleton className="h-9 w-full" /> : <Outcome link={link} />}
     </AccountFrame>
   );
@@ -32,7 +35,7 @@ function Outcome({ link }: { link: LinkResult }) {
     case "error":
       return <LinkFailure sentence={linkFailure(link.code)} />;
     case "none":
-      return <LinkFailure sentence="This page belongs to a link, and there is none in its address." />;
+      return <LinkFailure sentence={sentences.callback.noLink} />;
   }
 }
 
@@ -43,8 +46,9 @@ function LinkFailure({ sentence }: { sentence: string }) {
         {sentence}
       </p>
       <AccountFooter>
-        <TextLink href={paths.logIn}>Log in</TextLink> · <TextLink href={paths.signUp}>Sign up</TextLink> ·{" "}
-        <TextLink href={paths.forgotPassword}>Forgot password?</TextLink>
+        <TextLink href={paths.logIn}>{sentences.links.logIn}</TextLink> ·{" "}
+        <TextLink href={paths.signUp}>{sentences.links.signUp}</TextLink> ·{" "}
+        <TextLink href={paths.forgotPassword}>{sentences.links.forgotPassword}</TextLink>
       </AccountFooter>
     </>
   );
@@ -54,7 +58,7 @@ function Adoption({ tokens }: { tokens: Tokens }) {
   const router = useRouter();
   const next = useSearchParams().get("next");
   const [error, setError] = useState<unknown>(null);
-  const [other, setOther] = useState<{ now: string; link: string } | null>(null);
+  const [other, setOther] = useState<{ current: string; linked: string } | null>(null);
   const begun = useRef(false);
 
   const adopt = useCallback(async () => {
@@ -75,7 +79,8 @@ function Adoption({ tokens }: { tokens: Tokens }) {
     const claims = claimsOf(tokens.accessToken);
     // A link can be anybody's: nobody shall write into a stranger's account believing it to be theirs.
     if (current && current.userId !== claims.sub) {
-      setOther({ now: current.email ?? "another account", link: claims.email ?? "another account" });
+      const { unnamedAccount } = sentences.callback;
+      setOther({ current: current.email ?? unnamedAccount, linked: claims.email ?? unnamedAccount });
     } else void adopt();
   }, [tokens, adopt]);
 
@@ -83,13 +88,18 @@ function Adoption({ tokens }: { tokens: Tokens }) {
     return (
       <>
         <p className="text-sm">
-          You are signed in as <strong className="break-all">{other.now}</strong>. This link belongs to{" "}
-          <strong className="break-all">{other.link}</strong>.
+          <RichText
+            sentence={sentences.callback.otherAccount}
+            parts={{
+              current: <strong className="break-all">{other.current}</strong>,
+              linked: <strong className="break-all">{other.linked}</strong>,
+            }}
+          />
         </p>
         <div className="flex flex-wrap gap-2">
-          <Button onClick={() => void adopt()}>Continue as {other.link}</Button>
+          <Button onClick={() => void adopt()}>{sentences.callback.continueAs(other.linked)}</Button>
           <Button variant="outline" onClick={() => router.replace(paths.home)}>
-            Stay {other.now}
+            {sentences.callback.stay(other.current)}
           </Button>
         </div>
       </>
@@ -100,14 +110,14 @@ function Adoption({ tokens }: { tokens: Tokens }) {
       <>
         <ErrorNotice error={error} onRetry={() => void adopt()} />
         <AccountFooter>
-          <TextLink href={paths.logIn}>Back to log in</TextLink>
+          <TextLink href={paths.logIn}>{sentences.links.backToLogIn}</TextLink>
         </AccountFooter>
       </>
     );
   }
   return (
     <p role="status" className="text-sm text-muted-foreground">
-      One moment…
+      {sentences.callback.oneMoment}
     </p>
   );
 }

@@ -2,15 +2,17 @@
 
 import { useState } from "react";
 import { Button } from "@/components/ui/button";
+import { FormError } from "@/components/ui/form-error";
+import { RichText } from "@/components/ui/rich-text";
+import { TextLink } from "@/components/ui/text-link";
 import { anonymousApi, unwrap } from "@/lib/api/client";
 import { paths } from "@/lib/paths";
+import { useSubmit } from "@/lib/use-submit";
 import { AccountFooter, AccountFrame } from "./account-frame";
 import { EmailField } from "./fields/email-field";
-import { FormError } from "@/components/ui/form-error";
-import { MailHint } from "./fields/mail-hint";
-import { TextLink } from "@/components/ui/text-link";
 import { emailProblem } from "./fields/field-problems";
-import { useSubmit } from "@/lib/use-submit";
+import { MailHint } from "./fields/mail-hint";
+import { sentences } from "./sentences";
 
 export function ForgotPasswordForm() {
   const [email, setEmail] = useState("");
@@ -25,19 +27,21 @@ export function ForgotPasswordForm() {
     },
   });
   return (
-    <AccountFrame title="Forgot your password?">
+    <AccountFrame title={sentences.titles.forgotPassword}>
       {sentTo ? (
         <>
           <div role="status" className="grid gap-3 text-sm">
             <p>
-              If <strong className="break-all">{sentTo}</strong> has an account, a link is on its way there. Open it to
-              choose a new password.
+              <RichText
+                sentence={sentences.forgotPassword.linkSent}
+                parts={{ email: <strong className="break-all">{sentTo}</strong> }}
+              />
             </p>
           </div>
           <MailHint />
           <div>
             <Button variant="outline" onClick={() => setSentTo(null)}>
-              Use another address
+              {sentences.useAnotherAddress}
             </Button>
           </div>
         </>
@@ -47,16 +51,16 @@ export function ForgotPasswordForm() {
           <EmailField
             value={email}
             onChange={setEmail}
-            hint="We send a link with which you choose a new one."
+            hint={sentences.forgotPassword.hint}
             error={form.fieldErrors.email}
           />
           <Button type="submit" loading={form.pending} disabled={form.waitSeconds > 0}>
-            Send link
+            {sentences.forgotPassword.submit}
           </Button>
         </form>
       )}
       <AccountFooter>
-        <TextLink href={paths.logIn}>Back to log in</TextLink>
+        <TextLink href={paths.logIn}>{sentences.links.backToLogIn}</TextLink>
       </AccountFooter>
     </AccountFrame>
   );

@@ -3,21 +3,23 @@
 import { useSearchParams } from "next/navigation";
 import { useState, useSyncExternalStore } from "react";
 import { Button } from "@/components/ui/button";
+import { FormError } from "@/components/ui/form-error";
+import { RichText } from "@/components/ui/rich-text";
+import { TextLink } from "@/components/ui/text-link";
 import { anonymousApi, unwrap } from "@/lib/api/client";
 import { asApiError } from "@/lib/api/errors";
 import { adoptSession } from "@/lib/auth/session";
 import { leaveReason, subscribe } from "@/lib/auth/store";
 import { paths, safeReturnPath } from "@/lib/paths";
+import { useSubmit } from "@/lib/use-submit";
 import { AccountFooter, AccountFrame } from "./account-frame";
 import { EmailField } from "./fields/email-field";
-import { FormError } from "@/components/ui/form-error";
+import { emailProblem } from "./fields/field-problems";
 import { MailHint } from "./fields/mail-hint";
 import { PasswordField } from "./fields/password-field";
-import { SignedOutOnly, useAddressWithNext } from "./signed-out-only";
 import { SocialButtons } from "./fields/social-buttons";
-import { TextLink } from "@/components/ui/text-link";
-import { emailProblem } from "./fields/field-problems";
-import { useSubmit } from "@/lib/use-submit";
+import { sentences } from "./sentences";
+import { SignedOutOnly, useAddressWithNext } from "./signed-out-only";
 
 export function LogInForm() {
   const [email, setEmail] = useState("");
@@ -26,7 +28,7 @@ export function LogInForm() {
   const withNext = useAddressWithNext();
   const form = useSubmit({
     fields: ["email", "password"],
-    check: () => ({ email: emailProblem(email), password: password ? undefined : "Enter your password." }),
+    check: () => ({ email: emailProblem(email), password: password ? undefined : sentences.fields.passwordToEnter }),
     submit: async () => {
       const { session } = await unwrap(anonymousApi.POST("/auth/login", { body: { email: email.trim(), password } }));
       if (!session) throw asApiError(new Error("a sign-in without tokens"));
@@ -34,7 +36,7 @@ export function LogInForm() {
     },
   });
   return (
-    <AccountFrame title="Log in">
+    <AccountFrame title={sentences.titles.logIn}>
       <SignedOutOnly>
         <EndedNotice />
         <form className="grid gap-4" onSubmit={form.onSubmit} noValidate>
@@ -42,24 +44,27 @@ export function LogInForm() {
           {form.error?.reason === "EMAIL_NOT_CONFIRMED" ? <MailHint /> : null}
           <EmailField value={email} onChange={setEmail} error={form.fieldErrors.email} />
           <PasswordField
-            label="Password"
+            label={sentences.fields.password}
             autoComplete="current-password"
             value={password}
             onChange={setPassword}
             error={form.fieldErrors.password}
             aside={
               <span className="text-sm">
-                <TextLink href={paths.forgotPassword}>Forgot password?</TextLink>
+                <TextLink href={paths.forgotPassword}>{sentences.links.forgotPassword}</TextLink>
               </span>
             }
           />
           <Button type="submit" loading={form.pending} disabled={form.waitSeconds > 0}>
-            Log in
+            {sentences.logIn.submit}
           </Button>
         </form>
         <SocialButtons next={next} />
         <AccountFooter>
-          No account yet? <TextLink href={withNext(paths.signUp)}>Sign up</TextLink>
+          <RichText
+            sentence={sentences.logIn.noAccountYet}
+            parts={{ signUp: <TextLink href={withNext(paths.signUp)}>{sentences.links.signUp}</TextLink> }}
+          />
         </AccountFooter>
       </SignedOutOnly>
     </AccountFrame>
@@ -71,7 +76,7 @@ function EndedNotice() {
   if (reason !== "ended") return null;
   return (
     <p role="status" className="rounded-lg border bg-card p-3 text-sm">
-      Your sign-in has ended. Log in to go on where you were.
+      {sentences.logIn.ended}
     </p>
   );
 }

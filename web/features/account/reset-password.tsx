@@ -4,20 +4,23 @@ import { useRouter } from "next/navigation";
 import { useCallback, useEffect, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { ErrorNotice } from "@/components/ui/error-notice";
+import { FormError } from "@/components/ui/form-error";
+import { RichText } from "@/components/ui/rich-text";
 import { Skeleton } from "@/components/ui/skeleton";
+import { TextLink } from "@/components/ui/text-link";
 import { toast } from "@/components/ui/toaster";
 import { api, unwrap } from "@/lib/api/client";
-import { type LinkResult, linkFailure } from "@/lib/auth/link-result";
+import type { LinkResult } from "@/lib/auth/link-result";
 import { adoptSession } from "@/lib/auth/session";
 import { useAuth } from "@/lib/auth/use-auth";
 import { paths } from "@/lib/paths";
-import { AccountFooter, AccountFrame } from "./account-frame";
-import { FormError } from "@/components/ui/form-error";
-import { PasswordField } from "./fields/password-field";
-import { TextLink } from "@/components/ui/text-link";
-import { useLink } from "./use-link";
-import { PASSWORD_RULE, passwordProblem } from "./fields/field-problems";
 import { useSubmit } from "@/lib/use-submit";
+import { AccountFooter, AccountFrame } from "./account-frame";
+import { PASSWORD_RULE, passwordProblem } from "./fields/field-problems";
+import { PasswordField } from "./fields/password-field";
+import { linkFailure } from "./link-failure";
+import { sentences } from "./sentences";
+import { useLink } from "./use-link";
 
 /** Where the link of a reset mail leads: it signs in, and a new password can be chosen. */
 export function ResetPassword() {
@@ -47,7 +50,7 @@ export function ResetPassword() {
 
   const waits = link === undefined || status === "loading" || (link.kind === "tokens" && adoption.state === "none");
   return (
-    <AccountFrame title="Choose a new password">
+    <AccountFrame title={sentences.titles.resetPassword}>
       {waits || adoption.state === "under-way" ? (
         <div aria-busy="true" className="grid gap-4">
           <Skeleton className="h-9 w-full" />
@@ -69,7 +72,7 @@ export function ResetPassword() {
         <NewPasswordForm email={email} />
       ) : (
         <>
-          <p className="text-sm">To choose a new password, open the link of the mail, or ask for a new one.</p>
+          <p className="text-sm">{sentences.resetPassword.needsLink}</p>
           <AskAgain />
         </>
       )}
@@ -80,7 +83,8 @@ export function ResetPassword() {
 function AskAgain() {
   return (
     <AccountFooter>
-      <TextLink href={paths.forgotPassword}>Send a new link</TextLink> · <TextLink href={paths.logIn}>Log in</TextLink>
+      <TextLink href={paths.forgotPassword}>{sentences.links.sendNewLink}</TextLink> ·{" "}
+      <TextLink href={paths.logIn}>{sentences.links.logIn}</TextLink>
     </AccountFooter>
   );
 }
@@ -93,7 +97,7 @@ function NewPasswordForm({ email }: { email: string | null }) {
     check: () => ({ password: passwordProblem(password) }),
     submit: async () => {
       await unwrap(api.PUT("/auth/password", { body: { password } }));
-      toast.success("Your password is changed.");
+      toast.success(sentences.resetPassword.changed);
       router.replace(paths.home);
     },
   });
@@ -102,13 +106,16 @@ function NewPasswordForm({ email }: { email: string | null }) {
       <FormError error={form.error} waitSeconds={form.waitSeconds} />
       {email ? (
         <p className="text-sm text-muted-foreground">
-          For <strong className="break-all text-foreground">{email}</strong>
+          <RichText
+            sentence={sentences.resetPassword.account}
+            parts={{ email: <strong className="break-all text-foreground">{email}</strong> }}
+          />
         </p>
       ) : null}
       {/* Tells password managers whose password it is. */}
       <input type="text" name="username" autoComplete="username" value={email ?? ""} readOnly hidden />
       <PasswordField
-        label="New password"
+        label={sentences.fields.newPassword}
         autoComplete="new-password"
         value={password}
         onChange={setPassword}
@@ -116,7 +123,7 @@ function NewPasswordForm({ email }: { email: string | null }) {
         error={form.fieldErrors.password}
       />
       <Button type="submit" loading={form.pending}>
-        Save password
+        {sentences.resetPassword.submit}
       </Button>
     </form>
   );

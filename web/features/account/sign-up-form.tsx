@@ -4,20 +4,22 @@ import { useSearchParams } from "next/navigation";
 import { useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Field } from "@/components/ui/field";
+import { FormError } from "@/components/ui/form-error";
 import { Input } from "@/components/ui/input";
+import { RichText } from "@/components/ui/rich-text";
+import { TextLink } from "@/components/ui/text-link";
 import { anonymousApi, unwrap } from "@/lib/api/client";
 import { adoptSession } from "@/lib/auth/session";
 import { paths, safeReturnPath } from "@/lib/paths";
+import { useSubmit } from "@/lib/use-submit";
 import { AccountFooter, AccountFrame } from "./account-frame";
 import { EmailField } from "./fields/email-field";
-import { FormError } from "@/components/ui/form-error";
+import { emailProblem, PASSWORD_RULE, passwordProblem } from "./fields/field-problems";
 import { MailHint } from "./fields/mail-hint";
 import { PasswordField } from "./fields/password-field";
-import { SignedOutOnly, useAddressWithNext } from "./signed-out-only";
 import { SocialButtons } from "./fields/social-buttons";
-import { TextLink } from "@/components/ui/text-link";
-import { emailProblem, PASSWORD_RULE, passwordProblem } from "./fields/field-problems";
-import { useSubmit } from "@/lib/use-submit";
+import { sentences } from "./sentences";
+import { SignedOutOnly, useAddressWithNext } from "./signed-out-only";
 
 export function SignUpForm() {
   const [name, setName] = useState("");
@@ -43,11 +45,11 @@ export function SignUpForm() {
   });
   if (waitsFor) return <WaitsForMail email={waitsFor} onBack={() => setWaitsFor(null)} />;
   return (
-    <AccountFrame title="Create your account">
+    <AccountFrame title={sentences.titles.createAccount}>
       <SignedOutOnly>
         <form className="grid gap-4" onSubmit={form.onSubmit} noValidate>
           <FormError error={form.error} waitSeconds={form.waitSeconds} />
-          <Field label="Name" hint="How others see you. You can leave it empty." error={form.fieldErrors.display_name}>
+          <Field label={sentences.fields.name} hint={sentences.fields.nameHint} error={form.fieldErrors.display_name}>
             <Input
               name="name"
               autoComplete="name"
@@ -58,7 +60,7 @@ export function SignUpForm() {
           </Field>
           <EmailField value={email} onChange={setEmail} error={form.fieldErrors.email} />
           <PasswordField
-            label="Password"
+            label={sentences.fields.password}
             autoComplete="new-password"
             value={password}
             onChange={setPassword}
@@ -66,12 +68,15 @@ export function SignUpForm() {
             error={form.fieldErrors.password}
           />
           <Button type="submit" loading={form.pending} disabled={form.waitSeconds > 0}>
-            Sign up
+            {sentences.signUp.submit}
           </Button>
         </form>
         <SocialButtons next={next} />
         <AccountFooter>
-          Have an account? <TextLink href={withNext(paths.logIn)}>Log in</TextLink>
+          <RichText
+            sentence={sentences.signUp.haveAccount}
+            parts={{ logIn: <TextLink href={withNext(paths.logIn)}>{sentences.links.logIn}</TextLink> }}
+          />
         </AccountFooter>
       </SignedOutOnly>
     </AccountFrame>
@@ -80,24 +85,26 @@ export function SignUpForm() {
 
 function WaitsForMail({ email, onBack }: { email: string; onBack: () => void }) {
   return (
-    <AccountFrame title="Confirm your email">
+    <AccountFrame title={sentences.titles.confirmEmail}>
       <div role="status" className="grid gap-3 text-sm">
         <p>
-          We have sent a link to <strong className="break-all">{email}</strong>. Open it to finish your account; you can
-          close this page.
+          <RichText
+            sentence={sentences.signUp.linkSent}
+            parts={{ email: <strong className="break-all">{email}</strong> }}
+          />
         </p>
-        <p className="text-muted-foreground">
-          Nothing there after a few minutes? Look among unwanted mail, and check the address. If the address has an
-          account already, no mail is sent: log in instead.
-        </p>
+        <p className="text-muted-foreground">{sentences.signUp.noMail}</p>
       </div>
       <MailHint />
       <div className="flex flex-wrap items-center gap-3">
         <Button variant="outline" onClick={onBack}>
-          Use another address
+          {sentences.useAnotherAddress}
         </Button>
         <AccountFooter>
-          Confirmed? <TextLink href={paths.logIn}>Log in</TextLink>
+          <RichText
+            sentence={sentences.signUp.confirmed}
+            parts={{ logIn: <TextLink href={paths.logIn}>{sentences.links.logIn}</TextLink> }}
+          />
         </AccountFooter>
       </div>
     </AccountFrame>

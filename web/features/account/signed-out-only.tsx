@@ -4,6 +4,7 @@ import { useRouter, useSearchParams } from "next/navigation";
 import { type ReactNode, useEffect } from "react";
 import { useAuth } from "@/lib/auth/use-auth";
 import { safeReturnPath } from "@/lib/paths";
+import { sentences } from "./sentences";
 
 /** Shows its children to whoever is not signed in, and sends on whoever is: before, or by what they do here. */
 export function SignedOutOnly({ children }: { children: ReactNode }) {
@@ -17,7 +18,7 @@ export function SignedOutOnly({ children }: { children: ReactNode }) {
   if (isSignedIn) {
     return (
       <p role="status" className="text-sm text-muted-foreground">
-        You are signed in. One moment…
+        {sentences.logIn.isSignedIn}
       </p>
     );
   }

@@ -3,9 +3,10 @@
 import { useRouter } from "next/navigation";
 import { useCallback } from "react";
 import { toastError } from "@/components/ui/toaster";
+import { flushDeletions } from "@/features/sessions/data/delete";
+import { sentences } from "@/lib/auth/sentences";
 import { signOut } from "@/lib/auth/session";
 import { paths } from "@/lib/paths";
-import { flushDeletions } from "@/features/sessions/data/delete";
 
 /** Ends the sign-in of this browser and goes to the log-in page. */
 export function useLogOut(): () => Promise<void> {
@@ -17,7 +18,7 @@ export function useLogOut(): () => Promise<void> {
       await signOut();
       router.replace(paths.logIn);
     } catch (error) {
-      toastError(error, "You could not be logged out.");
+      toastError(error, sentences.notEnded);
     }
   }, [router]);
 }

@@ -2,11 +2,13 @@
 
 import { Pencil } from "lucide-react";
 import { memo, useEffect, useRef, useState } from "react";
-import { SessionNameForm } from "@/features/sessions/session-name-form";
 import { Button } from "@/components/ui/button";
 import { useRenameSession } from "@/features/sessions/data/mutations";
 import { useSession } from "@/features/sessions/data/queries";
+import { SessionNameForm } from "@/features/sessions/session-name-form";
 import { sessionTitle } from "@/features/sessions/title";
+import { pageTitle } from "@/lib/app-name";
+import { sentences } from "./sentences";
 
 /** The chat's name, and the form that changes it. */
 export const ConversationHeader = memo(function ConversationHeader({ sessionId }: { sessionId: string | null }) {
@@ -17,7 +19,7 @@ export const ConversationHeader = memo(function ConversationHeader({ sessionId }
   const title = sessionTitle(session);
   const isRenaming = session !== undefined && renamed === session.id;
   useEffect(() => {
-    document.title = `${title} · Concerto`;
+    document.title = pageTitle(title);
   }, [title]);
   return (
     <header className="flex h-12 shrink-0 items-center gap-1 border-b px-4">
@@ -38,13 +40,15 @@ export const ConversationHeader = memo(function ConversationHeader({ sessionId }
           variant="ghost"
           size="icon"
           className="size-8 shrink-0 text-muted-foreground"
-          aria-label="Rename chat"
+          aria-label={sentences.page.rename}
           onClick={() => setRenamed(session.id)}
         >
           <Pencil aria-hidden />
         </Button>
       ) : null}
-      {session?.is_archived ? <span className="ml-auto text-xs text-muted-foreground">Archived</span> : null}
+      {session?.is_archived ? (
+        <span className="ml-auto text-xs text-muted-foreground">{sentences.page.archived}</span>
+      ) : null}
     </header>
   );
 });

@@ -1,4 +1,5 @@
 import { Skeleton } from "@/components/ui/skeleton";
+import { sentences } from "./sentences";
 
 /** Stands where a conversation is being loaded. */
 export function ConversationSkeleton() {
@@ -18,7 +19,7 @@ export function ConversationSkeleton() {
         </div>
       </div>
       <p role="status" className="sr-only">
-        Loading the conversation…
+        {sentences.page.loading}
       </p>
     </div>
   );

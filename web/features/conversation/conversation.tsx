@@ -6,18 +6,19 @@ import { Button } from "@/components/ui/button";
 import { EmptyState } from "@/components/ui/empty-state";
 import { ErrorNotice } from "@/components/ui/error-notice";
 import { ApiError } from "@/lib/api/errors";
-import { useChoices } from "./composer/use-choices";
-import { useConversation } from "./controller/use-conversation";
 import { paths } from "@/lib/paths";
 import { useShortcut } from "@/lib/shortcuts";
 import { Composer, type ComposerHandle } from "./composer/composer";
+import { useChoices } from "./composer/use-choices";
+import { useConversation } from "./controller/use-conversation";
 import { ConversationHeader } from "./conversation-header";
 import { ConversationSkeleton } from "./conversation-skeleton";
 import { copyLastAnswer } from "./messages/copy-button";
+import type { MessageActions } from "./messages/message-actions";
 import { MessageList } from "./messages/message-list";
 import { NewChat } from "./new-chat";
+import { sentences } from "./sentences";
 import { TurnStatus } from "./turn-status";
-import type { MessageActions } from "./messages/message-actions";
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
@@ -100,7 +101,7 @@ function OpenConversation({ sessionId, messageId, order }: OpenConversationProps
       {snapshot.phase === "failed" ? (
         <div className="mx-auto w-full max-w-3xl flex-1 p-4">
           <ErrorNotice
-            title="The conversation could not be loaded."
+            title={sentences.page.loadFailed}
             error={snapshot.loadError}
             onRetry={() => void controller.load()}
           />
@@ -142,10 +143,10 @@ function NotFound() {
   return (
     <EmptyState
       className="h-full justify-center"
-      title={<h1>This chat was not found</h1>}
-      action={<Button onClick={() => router.push(paths.newChat)}>Begin a new chat</Button>}
+      title={<h1>{sentences.page.notFound}</h1>}
+      action={<Button onClick={() => router.push(paths.newChat)}>{sentences.page.beginNew}</Button>}
     >
-      It may have been deleted, or it belongs to another account.
+      {sentences.page.notFoundHint}
     </EmptyState>
   );
 }

@@ -1,3 +1,5 @@
+import { sentences } from "./sentences";
+
 /** Most bytes of one message. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;
 
@@ -8,5 +10,5 @@ export function sizeProblem(text: string): string | null {
   const bytes = new TextEncoder().encode(text).length;
   if (bytes <= MAX_MESSAGE_BYTES) return null;
   const size = (bytes / MAX_MESSAGE_BYTES).toFixed(2);
-  return `This message is too long: it has ${size} MiB, and at most 1 MiB can be sent. Shorten it, or send it in parts.`;
+  return sentences.composer.tooLong(size);
 }

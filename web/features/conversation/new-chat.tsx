@@ -1,8 +1,10 @@
+import { sentences } from "./sentences";
+
 const SUGGESTIONS = [
-  { title: "Explain an idea", text: "Explain how a public key can be shared openly and still keep a message secret." },
-  { title: "Improve a text", text: "Make this text clearer and shorter, and say what you changed:\n\n" },
-  { title: "Plan something", text: "Help me plan a weekend trip by train for two people who like walking." },
-] as const;
+  { title: sentences.newChat.explain, text: sentences.newChat.explainText },
+  { title: sentences.newChat.improve, text: sentences.newChat.improveText },
+  { title: sentences.newChat.plan, text: sentences.newChat.planText },
+];
 
 /** What a new chat shows: what to do, and three ways to begin. */
 export function NewChat({ onSuggest }: { onSuggest: (text: string) => void }) {
@@ -11,8 +13,8 @@ export function NewChat({ onSuggest }: { onSuggest: (text: string) => void }) {
       {/* Centred by its margins: higher than the window, it can still be scrolled to its top. */}
       <div className="m-auto grid w-full max-w-3xl gap-6">
         <div className="grid gap-1 text-center">
-          <h2 className="font-serif text-2xl text-balance">What would you like to talk about?</h2>
-          <p className="text-sm text-muted-foreground">Write a message below, or begin with one of these.</p>
+          <h2 className="font-serif text-2xl text-balance">{sentences.newChat.heading}</h2>
+          <p className="text-sm text-muted-foreground">{sentences.newChat.hint}</p>
         </div>
         <ul className="grid gap-3 sm:grid-cols-3">
           {SUGGESTIONS.map(({ title, text }) => (

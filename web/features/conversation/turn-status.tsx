@@ -4,8 +4,9 @@ import { WifiOff } from "lucide-react";
 import { useEffect, useRef } from "react";
 import { ErrorNotice } from "@/components/ui/error-notice";
 import type { ConversationSnapshot } from "./controller/conversation-state";
-import type { LiveStore } from "./runs/live-turn";
 import { LiveRegion, sayPolitely } from "./live-region";
+import type { LiveStore } from "./runs/live-turn";
+import { sentences } from "./sentences";
 
 type TurnStatusProps = { snapshot: ConversationSnapshot; live: LiveStore; onRetry: () => void };
 
@@ -19,18 +20,13 @@ export function TurnStatus({ snapshot, live, onRetry }: TurnStatusProps) {
         {isReconnecting ? (
           <p className="flex items-center gap-2 py-2 text-sm text-muted-foreground">
             <WifiOff className="size-4 shrink-0" aria-hidden />
-            Connection lost. Reconnecting…
+            {sentences.turn.reconnecting}
           </p>
         ) : null}
       </div>
       <LiveRegion />
       {followError !== null ? (
-        <ErrorNotice
-          className="my-2"
-          title="The answer can no longer be followed here."
-          error={followError}
-          onRetry={onRetry}
-        />
+        <ErrorNotice className="my-2" title={sentences.turn.followFailed} error={followError} onRetry={onRetry} />
       ) : null}
     </div>
   );
@@ -43,12 +39,12 @@ function useTurnAnnouncements(turn: ConversationSnapshot["turn"], live: LiveStor
   useEffect(() => {
     if (isBusy === wasBusy.current) return;
     wasBusy.current = isBusy;
-    sayPolitely(isBusy ? "The assistant is answering." : "The answer has ended.");
+    sayPolitely(isBusy ? sentences.turn.isAnswering : sentences.turn.hasEnded);
     if (!isBusy) return;
     // A second word when text begins to come, for it may take long.
     const stop = live.subscribe(() => {
       if ((live.getSnapshot()?.parts.length ?? 0) === 0) return;
-      sayPolitely("The answer has begun.");
+      sayPolitely(sentences.turn.hasBegun);
       stop();
     });
     return stop;

@@ -1,6 +1,7 @@
 import { useEffect, useRef } from "react";
 import { Button } from "@/components/ui/button";
 import { ErrorNotice } from "@/components/ui/error-notice";
+import { sentences } from "./sentences";
 
 type MoreHitsProps = {
   isLoading: boolean;
@@ -36,10 +37,10 @@ export function MoreHits({ isLoading, error, onLoad, loaded }: MoreHitsProps) {
   return (
     <div ref={end} className="grid justify-items-center">
       {error ? (
-        <ErrorNotice className="w-full" title="More messages could not be loaded." error={error} onRetry={onLoad} />
+        <ErrorNotice className="w-full" title={sentences.moreFailed} error={error} onRetry={onLoad} />
       ) : (
         <Button variant="outline" size="sm" loading={isLoading} onClick={onLoad}>
-          Show more
+          {sentences.showMore}
         </Button>
       )}
     </div>

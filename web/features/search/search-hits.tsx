@@ -1,18 +1,12 @@
 import type { KeyboardEvent, RefObject } from "react";
+import { dayHeading } from "@/features/sessions/days";
+import { sessionTitle } from "@/features/sessions/title";
 import { isPlainClick, useOpen } from "@/features/sessions/use-open-chat";
 import { useToday } from "@/features/sessions/use-today";
 import type { MessageHit } from "@/lib/api/types";
 import { paths } from "@/lib/paths";
-import { dayHeading } from "@/features/sessions/days";
-import { sessionTitle } from "@/features/sessions/title";
 import { Excerpt } from "./excerpt";
-
-const SPEAKERS: Readonly<Record<MessageHit["role"], string>> = {
-  user: "You",
-  assistant: "Assistant",
-  system: "System",
-  tool: "Tool",
-};
+import { sentences } from "./sentences";
 
 /** The hit that a key leads to from one of them: another one, the search box (-1), or none. */
 function nextPlace(key: string, place: number, count: number): number | null {
@@ -71,7 +65,7 @@ function Hit({ hit, today }: { hit: MessageHit; today: Date }) {
           {sessionTitle({ name: hit.session_name })}
         </a>
         <span className="text-xs text-muted-foreground">
-          {SPEAKERS[hit.role]}
+          {sentences.roles[hit.role]}
           {hit.timestamp ? (
             <>
               {" · "}

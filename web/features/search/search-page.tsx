@@ -12,6 +12,7 @@ import { MoreHits } from "./more-hits";
 import { searchAddress, useSearchAddress } from "./search-address";
 import { SearchHits } from "./search-hits";
 import { HitsSkeleton } from "./search-skeleton";
+import { sentences } from "./sentences";
 import { LONGEST_QUERY, useSearch } from "./use-search";
 import { useSearchText } from "./use-search-text";
 
@@ -44,13 +45,13 @@ export function SearchPage() {
 
   return (
     <div className="mx-auto grid w-full max-w-3xl grid-cols-1 gap-4 p-4 md:p-8">
-      <h1 className="font-serif text-2xl">Search</h1>
+      <h1 className="font-serif text-2xl">{sentences.title}</h1>
       <form onSubmit={onSubmit} className="grid grid-cols-1 gap-3">
         <Input
           ref={input}
           type="search"
-          aria-label="Search messages"
-          placeholder="Search messages"
+          aria-label={sentences.searchMessages}
+          placeholder={sentences.searchMessages}
           value={text}
           maxLength={LONGEST_QUERY}
           autoComplete="off"
@@ -66,17 +67,13 @@ export function SearchPage() {
       </p>
       <div aria-busy={search.isFetching && !search.isFetchingNextPage} className="grid grid-cols-1 gap-4">
         {isEmpty ? (
-          <EmptyState icon={<Search />} title="Find a message">
-            Type some words that you or the assistant wrote. Every chat is searched, archived ones too.
+          <EmptyState icon={<Search />} title={sentences.begin}>
+            {sentences.beginHint}
           </EmptyState>
         ) : search.isPending ? (
           <HitsSkeleton />
         ) : search.isError && search.hits.length === 0 ? (
-          <ErrorNotice
-            title="The messages could not be searched."
-            error={search.error}
-            onRetry={() => void search.refetch()}
-          />
+          <ErrorNotice title={sentences.failed} error={search.error} onRetry={() => void search.refetch()} />
         ) : search.hits.length === 0 ? (
           <NothingFound query={query} sessionId={sessionId} />
         ) : (
@@ -104,10 +101,10 @@ function countSentence({
   isError,
   isPlaceholderData,
 }: ReturnType<typeof useSearch>): string {
-  if (isPending || isPlaceholderData) return "Searching…";
-  if (hits.length === 0) return isError ? "" : "No messages found";
-  if (hasNextPage) return `The best ${hits.length} matches`;
-  return hits.length === 1 ? "1 message" : `${hits.length} messages`;
+  if (isPending || isPlaceholderData) return sentences.searching;
+  if (hits.length === 0) return isError ? "" : sentences.noneFound;
+  if (hasNextPage) return sentences.bestMatches(hits.length);
+  return sentences.messages(hits.length);
 }
 
 /** Goes to another search without loading the page anew. */
@@ -120,10 +117,12 @@ function OneChat({ sessionId, query }: { sessionId: string; query: string }) {
   const { data: session } = useSession(sessionId);
   return (
     <p className="flex flex-wrap items-center gap-2 text-sm">
-      <span className="min-w-0 truncate">{session ? `Only in “${sessionTitle(session)}”` : "Only in one chat"}</span>
+      <span className="min-w-0 truncate">
+        {session ? sentences.onlyIn(sessionTitle(session)) : sentences.onlyInOneChat}
+      </span>
       <Button variant="outline" size="sm" onClick={() => goTo(searchAddress(query, null))}>
         <X aria-hidden />
-        Search all chats
+        {sentences.searchAllChats}
       </Button>
     </p>
   );
@@ -131,9 +130,9 @@ function OneChat({ sessionId, query }: { sessionId: string; query: string }) {
 
 function NothingFound({ query, sessionId }: { query: string; sessionId: string | null }) {
   return (
-    <EmptyState icon={<SearchX />} title={<span className="wrap-anywhere">No messages with “{query}”</span>}>
-      <p>Every word has to occur in a message. Try fewer words, or another spelling.</p>
-      {sessionId ? <p>Only one chat was searched.</p> : null}
+    <EmptyState icon={<SearchX />} title={<span className="wrap-anywhere">{sentences.nothingWith(query)}</span>}>
+      <p>{sentences.nothingHint}</p>
+      {sessionId ? <p>{sentences.onlyOneChatSearched}</p> : null}
     </EmptyState>
   );
 }

@@ -1,4 +1,5 @@
 import { Skeleton } from "@/components/ui/skeleton";
+import { sentences } from "./sentences";
 
 /** The shape of messages that are being searched for. */
 export function HitsSkeleton() {
@@ -19,7 +20,7 @@ export function HitsSkeleton() {
 export function SearchSkeleton() {
   return (
     <div className="mx-auto grid w-full max-w-3xl grid-cols-1 gap-4 p-4 md:p-8" aria-busy>
-      <h1 className="font-serif text-2xl">Search</h1>
+      <h1 className="font-serif text-2xl">{sentences.title}</h1>
       <Skeleton className="h-9" />
     </div>
   );

@@ -1,4 +1,5 @@
 import type { Session } from "@/lib/api/types";
+import { sentences } from "./sentences";
 
 /** Sessions of one day (in the local time zone), under its name. */
 export type SessionDay = { key: string; heading: string; sessions: Session[] };
@@ -20,8 +21,8 @@ const yearFormat = new Intl.DateTimeFormat("en", { day: "numeric", month: "long"
 export function dayHeading(date: Date, now: Date): string {
   const key = dayKey(date);
   // A clock of the server's that is ahead around midnight still means today.
-  if (key >= dayKey(now)) return "Today";
-  if (key === dayKey(daysBefore(now, 1))) return "Yesterday";
+  if (key >= dayKey(now)) return sentences.days.today;
+  if (key === dayKey(daysBefore(now, 1))) return sentences.days.yesterday;
   if (key > dayKey(daysBefore(now, 7))) return weekdayFormat.format(date);
   return (date.getFullYear() === now.getFullYear() ? dateFormat : yearFormat).format(date);
 }

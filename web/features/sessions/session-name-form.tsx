@@ -1,6 +1,7 @@
 "use client";
 
 import { type FormEvent, type KeyboardEvent, useEffect, useRef, useState } from "react";
+import { sentences } from "./sentences";
 
 /** The inline form that renames a chat: Enter or leaving it saves, Esc leaves the name as it was. */
 export function SessionNameForm({
@@ -48,7 +49,7 @@ export function SessionNameForm({
     <form onSubmit={submit} className="flex-1">
       <input
         ref={input}
-        aria-label="Chat name"
+        aria-label={sentences.row.name}
         data-keeps-escape
         value={value}
         maxLength={200}

@@ -1,26 +1,28 @@
 "use client";
 
 import { useState } from "react";
-import { FormError } from "@/components/ui/form-error";
-import { PasswordField } from "@/features/account/fields/password-field";
-import { TextLink } from "@/components/ui/text-link";
-import { PASSWORD_RULE, passwordProblem } from "@/features/account/fields/field-problems";
-import { useSubmit } from "@/lib/use-submit";
-import { useLogOut } from "@/features/account/use-log-out";
 import { Button } from "@/components/ui/button";
+import { FormError } from "@/components/ui/form-error";
+import { RichText } from "@/components/ui/rich-text";
+import { Section } from "@/components/ui/section";
+import { TextLink } from "@/components/ui/text-link";
 import { toast, toastError } from "@/components/ui/toaster";
+import { PASSWORD_RULE, passwordProblem } from "@/features/account/fields/field-problems";
+import { PasswordField } from "@/features/account/fields/password-field";
+import { useLogOut } from "@/features/account/use-log-out";
 import { api, unwrap } from "@/lib/api/client";
 import type { User } from "@/lib/api/types";
 import { signOut } from "@/lib/auth/session";
 import { paths } from "@/lib/paths";
-import { Section } from "@/components/ui/section";
+import { useSubmit } from "@/lib/use-submit";
+import { sentences } from "./sentences";
 import { useLeaveWarning } from "./use-leave-warning";
 
 /** The sign-in: address, password, and the ways out. */
 export function AccountSettings({ user }: { user: User }) {
   return (
     <div className="grid gap-8">
-      <Section title="Email" description="With which you log in. Only you see it.">
+      <Section title={sentences.email.title} description={sentences.email.description}>
         <p className="text-sm break-all">{user.email}</p>
       </Section>
       <ChangePassword email={user.email} />
@@ -37,26 +39,30 @@ function ChangePassword({ email }: { email: string }) {
     submit: async () => {
       await unwrap(api.PUT("/auth/password", { body: { password } }));
       setPassword("");
-      toast.success("Your password is changed.", {
-        description: "Other devices stay logged in until you log them out below.",
+      toast.success(sentences.password.changed, {
+        description: sentences.password.changedHint,
       });
     },
   });
   useLeaveWarning(password !== "" && !form.pending);
   return (
-    <Section title="Password">
+    <Section title={sentences.password.title}>
       <form className="grid max-w-sm gap-4" onSubmit={form.onSubmit} noValidate>
         <FormError error={form.error} waitSeconds={form.waitSeconds} />
         {form.error?.reason === "REAUTHENTICATION_NEEDED" ? (
           <p className="text-sm text-muted-foreground">
-            Log out and in again, or have a link sent:{" "}
-            <TextLink href={paths.forgotPassword}>Forgot your password?</TextLink>
+            <RichText
+              sentence={sentences.password.logInAgain}
+              parts={{
+                forgotPassword: <TextLink href={paths.forgotPassword}>{sentences.password.forgotPassword}</TextLink>,
+              }}
+            />
           </p>
         ) : null}
         {/* Tells password managers whose password it is. */}
         <input type="text" name="username" autoComplete="username" value={email} readOnly hidden />
         <PasswordField
-          label="New password"
+          label={sentences.password.label}
           autoComplete="new-password"
           value={password}
           onChange={setPassword}
@@ -65,7 +71,7 @@ function ChangePassword({ email }: { email: string }) {
         />
         <div>
           <Button type="submit" loading={form.pending}>
-            Change password
+            {sentences.password.submit}
           </Button>
         </div>
       </form>
@@ -80,21 +86,21 @@ function SignIns() {
     setPending(true);
     try {
       await signOut("others");
-      toast.success("Everywhere else is logged out.", { description: "Open pages notice within the hour." });
+      toast.success(sentences.signIns.othersLoggedOut, { description: sentences.signIns.othersHint });
     } catch (error) {
-      toastError(error, "The others are still logged in.");
+      toastError(error, sentences.signIns.othersFailed);
     } finally {
       setPending(false);
     }
   };
   return (
-    <Section title="Logged in" description="Lost a device, or used somebody else's? Log out there from here.">
+    <Section title={sentences.signIns.title} description={sentences.signIns.description}>
       <div className="flex flex-wrap gap-3">
         <Button variant="outline" onClick={() => logOut()}>
-          Log out
+          {sentences.signIns.logOut}
         </Button>
         <Button variant="outline" loading={pending} onClick={() => void logOutOthers()}>
-          Log out everywhere else
+          {sentences.signIns.logOutOthers}
         </Button>
       </div>
     </Section>

@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from "react";
 import { Button } from "@/components/ui/button";
+import { Section } from "@/components/ui/section";
 import { toastError } from "@/components/ui/toaster";
 import type { User } from "@/lib/api/types";
 import {
@@ -12,17 +13,11 @@ import {
   playSound,
   readPreferences,
 } from "@/lib/notifications";
-import { Section } from "@/components/ui/section";
 import { SettingSwitch } from "./controls/setting-switch";
+import { sentences } from "./sentences";
 import { useUpdateMe } from "./use-update-me";
 
-const PERMISSIONS: Readonly<Record<NotificationPermissionState, string>> = {
-  default: "Your browser has not been asked yet whether it may show notifications; switching this on asks.",
-  granted: "Your browser may show notifications of this site.",
-  denied:
-    "Your browser blocks notifications of this site. Allow them in its settings for this site, usually behind the sign left of the address, then reload this page.",
-  unsupported: "This browser cannot show notifications.",
-};
+const { permissions } = sentences.notifications satisfies { permissions: Record<NotificationPermissionState, string> };
 
 /** How the person wants to be told of an answer. */
 export function NotificationSettings({ user }: { user: User }) {
@@ -34,7 +29,7 @@ export function NotificationSettings({ user }: { user: User }) {
   const save = (changed: Partial<NotificationPreferences>) => {
     // The whole is replaced there, so what other versions of the app keep in it goes along.
     const changes = { settings: { notification_preferences: { ...stored, ...preferences, ...changed } } };
-    updateMe.mutate(changes, { onError: (error) => toastError(error, "The setting could not be saved.") });
+    updateMe.mutate(changes, { onError: (error) => toastError(error, sentences.notifications.saveFailed) });
   };
   const changeAnswerReady = async (wanted: boolean) => {
     save({ answer_ready: wanted });
@@ -42,32 +37,30 @@ export function NotificationSettings({ user }: { user: User }) {
   };
 
   return (
-    <Section title="When an answer is ready" description="Only while you look at another tab or window.">
+    <Section title={sentences.notifications.title} description={sentences.notifications.description}>
       <SettingSwitch
-        label="Tell me when an answer is ready"
-        hint={`Shows a notification with the name of the chat. ${permission.state ? PERMISSIONS[permission.state] : ""}`}
+        label={sentences.notifications.answerReady}
+        hint={sentences.notifications.answerReadyHint(permission.state ? permissions[permission.state] : "")}
         checked={preferences.answer_ready}
         onChange={(wanted) => void changeAnswerReady(wanted)}
       />
       {preferences.answer_ready && permission.state === "default" ? (
         <div>
           <Button variant="outline" size="sm" onClick={() => void askForNotifications().then(permission.set)}>
-            Ask this browser
+            {sentences.notifications.askBrowser}
           </Button>
         </div>
       ) : null}
       <SettingSwitch
-        label="Play a sound"
-        hint="Two soft notes."
+        label={sentences.notifications.sound}
+        hint={sentences.notifications.soundHint}
         checked={preferences.sound}
         onChange={(wanted) => {
           save({ sound: wanted });
           if (wanted) playSound();
         }}
       />
-      <p className="text-[0.8125rem] text-muted-foreground">
-        The choices belong to your account; each browser has to be allowed to show notifications by itself.
-      </p>
+      <p className="text-[0.8125rem] text-muted-foreground">{sentences.notifications.footer}</p>
     </Section>
   );
 }

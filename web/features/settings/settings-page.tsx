@@ -4,36 +4,31 @@ import dynamic from "next/dynamic";
 import { useSearchParams } from "next/navigation";
 import { ErrorNotice } from "@/components/ui/error-notice";
 import { Skeleton } from "@/components/ui/skeleton";
-import { Tabs, TabsContent, TabsList, TabsTrigger } from "./controls/tabs";
 import { useMe } from "@/lib/auth/use-auth";
 import { paths, type SettingsSection } from "@/lib/paths";
 import { AccountSettings } from "./account-settings";
 import { AppearanceSettings } from "./appearance-settings";
+import { Tabs, TabsContent, TabsList, TabsTrigger } from "./controls/tabs";
 import { NotificationSettings } from "./notification-settings";
 import { ProfileSettings } from "./profile/profile-settings";
+import { sentences } from "./sentences";
 
 const UsageSettings = dynamic(() => import("@/features/usage/usage-settings").then((module) => module.UsageSettings), {
   ssr: false,
   loading: () => <SectionSkeleton />,
 });
 
-const SECTIONS: readonly { value: SettingsSection; label: string }[] = [
-  { value: "profile", label: "Profile" },
-  { value: "appearance", label: "Appearance" },
-  { value: "notifications", label: "Notifications" },
-  { value: "usage", label: "Usage" },
-  { value: "account", label: "Account" },
-];
+const SECTIONS: readonly SettingsSection[] = ["profile", "appearance", "notifications", "usage", "account"];
 
 /** Everything a person can set, in five sections that the address names. */
 export function SettingsPage() {
   const wanted = useSearchParams().get("section");
-  const section = SECTIONS.find(({ value }) => value === wanted)?.value ?? "profile";
+  const section = SECTIONS.find((each) => each === wanted) ?? "profile";
   const me = useMe();
   const user = me.data;
   return (
     <div className="mx-auto grid w-full max-w-2xl grid-cols-1 gap-6 px-4 py-6 sm:px-6">
-      <h1 className="font-serif text-2xl leading-tight">Settings</h1>
+      <h1 className="font-serif text-2xl leading-tight">{sentences.title}</h1>
       <Tabs
         className="grid-cols-1"
         value={section}
@@ -42,12 +37,12 @@ export function SettingsPage() {
       >
         {/* On narrow screens in two rows, so that none is out of sight. */}
         <TabsList
-          aria-label="Sections"
+          aria-label={sentences.sectionsLabel}
           className="max-sm:flex-wrap max-sm:overflow-visible max-sm:border-b-0 max-sm:px-0"
         >
-          {SECTIONS.map(({ value, label }) => (
-            <TabsTrigger key={value} value={value}>
-              {label}
+          {SECTIONS.map((each) => (
+            <TabsTrigger key={each} value={each}>
+              {sentences.sections[each]}
             </TabsTrigger>
           ))}
         </TabsList>
@@ -73,11 +68,7 @@ export function SettingsPage() {
         ) : (
           <TabsContent value={section}>
             {me.isError ? (
-              <ErrorNotice
-                error={me.error}
-                title="Your settings could not be loaded."
-                onRetry={() => void me.refetch()}
-              />
+              <ErrorNotice error={me.error} title={sentences.loadFailed} onRetry={() => void me.refetch()} />
             ) : (
               <SectionSkeleton />
             )}

@@ -1,8 +1,7 @@
 "use client";
 
 import { useEffect } from "react";
-
-const QUESTION = "Your changes are not saved. Leave without saving?";
+import { sentences } from "./sentences";
 
 /** Asks before the page is left, by a link, by closing it or by going elsewhere, while something is not saved. */
 export function useLeaveWarning(isDirty: boolean): void {
@@ -15,7 +14,7 @@ export function useLeaveWarning(isDirty: boolean): void {
       if (!(link instanceof HTMLAnchorElement) || link.target === "_blank") return;
       const address = new URL(link.href, window.location.href);
       if (address.origin !== window.location.origin || address.pathname === window.location.pathname) return;
-      if (!window.confirm(QUESTION)) {
+      if (!window.confirm(sentences.notSaved)) {
         event.preventDefault();
         event.stopPropagation();
       }

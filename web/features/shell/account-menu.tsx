@@ -13,19 +13,15 @@ import {
   DropdownMenuSeparator,
   DropdownMenuTrigger,
 } from "@/components/ui/dropdown-menu";
-import { Kbd } from "./overlays/kbd";
 import { Skeleton } from "@/components/ui/skeleton";
+import { useLogOut } from "@/features/account/use-log-out";
+import { THEMES } from "@/features/settings/theme/themes";
+import { useThemeSetting } from "@/features/settings/theme/use-theme-setting";
 import type { Theme, User } from "@/lib/api/types";
 import { useAuth, useMe } from "@/lib/auth/use-auth";
 import { paths } from "@/lib/paths";
-import { useLogOut } from "@/features/account/use-log-out";
-import { useThemeSetting } from "@/features/settings/use-theme-setting";
-
-const themes: { value: Theme; label: string }[] = [
-  { value: "light", label: "Light" },
-  { value: "dark", label: "Dark" },
-  { value: "system", label: "System" },
-];
+import { Kbd } from "./overlays/kbd";
+import { sentences } from "./sentences";
 
 /** The status that somebody has set, while it lasts. */
 function statusOf(user: User | undefined): string {
@@ -50,7 +46,7 @@ export function AccountMenu({ onNavigate, onShowShortcuts }: { onNavigate?: () =
       <DropdownMenu modal={false}>
         {/* The button covers the whole row; the name beside it is text of its own. */}
         <DropdownMenuTrigger
-          aria-label="Account menu"
+          aria-label={sentences.account.menu}
           className="rounded-full after:absolute after:inset-0 after:rounded-md after:content-['']"
         >
           {me.isPending ? (
@@ -69,23 +65,23 @@ export function AccountMenu({ onNavigate, onShowShortcuts }: { onNavigate?: () =
             }}
           >
             <Settings aria-hidden />
-            Settings
+            {sentences.account.settings}
           </DropdownMenuItem>
           <DropdownMenuItem onSelect={onShowShortcuts} aria-keyshortcuts="?">
             <Keyboard aria-hidden />
-            Keyboard shortcuts
+            {sentences.account.shortcuts}
             <Kbd aria-hidden className="ml-auto">
               ?
             </Kbd>
           </DropdownMenuItem>
           <DropdownMenuSeparator />
-          <DropdownMenuLabel id="account-menu-theme">Theme</DropdownMenuLabel>
+          <DropdownMenuLabel id="account-menu-theme">{sentences.account.theme}</DropdownMenuLabel>
           <DropdownMenuRadioGroup
             aria-labelledby="account-menu-theme"
             value={theme}
             onValueChange={(value) => setTheme(value as Theme)}
           >
-            {themes.map(({ value, label }) => (
+            {THEMES.map(({ value, label }) => (
               <DropdownMenuRadioItem key={value} value={value} onSelect={(event) => event.preventDefault()}>
                 {label}
               </DropdownMenuRadioItem>
@@ -94,7 +90,7 @@ export function AccountMenu({ onNavigate, onShowShortcuts }: { onNavigate?: () =
           <DropdownMenuSeparator />
           <DropdownMenuItem onSelect={() => void logOut()}>
             <LogOut aria-hidden />
-            Log out
+            {sentences.account.logOut}
           </DropdownMenuItem>
         </DropdownMenuContent>
       </DropdownMenu>

@@ -2,8 +2,8 @@ import { render, screen, waitFor, within } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { toast } from "@/components/ui/toaster";
-import type { User } from "@/lib/api/types";
 import { FakeGateway, makeSession } from "@/features/sessions/testing/fake-gateway";
+import type { User } from "@/lib/api/types";
 import { AppShell } from "./app-shell";
 import { Providers } from "./providers";
 

@@ -4,17 +4,18 @@ import dynamic from "next/dynamic";
 import { useRouter } from "next/navigation";
 import { type ReactNode, useEffect, useRef, useState } from "react";
 import { prepareMenus } from "@/components/ui/dropdown-menu";
+import { useSessionAnnouncements } from "@/features/sessions/data/queries";
+import { useOpen } from "@/features/sessions/use-open-chat";
+import { useAccountTheme } from "@/features/settings/theme/use-theme-setting";
 import { logInAddress } from "@/lib/auth/session";
 import { useAuth } from "@/lib/auth/use-auth";
 import { paths } from "@/lib/paths";
-import { useSessionAnnouncements } from "@/features/sessions/data/queries";
 import { useShortcut } from "@/lib/shortcuts";
 import { MobileBar } from "./mobile-bar";
+import { sentences } from "./sentences";
 import { ShellSkeleton } from "./shell-skeleton";
 import { Sidebar } from "./sidebar";
 import { useMediaQuery } from "./use-media-query";
-import { useOpen } from "@/features/sessions/use-open-chat";
-import { useAccountTheme } from "@/features/settings/use-theme-setting";
 
 const loadPalette = () => import("./overlays/command-palette");
 const loadShortcuts = () => import("./overlays/shortcuts-dialog");
@@ -82,7 +83,7 @@ function SignedInShell({ children }: { children: ReactNode }) {
         href="#content"
         className="sr-only z-50 rounded-md bg-primary px-4 py-2 text-sm font-medium text-primary-foreground focus:not-sr-only focus:fixed focus:top-2 focus:left-2"
       >
-        Skip to content
+        {sentences.skipToContent}
       </a>
       {isWide ? (
         <aside className="flex w-72 shrink-0 flex-col border-r border-sidebar-border bg-sidebar text-sidebar-foreground">

@@ -1,3 +1,4 @@
+import { APP_NAME } from "@/lib/app-name";
 import { cn } from "@/lib/utils";
 
 /** The sign and the name, for places where they are not a link. */
@@ -11,7 +12,7 @@ export function Brand({ className }: { className?: string }) {
           <path d="M14.2 16h9.6" />
         </g>
       </svg>
-      Concerto
+      {APP_NAME}
     </span>
   );
 }

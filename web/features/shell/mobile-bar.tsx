@@ -3,9 +3,10 @@
 import { Menu, SquarePen } from "lucide-react";
 import dynamic from "next/dynamic";
 import { useEffect, useRef, useState } from "react";
+import { useOpen } from "@/features/sessions/use-open-chat";
 import { paths } from "@/lib/paths";
 import { Brand } from "./brand";
-import { useOpen } from "@/features/sessions/use-open-chat";
+import { sentences } from "./sentences";
 
 const loadSheet = () => import("./sidebar-sheet");
 const SidebarSheet = dynamic(loadSheet, { ssr: false });
@@ -26,7 +27,7 @@ export function MobileBar({ onShowShortcuts }: { onShowShortcuts: () => void }) 
       <button
         ref={button}
         type="button"
-        aria-label="Open chats"
+        aria-label={sentences.openChats}
         aria-haspopup="dialog"
         aria-expanded={isOpen}
         onClick={() => setIsOpen(true)}
@@ -45,7 +46,7 @@ export function MobileBar({ onShowShortcuts }: { onShowShortcuts: () => void }) 
       <Brand />
       <button
         type="button"
-        aria-label="New chat"
+        aria-label={sentences.newChat}
         onClick={() => open(paths.newChat)}
         className="inline-flex size-10 items-center justify-center rounded-md hover:bg-sidebar-accent"
       >

@@ -1,6 +1,8 @@
 import { Skeleton } from "@/components/ui/skeleton";
 import { ChatRowsSkeleton } from "@/features/sessions/list/chat-rows-skeleton";
+import { APP_NAME } from "@/lib/app-name";
 import { Brand } from "./brand";
+import { sentences } from "./sentences";
 
 /** The shape of the app while it is not known yet who is there. */
 export function ShellSkeleton() {
@@ -21,9 +23,9 @@ export function ShellSkeleton() {
         <Brand />
       </div>
       <main className="flex-1 p-4 md:p-8">
-        <h1 className="sr-only">Concerto</h1>
+        <h1 className="sr-only">{APP_NAME}</h1>
         <p className="sr-only" role="status">
-          Loading
+          {sentences.loading}
         </p>
         <div className="mx-auto grid max-w-3xl gap-4" aria-hidden>
           <Skeleton className="h-6 w-1/3" />

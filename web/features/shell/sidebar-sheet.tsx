@@ -1,6 +1,7 @@
 "use client";
 
 import { Sheet, SheetContent, SheetTitle } from "./overlays/sheet";
+import { sentences } from "./sentences";
 import { Sidebar } from "./sidebar";
 
 type SidebarSheetProps = {
@@ -22,7 +23,7 @@ export default function SidebarSheet({ open, onOpenChange, onShowShortcuts, onCl
           if (!document.querySelector('[role="dialog"][data-state="open"]')) onClosed();
         }}
       >
-        <SheetTitle className="sr-only">Chats and account</SheetTitle>
+        <SheetTitle className="sr-only">{sentences.sheet}</SheetTitle>
         <Sidebar
           onNavigate={() => onOpenChange(false)}
           onShowShortcuts={() => {

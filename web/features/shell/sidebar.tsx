@@ -4,15 +4,16 @@ import { Archive, Search, SquarePen } from "lucide-react";
 import Link from "next/link";
 import { usePathname } from "next/navigation";
 import { type KeyboardEvent, useRef, useState } from "react";
+import { SessionList } from "@/features/sessions/list/session-list";
+import { rowLinks } from "@/features/sessions/list/use-row-actions";
+import { isPlainClick, useCurrentChatId, useOpen } from "@/features/sessions/use-open-chat";
 import { paths } from "@/lib/paths";
 import { shortcutKeys } from "@/lib/shortcuts";
+import { useDebounced } from "@/lib/use-debounced";
 import { cn } from "@/lib/utils";
 import { AccountMenu } from "./account-menu";
 import { Brand } from "./brand";
-import { SessionList } from "@/features/sessions/list/session-list";
-import { useDebounced } from "@/lib/use-debounced";
-import { isPlainClick, useCurrentChatId, useOpen } from "@/features/sessions/use-open-chat";
-import { rowLinks } from "@/features/sessions/list/use-row-actions";
+import { sentences } from "./sentences";
 
 type SidebarProps = {
   onShowShortcuts: () => void;
@@ -43,13 +44,13 @@ export function Sidebar({ onShowShortcuts, onNavigate }: SidebarProps) {
   }
 
   return (
-    <nav ref={nav} aria-label="Chats" className="flex min-h-0 flex-1 flex-col">
+    <nav ref={nav} aria-label={sentences.chats} className="flex min-h-0 flex-1 flex-col">
       <div className="grid grid-cols-1 gap-2 p-3">
         <Brand className="h-9 px-1" />
         <a
           href={paths.newChat}
           aria-current={isNewChat ? "page" : undefined}
-          title={`New chat (${shortcutKeys("newChat").join("+")})`}
+          title={sentences.newChatHint(shortcutKeys("newChat").join("+"))}
           onClick={(event) => {
             if (!isPlainClick(event)) return;
             event.preventDefault();
@@ -59,13 +60,13 @@ export function Sidebar({ onShowShortcuts, onNavigate }: SidebarProps) {
           className="flex h-9 items-center gap-2 rounded-md border border-sidebar-border bg-background px-3 text-sm font-medium hover:bg-sidebar-accent"
         >
           <SquarePen className="size-4 text-primary" aria-hidden />
-          New chat
+          {sentences.newChat}
         </a>
         <input
           type="search"
-          aria-label="Filter chats"
+          aria-label={sentences.filter}
           data-keeps-escape={filter ? true : undefined}
-          placeholder="Filter chats"
+          placeholder={sentences.filter}
           value={filter}
           maxLength={200}
           autoComplete="off"
@@ -80,11 +81,11 @@ export function Sidebar({ onShowShortcuts, onNavigate }: SidebarProps) {
       <div className="grid grid-cols-1 gap-px border-t border-sidebar-border p-2">
         <SidebarLink href={paths.search()} isCurrent={pathname === paths.search()} onNavigate={onNavigate}>
           <Search aria-hidden />
-          Search
+          {sentences.search}
         </SidebarLink>
         <SidebarLink href={paths.archive} isCurrent={pathname === paths.archive} onNavigate={onNavigate}>
           <Archive aria-hidden />
-          Archive
+          {sentences.archive}
         </SidebarLink>
         <AccountMenu onShowShortcuts={onShowShortcuts} {...(onNavigate ? { onNavigate } : {})} />
       </div>

@@ -1,6 +1,7 @@
 import { useId } from "react";
 import type { UsageEntry } from "@/lib/api/types";
 import { cn } from "@/lib/utils";
+import { sentences } from "./sentences";
 import {
   formatCost,
   formatDay,
@@ -105,8 +106,8 @@ function Bar({ day, measure, x, width, height, plotHeight }: BarProps) {
 }
 
 function describe(day: UsageEntry): string {
-  const answers = day.runs === 1 ? "1 answer" : `${formatNumber(day.runs)} answers`;
-  return `${formatDay(day.key)}: ${answers}, ${formatNumber(tokensOf(day))} tokens, ${formatCost(day.cost_micro_usd)}`;
+  const answers = sentences.answerCount(day.runs, formatNumber(day.runs));
+  return sentences.bar(formatDay(day.key), answers, formatNumber(tokensOf(day)), formatCost(day.cost_micro_usd));
 }
 
 /** What the colours mean. */
@@ -114,10 +115,10 @@ export function UsageLegend() {
   return (
     <p className="flex flex-wrap gap-4 text-[0.8125rem] text-muted-foreground">
       <span className="inline-flex items-center gap-1.5">
-        <span aria-hidden className="size-3 rounded-xs bg-chart-1" /> Prompt tokens
+        <span aria-hidden className="size-3 rounded-xs bg-chart-1" /> {sentences.columns.promptTokens}
       </span>
       <span className="inline-flex items-center gap-1.5">
-        <span aria-hidden className="size-3 rounded-xs bg-chart-2" /> Answer tokens
+        <span aria-hidden className="size-3 rounded-xs bg-chart-2" /> {sentences.columns.answerTokens}
       </span>
     </p>
   );

@@ -1,6 +1,7 @@
 /** The numbers behind the usage chart. */
 import { api, unwrap } from "@/lib/api/client";
 import type { UsageEntry } from "@/lib/api/types";
+import { sentences } from "./sentences";
 
 /** How many days back, today among them. */
 export const RANGES = [7, 30, 90] as const;
@@ -59,7 +60,7 @@ export function niceMaximum(largest: number): number {
 /** Millionths of a dollar in dollars, with as many digits as small sums need. */
 export function formatCost(microUsd: number): string {
   const dollars = microUsd / 1_000_000;
-  if (dollars > 0 && dollars < 0.0001) return "under $0.0001";
+  if (dollars > 0 && dollars < 0.0001) return sentences.costUnder("$0.0001");
   const digits = dollars === 0 || dollars >= 1 ? 2 : 4;
   return new Intl.NumberFormat("en-US", {
     style: "currency",

@@ -4,9 +4,10 @@ import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { EmptyState } from "@/components/ui/empty-state";
 import { ErrorNotice } from "@/components/ui/error-notice";
+import { Section } from "@/components/ui/section";
 import { Skeleton } from "@/components/ui/skeleton";
 import { ChoiceBar } from "./choice-bar";
-import { Section } from "@/components/ui/section";
+import { sentences } from "./sentences";
 import { UsageChart, UsageLegend } from "./usage-chart";
 import {
   fetchUsage,
@@ -34,17 +35,17 @@ export function UsageSettings() {
     <div className="grid grid-cols-1 gap-8">
       <div className="flex flex-wrap gap-x-6 gap-y-3">
         <ChoiceBar
-          label="Time"
+          label={sentences.time}
           value={String(range)}
-          choices={RANGES.map((days) => ({ value: String(days), label: `${days} days` }))}
+          choices={RANGES.map((days) => ({ value: String(days), label: sentences.days(days) }))}
           onChange={(value) => setRange(Number(value) as Range)}
         />
         <ChoiceBar
-          label="Show"
+          label={sentences.show}
           value={measure}
           choices={[
-            { value: "tokens", label: "Tokens" },
-            { value: "cost", label: "Cost" },
+            { value: "tokens", label: sentences.measures.tokens },
+            { value: "cost", label: sentences.measures.cost },
           ]}
           onChange={(value) => setMeasure(value as Measure)}
         />
@@ -54,7 +55,7 @@ export function UsageSettings() {
           <Figures usage={usage.data} measure={measure} />
         </div>
       ) : usage.isError ? (
-        <ErrorNotice error={usage.error} title="The usage could not be loaded." onRetry={() => void usage.refetch()} />
+        <ErrorNotice error={usage.error} title={sentences.loadFailed} onRetry={() => void usage.refetch()} />
       ) : (
         <div aria-busy="true" className="grid gap-4">
           <Skeleton className="h-14 w-full" />
@@ -69,34 +70,34 @@ export function UsageSettings() {
 function Figures({ usage, measure }: { usage: Usage; measure: Measure }) {
   const { days, models, total } = usage;
   if (total.runs === 0) {
-    return (
-      <EmptyState title="No answers in this time">
-        What your chats use shows here, by day and by model. Choose a longer time, or start a chat.
-      </EmptyState>
-    );
+    return <EmptyState title={sentences.nothing}>{sentences.nothingHint}</EmptyState>;
   }
-  const title = `${measure === "tokens" ? "Tokens" : "Cost"} per day, ${formatDay(days[0]?.key ?? "")} to ${formatDay(days.at(-1)?.key ?? "")}: ${formatNumber(tokensOf(total))} tokens, ${formatCost(total.cost_micro_usd)} in all`;
+  const title = sentences.chartTitle(
+    sentences.measures[measure],
+    formatDay(days[0]?.key ?? ""),
+    formatDay(days.at(-1)?.key ?? ""),
+    formatNumber(tokensOf(total)),
+    formatCost(total.cost_micro_usd),
+  );
   return (
     <>
       <dl className="grid grid-cols-2 gap-4 sm:grid-cols-4">
-        <Figure name="Answers" value={formatNumber(total.runs)} />
-        <Figure name="Prompt tokens" value={formatNumber(total.prompt_tokens)} />
-        <Figure name="Answer tokens" value={formatNumber(total.completion_tokens)} />
-        <Figure name="Cost" value={formatCost(total.cost_micro_usd)} />
+        <Figure name={sentences.columns.answers} value={formatNumber(total.runs)} />
+        <Figure name={sentences.columns.promptTokens} value={formatNumber(total.prompt_tokens)} />
+        <Figure name={sentences.columns.answerTokens} value={formatNumber(total.completion_tokens)} />
+        <Figure name={sentences.columns.cost} value={formatCost(total.cost_micro_usd)} />
       </dl>
-      <Section title="By day" description="Days are counted in UTC, not in your time zone.">
+      <Section title={sentences.byDay} description={sentences.byDayHint}>
         <figure className="grid gap-3">
           <UsageChart days={days} measure={measure} title={title} />
           <figcaption>{measure === "tokens" ? <UsageLegend /> : <span className="sr-only">{title}</span>}</figcaption>
         </figure>
         <details>
-          <summary className="cursor-pointer rounded-sm text-sm text-muted-foreground">
-            Show the days as a table
-          </summary>
+          <summary className="cursor-pointer rounded-sm text-sm text-muted-foreground">{sentences.showTable}</summary>
           <div className="pt-3">
             <UsageTable
-              caption="Usage by day"
-              rowTitle="Day (UTC)"
+              caption={sentences.dayTable}
+              rowTitle={sentences.day}
               rows={[...days].reverse()}
               nameOf={formatDay}
               total={total}
@@ -105,8 +106,13 @@ function Figures({ usage, measure }: { usage: Usage; measure: Measure }) {
         </details>
       </Section>
       {models.length > 0 ? (
-        <Section title="By model">
-          <UsageTable caption="Usage by model" rowTitle="Model" rows={models} nameOf={(key) => key || "Unknown"} />
+        <Section title={sentences.byModel}>
+          <UsageTable
+            caption={sentences.modelTable}
+            rowTitle={sentences.model}
+            rows={models}
+            nameOf={(key) => key || sentences.unknownModel}
+          />
         </Section>
       ) : null}
     </>

@@ -1,4 +1,5 @@
 import type { UsageEntry } from "@/lib/api/types";
+import { sentences } from "./sentences";
 import { formatCost, formatNumber } from "./usage-data";
 
 type UsageTableProps = {
@@ -9,6 +10,13 @@ type UsageTableProps = {
   nameOf: (key: string) => string;
   total?: UsageEntry;
 };
+
+const COLUMNS = [
+  sentences.columns.answers,
+  sentences.columns.promptTokens,
+  sentences.columns.answerTokens,
+  sentences.columns.cost,
+];
 
 /** Usage in numbers, a row per day or model. */
 export function UsageTable({ caption, rowTitle, rows, nameOf, total }: UsageTableProps) {
@@ -23,7 +31,7 @@ export function UsageTable({ caption, rowTitle, rows, nameOf, total }: UsageTabl
             <th scope="col" className="py-2 pr-1.5 sm:pr-3 font-medium">
               {rowTitle}
             </th>
-            {["Answers", "Prompt tokens", "Answer tokens", "Cost"].map((title) => (
+            {COLUMNS.map((title) => (
               <th key={title} scope="col" className="px-1.5 py-2 text-right sm:px-3 font-medium last:pr-0">
                 {title}
               </th>
@@ -37,7 +45,7 @@ export function UsageTable({ caption, rowTitle, rows, nameOf, total }: UsageTabl
         </tbody>
         {total ? (
           <tfoot className="border-t font-medium">
-            <Row name="Total" entry={total} />
+            <Row name={sentences.total} entry={total} />
           </tfoot>
         ) : null}
       </table>

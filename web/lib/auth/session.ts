@@ -5,6 +5,7 @@ import { newTraceparent } from "@/lib/api/trace";
 import type { AuthSession } from "@/lib/api/types";
 import { announce } from "@/lib/broadcast";
 import { paths } from "@/lib/paths";
+import { sentences } from "./sentences";
 import {
   claimsOf,
   forgetLeaveReason,
@@ -26,7 +27,7 @@ export async function adoptSession(tokens: Pick<AuthSession, "access_token" | "r
     if (!error.status) throw ApiError.network(error);
     if (error.status >= 500 || error.status === 429) throw unavailable(error);
     const fields = { code: error.status, status: "UNAUTHENTICATED", reason: "TOKEN_INVALID" };
-    throw new ApiError("This sign-in is not valid any more. Log in again.", fields, { cause: error });
+    throw new ApiError(sentences.notValid, fields, { cause: error });
   }
   forgetLeaveReason();
 }

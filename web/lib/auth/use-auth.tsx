@@ -7,7 +7,7 @@ import { ApiError } from "@/lib/api/errors";
 import type { User } from "@/lib/api/types";
 import { readPreferences, setNotificationPreferences } from "@/lib/notifications";
 import { paths } from "@/lib/paths";
-import { wasSignedInByThisPage, readSession, type StoredSession, subscribe } from "./store";
+import { readSession, type StoredSession, subscribe, wasSignedInByThisPage } from "./store";
 import { endSignIn, keepSessionFresh } from "./tokens";
 
 export type Auth = {

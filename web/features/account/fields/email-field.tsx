@@ -3,13 +3,14 @@
 import type { ReactNode } from "react";
 import { Field } from "@/components/ui/field";
 import { Input } from "@/components/ui/input";
+import { sentences } from "../sentences";
 
 type EmailFieldProps = { value: string; onChange: (value: string) => void; hint?: ReactNode; error?: ReactNode };
 
 /** The address of an account; password managers take it for the user's name. */
 export function EmailField({ value, onChange, hint, error }: EmailFieldProps) {
   return (
-    <Field label="Email" hint={hint} error={error}>
+    <Field label={sentences.fields.email} hint={hint} error={error}>
       <Input
         type="email"
         name="email"

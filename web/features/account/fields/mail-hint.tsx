@@ -1,6 +1,8 @@
 "use client";
 
+import { RichText } from "@/components/ui/rich-text";
 import { useConfig } from "@/lib/config";
+import { sentences } from "../sentences";
 
 /** Where mails are on a machine that sends none: shown only where the project runs on this machine. */
 export function MailHint() {
@@ -8,8 +10,7 @@ export function MailHint() {
   if (!config || !isLocal(config.supabase_url)) return null;
   return (
     <p className="text-sm text-muted-foreground">
-      This installation keeps its mails instead of sending them. Run <code>concerto mail</code> in a terminal to read
-      the newest one.
+      <RichText sentence={sentences.mailHint} parts={{ command: <code>concerto mail</code> }} />
     </p>
   );
 }

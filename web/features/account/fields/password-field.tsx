@@ -4,6 +4,7 @@ import { Eye, EyeOff } from "lucide-react";
 import { type ReactNode, useState } from "react";
 import { Field } from "@/components/ui/field";
 import { Input } from "@/components/ui/input";
+import { sentences } from "../sentences";
 
 export type PasswordFieldProps = {
   label: string;
@@ -30,7 +31,7 @@ export function PasswordField({ label, value, onChange, autoComplete, hint, erro
         toggle={
           <button
             type="button"
-            aria-label={shown ? "Hide characters" : "Show characters"}
+            aria-label={shown ? sentences.fields.hideCharacters : sentences.fields.showCharacters}
             className="absolute inset-y-0 right-0 inline-flex w-9 items-center justify-center rounded-md text-muted-foreground hover:text-foreground"
             onClick={() => setShown(!shown)}
           >

@@ -3,6 +3,7 @@
 import { Button } from "@/components/ui/button";
 import { type SocialProvider, useConfig } from "@/lib/config";
 import { paths } from "@/lib/paths";
+import { sentences } from "../sentences";
 
 const NAMES: Readonly<Record<SocialProvider, string>> = { github: "GitHub", google: "Google" };
 
@@ -15,12 +16,12 @@ export function SocialButtons({ next }: { next: string }) {
     <div className="grid gap-3">
       <div className="flex items-center gap-3 text-sm text-muted-foreground">
         <span className="h-px flex-1 bg-border" aria-hidden />
-        or
+        {sentences.social.or}
         <span className="h-px flex-1 bg-border" aria-hidden />
       </div>
       {providers.map((provider) => (
         <Button key={provider} variant="outline" onClick={() => window.location.assign(addressOf(provider, next))}>
-          Continue with {NAMES[provider]}
+          {sentences.social.continueWith(NAMES[provider])}
         </Button>
       ))}
     </div>

@@ -2,8 +2,8 @@ import { fireEvent, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { createRef } from "react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Choices } from "./use-choices";
 import { Composer, type ComposerHandle } from "./composer";
+import type { Choices } from "./use-choices";
 
 const CHOICES: Choices = {
   models: [],

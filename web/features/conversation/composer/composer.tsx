@@ -16,9 +16,10 @@ import { Button } from "@/components/ui/button";
 import type { TurnPhase } from "../controller/conversation-state";
 import { readDraft } from "../drafts";
 import { sizeProblem } from "../message-limit";
+import { sentences } from "../sentences";
+import { ChoiceMenu } from "./choice-menu";
 import type { Choices } from "./use-choices";
 import { useDraft } from "./use-draft";
-import { ChoiceMenu } from "./choice-menu";
 
 export type ComposerHandle = {
   focus: () => void;
@@ -110,10 +111,10 @@ export const Composer = memo(function Composer(props: ComposerProps) {
       <div className="rounded-2xl border border-input bg-card text-card-foreground focus-within:outline-2 focus-within:outline-ring">
         <textarea
           ref={field}
-          aria-label="Message"
+          aria-label={sentences.composer.label}
           aria-describedby={problem === null ? undefined : "message-problem"}
           aria-invalid={problem === null ? undefined : true}
-          placeholder="Write a message"
+          placeholder={sentences.composer.placeholder}
           rows={1}
           value={text}
           autoComplete="off"
@@ -126,15 +127,25 @@ export const Composer = memo(function Composer(props: ComposerProps) {
           className="field-sizing-content block max-h-[40dvh] min-h-12 w-full resize-none bg-transparent px-4 py-3 text-base leading-6 outline-none placeholder:text-muted-foreground"
         />
         <div className="flex items-center gap-1 px-2 pb-2">
-          <ChoiceMenu label="Model" options={choices.models} value={choices.model} onChange={choices.chooseModel} />
-          <ChoiceMenu label="Agent" options={choices.agents} value={choices.agent} onChange={choices.chooseAgent} />
+          <ChoiceMenu
+            label={sentences.composer.model}
+            options={choices.models}
+            value={choices.model}
+            onChange={choices.chooseModel}
+          />
+          <ChoiceMenu
+            label={sentences.composer.agent}
+            options={choices.agents}
+            value={choices.agent}
+            onChange={choices.chooseAgent}
+          />
           <span className="ml-auto" />
           {isIdle ? (
             <Button
               type="submit"
               size="icon"
-              aria-label="Send"
-              title="Send (Enter)"
+              aria-label={sentences.composer.send}
+              title={sentences.composer.sendHint}
               className="rounded-full"
               disabled={!canSend}
             >
@@ -145,8 +156,8 @@ export const Composer = memo(function Composer(props: ComposerProps) {
               key="stop"
               size="icon"
               variant="secondary"
-              aria-label="Stop"
-              title="Stop (Esc)"
+              aria-label={sentences.composer.stop}
+              title={sentences.composer.stopHint}
               className="rounded-full"
               loading={turn === "stopping"}
               onClick={onStop}

@@ -2,11 +2,11 @@ import createClient from "openapi-fetch";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ApiError } from "@/lib/api/errors";
 import type { paths } from "@/lib/api/schema";
-import { ConversationController, type Place } from "./controller";
 import { conversationApi } from "../conversation-api";
-import type { ConversationItem } from "./items";
-import type { Dependencies } from "./dependencies";
 import { TestServer } from "../testing/test-server";
+import { ConversationController, type Place } from "./controller";
+import type { Dependencies } from "./dependencies";
+import type { ConversationItem } from "./items";
 
 let server: TestServer;
 let address: string;

@@ -1,4 +1,6 @@
 import type { Announcement } from "@/lib/broadcast";
+import type { LiveStore } from "../runs/live-turn";
+import { sentences } from "../sentences";
 import {
   type Choice,
   type ConversationSnapshot,
@@ -6,8 +8,8 @@ import {
   NEW_CHAT,
   type ScrollTarget,
 } from "./conversation-state";
+import type { Dependencies, TurnHost } from "./dependencies";
 import { ItemBuilder } from "./items";
-import type { LiveStore } from "../runs/live-turn";
 import { loadAround, loadEarlier, loadLater, loadNewest } from "./loading";
 import {
   activePath,
@@ -18,7 +20,6 @@ import {
   withLeaf,
   withNewest,
 } from "./message-window";
-import type { TurnHost, Dependencies } from "./dependencies";
 import { Turns } from "./turns";
 
 /** Where a message stands. */
@@ -202,7 +203,7 @@ export class ConversationController implements TurnHost {
       await this.readNewest(signal);
       this.publish();
     } catch (error) {
-      if (!signal.aborted) this.dependencies.onError(error, "The newest messages could not be loaded.");
+      if (!signal.aborted) this.dependencies.onError(error, sentences.failures.newest);
     }
   };
 
@@ -227,7 +228,7 @@ export class ConversationController implements TurnHost {
       this.aim(place);
       this.publish();
     } catch (error) {
-      if (!signal.aborted) this.dependencies.onError(error, "The message could not be loaded.");
+      if (!signal.aborted) this.dependencies.onError(error, sentences.failures.message);
     }
   };
 
@@ -266,7 +267,7 @@ export class ConversationController implements TurnHost {
       } catch (error) {
         if (this.window.leafId === leaf) this.window = withLeaf(this.window, leafBefore);
         this.publish();
-        this.dependencies.onError(error, "The version could not be shown.");
+        this.dependencies.onError(error, sentences.failures.version);
       }
     });
     return this.branching;

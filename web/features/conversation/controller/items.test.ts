@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { Message } from "@/lib/api/types";
+import { messageOf } from "../testing/stored";
 import { type ConversationItem, ItemBuilder } from "./items";
 import { windowOf, withBranch, withEarlier, withStored } from "./message-window";
-import { messageOf } from "../testing/stored";
 
 const whole = (messages: Message[]) => windowOf(messages, { hasEarlier: false, hasLater: false });
 const build = (messages: Message[]): ConversationItem[] => new ItemBuilder(new Map()).build(whole(messages));

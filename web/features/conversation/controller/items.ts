@@ -1,6 +1,7 @@
 import type { Message } from "@/lib/api/types";
-import { type Alternatives, activePath, alternativesOf, type MessageWindow } from "./message-window";
 import type { AnswerPart } from "../runs/run-reducer";
+import { sentences } from "../sentences";
+import { type Alternatives, activePath, alternativesOf, type MessageWindow } from "./message-window";
 
 /** What the person said. */
 export type UserItem = { kind: "user"; key: string; message: Message; alternatives: Alternatives | null };
@@ -211,8 +212,8 @@ export function notesOf(message: Message): AnswerNotes {
 }
 
 function noteText(message: Message): string {
-  if (message.metadata?.history_cleared === true) return "The assistant does not see what was said above.";
-  return message.content === "" ? "Note" : `Instructions: ${message.content}`;
+  if (message.metadata?.history_cleared === true) return sentences.message.historyCleared;
+  return message.content === "" ? sentences.message.note : sentences.message.instructions(message.content);
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { messageOf } from "../testing/stored";
 import {
   activePath,
   alternativesOf,
@@ -12,7 +13,6 @@ import {
   withNewest,
   withStored,
 } from "./message-window";
-import { messageOf } from "../testing/stored";
 
 const range = (from: number, to: number) =>
   Array.from({ length: to - from + 1 }, (_, place) => messageOf(from + place));

@@ -1,15 +1,16 @@
 import { ApiError } from "@/lib/api/errors";
 import type { Run } from "@/lib/api/types";
 import type { NewRun } from "../conversation-api";
-import type { Submission, TurnPhase } from "./conversation-state";
-import { sentenceOf } from "../runs/failure-sentences";
-import type { ConversationItem, FailureItem } from "./items";
+import { failureSentence } from "../runs/failure-sentence";
 import { LiveStore, LiveTurn } from "../runs/live-turn";
+import { untilAnswered, withRetries } from "../runs/retrying";
+import type { TurnState } from "../runs/run-reducer";
+import { sentences } from "../sentences";
+import type { Submission, TurnPhase } from "./conversation-state";
+import type { TurnHost } from "./dependencies";
+import type { ConversationItem, FailureItem } from "./items";
 import { loadLater } from "./loading";
 import { withLeaf, withStored } from "./message-window";
-import { withRetries, untilAnswered } from "../runs/retrying";
-import type { TurnState } from "../runs/run-reducer";
-import type { TurnHost } from "./dependencies";
 
 /** The turns of a conversation: what is being sent, the answer in the making, why there is none. One at a time. */
 export class Turns {
@@ -102,7 +103,7 @@ export class Turns {
     }
     if (answerId === "" && run.state !== "SUCCEEDED" && askedId !== "" && host.window.leafId === askedId) {
       this.failure = {
-        ...failureOf(run.id, sentenceOf(run.error_reason, run.state), askedId),
+        ...failureOf(run.id, failureSentence(run.error_reason, run.state), askedId),
         isCancelledByUser: run.state === "CANCELLED",
       };
     }
@@ -136,7 +137,7 @@ export class Turns {
     if (this.isBusy) items.push({ kind: "live", key: this.turnKey });
     else if (submission?.kind === "regenerate") {
       const { error } = submission;
-      const sentence = error instanceof Error ? error.message : sentenceOf("");
+      const sentence = error instanceof Error ? error.message : failureSentence("");
       const requestId = error instanceof ApiError ? error.requestId : null;
       items.push({ ...failureOf(submission.requestId, sentence, null), requestId });
     } else if (submission === null && this.failure !== null) items.push(this.failure);
@@ -186,7 +187,7 @@ export class Turns {
     if (!this.host.isAttached()) {
       // The person has gone elsewhere, and finds it as a draft when they come back.
       this.submission = null;
-      this.host.dependencies.onError(error, "Your message was not sent. It is kept as a draft in its chat.");
+      this.host.dependencies.onError(error, sentences.failures.notSent);
       return;
     }
     if (!(error instanceof ApiError) || error.reason !== "RUN_IN_PROGRESS") {
@@ -195,7 +196,7 @@ export class Turns {
     }
     // Another tab or device was faster. Its answer is shown, and what was typed comes back.
     this.takeBack();
-    this.host.dependencies.onError(error, "Another answer is being written.");
+    this.host.dependencies.onError(error, sentences.failures.isBusy);
     const runId = error.metadata.run_id;
     if (runId !== undefined) this.follow(runId, `run:${runId}`);
   }
@@ -208,7 +209,7 @@ export class Turns {
     } catch (error) {
       this.isStopping = false;
       this.host.publish();
-      this.host.dependencies.onError(error, "The answer could not be stopped.");
+      this.host.dependencies.onError(error, sentences.failures.stop);
     }
   }
 
@@ -286,7 +287,7 @@ export class Turns {
     if (this.turn !== turn) return;
     this.end();
     if (outcome !== null && outcome !== "SUCCEEDED" && message === null) {
-      const sentence = error?.message || sentenceOf("", outcome);
+      const sentence = error?.message || failureSentence("", outcome);
       this.failure = {
         ...failureOf(turn.runId, sentence, userMessage?.id ?? host.window.leafId),
         isCancelledByUser: outcome === "CANCELLED",

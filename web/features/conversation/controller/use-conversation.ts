@@ -3,15 +3,17 @@
 import { type QueryClient, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { toastError } from "@/components/ui/toaster";
+import { cachedSession, upsertSession } from "@/features/sessions/data/cache";
+import { refreshSession, settleSession } from "@/features/sessions/data/queries";
+import { sessionTitle } from "@/features/sessions/title";
 import { announce, useAnnouncements } from "@/lib/broadcast";
 import { notifyAnswerReady } from "@/lib/notifications";
 import { paths } from "@/lib/paths";
-import { cachedSession, upsertSession } from "@/features/sessions/data/cache";
-import { refreshSession, settleSession } from "@/features/sessions/data/queries";
-import { ConversationController, type Place } from "./controller";
 import { conversationApi } from "../conversation-api";
-import type { ConversationSnapshot } from "./conversation-state";
 import { dropSentDraft } from "../drafts";
+import { sentences } from "../sentences";
+import { ConversationController, type Place } from "./controller";
+import type { ConversationSnapshot } from "./conversation-state";
 
 // The first line becomes the name a moment after the first words.
 const NAME_AFTER_MS = 700;
@@ -92,7 +94,8 @@ function createController(
       },
       onAnswered: (id) => {
         settleSession(queryClient, id);
-        if (document.hidden) notifyAnswerReady(cachedSession(queryClient, id)?.name ?? "", id);
+        const name = sessionTitle(cachedSession(queryClient, id));
+        if (document.hidden) notifyAnswerReady(id, sentences.turn.isReady, name);
       },
       onError: toastError,
     },

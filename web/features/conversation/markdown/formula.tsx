@@ -2,6 +2,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "react";
 import { cn } from "@/lib/utils";
 import { PENDING_FORMULA } from "./parsing/open-ends";
 import { ScrollBox } from "./scroll-box";
+import { sentences } from "./sentences";
 
 type Typesetter = typeof import("./typesetter");
 
@@ -74,7 +75,7 @@ export function Formula({ tex, display = false }: FormulaProps) {
   );
   if (!display) return formula;
   return (
-    <ScrollBox label="Formula" inText className="py-1 text-center">
+    <ScrollBox label={sentences.formula} inText className="py-1 text-center">
       {formula}
     </ScrollBox>
   );

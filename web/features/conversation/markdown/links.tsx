@@ -2,6 +2,7 @@ import { Image } from "lucide-react";
 import type { MouseEvent, ReactNode } from "react";
 import { PENDING_ADDRESS } from "./parsing/open-ends";
 import { safeHref } from "./safe-url";
+import { sentences } from "./sentences";
 
 const LOOKS = "text-primary underline underline-offset-4 hover:decoration-2";
 
@@ -41,7 +42,7 @@ export function AnswerImage({ address, alt, inLink = false }: AnswerImageProps) 
   const text = (
     <>
       <Image aria-hidden className="mr-1 inline size-4 align-text-bottom" />
-      {alt?.trim() || "Image"}
+      {alt?.trim() || sentences.image}
     </>
   );
   return inLink ? text : <AnswerLink address={address}>{text}</AnswerLink>;
@@ -68,7 +69,7 @@ export function FootnoteMark({ number, idPrefix }: { number: number; idPrefix: s
       <a
         id={markId(idPrefix, number)}
         href={`#${note}`}
-        aria-label={`Footnote ${number}`}
+        aria-label={sentences.footnote(number)}
         onClick={(event) => goTo(event, note)}
         className={`${LOOKS} px-0.5`}
       >
@@ -89,7 +90,7 @@ export function Footnotes({ notes, idPrefix }: { notes: readonly ReactNode[]; id
             {note}
             <a
               href={`#${mark}`}
-              aria-label={`Back to the text from footnote ${number}`}
+              aria-label={sentences.backFromFootnote(number)}
               onClick={(event) => goTo(event, mark)}
               className={LOOKS}
             >

@@ -6,6 +6,7 @@ import { Formula } from "./formula";
 import { AnswerImage, AnswerLink, FootnoteMark, Footnotes } from "./links";
 import type { References } from "./parsing/references";
 import { ScrollBox } from "./scroll-box";
+import { sentences } from "./sentences";
 
 /** What a node stands within. */
 export type RenderContext = {
@@ -200,12 +201,16 @@ const ItemView = memo(function ItemView({ node: item, context, loose }: ItemProp
           type="checkbox"
           checked={item.checked ?? false}
           disabled
-          aria-label={item.checked ? "Done" : "To do"}
+          aria-label={item.checked ? sentences.done : sentences.toDo}
           className="absolute top-1.5 -left-6 size-4"
         />
       ) : null}
       {renderAll(item.children, context, (child, childContext) =>
-        loose || child.type !== "paragraph" ? renderNode(child, childContext) : <div>{renderText(child, childContext)}</div>,
+        loose || child.type !== "paragraph" ? (
+          renderNode(child, childContext)
+        ) : (
+          <div>{renderText(child, childContext)}</div>
+        ),
       )}
     </li>
   );
@@ -220,7 +225,7 @@ function renderTable(table: Table, context: RenderContext): ReactNode {
   // As a text it is the same from one reading to the next.
   const align = (table.align ?? []).join();
   return (
-    <ScrollBox label="Table" className="rounded-lg border">
+    <ScrollBox label={sentences.table} className="rounded-lg border">
       <table className="w-full border-collapse text-sm leading-6 wrap-normal [&_tbody_tr:last-child>td]:border-b-0">
         <thead>{head ? <RowView node={head} context={context} align={align} isHead /> : null}</thead>
         <tbody>

@@ -2,16 +2,17 @@
 
 import { RotateCw } from "lucide-react";
 import { memo, useDeferredValue, useSyncExternalStore } from "react";
-import { Markdown } from "../markdown/markdown";
 import { Button } from "@/components/ui/button";
-import { sentenceOf } from "../runs/failure-sentences";
 import type { AnswerItem, LiveItem } from "../controller/items";
+import { IconButton } from "../icon-button";
+import { Markdown } from "../markdown/markdown";
+import { failureSentence } from "../runs/failure-sentence";
 import type { LiveSnapshot, LiveStore } from "../runs/live-turn";
 import type { AnswerPart } from "../runs/run-reducer";
+import { sentences } from "../sentences";
 import { CopyButton, textOfParts } from "./copy-button";
-import { IconButton } from "../icon-button";
-import { ToolCall } from "./tool-call";
 import type { MessageActions } from "./message-actions";
+import { ToolCall } from "./tool-call";
 import { VersionSwitcher } from "./version-switcher";
 
 type AnswerMessageProps = {
@@ -42,7 +43,7 @@ export const AnswerMessage = memo(function AnswerMessage(props: AnswerMessagePro
   const parts = isLive ? livePart : item.parts;
   return (
     <article
-      aria-label="Assistant"
+      aria-label={sentences.message.assistant}
       aria-busy={isLive || undefined}
       data-message-id={isLive ? undefined : item.message.id}
       data-target={isTarget || undefined}
@@ -74,7 +75,7 @@ function Waiting({ isVisible }: { isVisible: boolean }) {
     <p className={isVisible ? "flex h-8 items-center gap-1" : "h-8"}>
       {isVisible ? (
         <>
-          <span className="sr-only">Thinking…</span>
+          <span className="sr-only">{sentences.turn.thinking}</span>
           {[0, 150, 300].map((delay) => (
             <span
               key={delay}
@@ -98,12 +99,12 @@ function StoredFoot({ item, isBusy, isLast, actions }: StoredFootProps) {
       {notes.isPartial ? (
         <div className="mt-2 flex flex-wrap items-center gap-x-3 gap-y-2 rounded-lg border px-3 py-2 text-sm">
           <p className="min-w-0 flex-1 basis-52">
-            {sentenceOf(notes.errorReason)} {parts.length > 0 ? "What was said by then is kept." : null}
+            {failureSentence(notes.errorReason)} {parts.length > 0 ? sentences.message.kept : null}
           </p>
           {answers === null || !isLast ? null : (
             <Button variant="outline" size="sm" disabled={isBusy} onClick={() => actions.regenerate(answers)}>
               <RotateCw aria-hidden />
-              Try again
+              {sentences.retry}
             </Button>
           )}
         </div>
@@ -111,7 +112,11 @@ function StoredFoot({ item, isBusy, isLast, actions }: StoredFootProps) {
       <div className="-ml-2 flex min-h-8 flex-wrap items-center">
         <CopyButton text={() => textOfParts(parts)} />
         {answers === null ? null : (
-          <IconButton label="Regenerate" disabled={isBusy} onClick={() => actions.regenerate(answers)}>
+          <IconButton
+            label={sentences.message.regenerate}
+            disabled={isBusy}
+            onClick={() => actions.regenerate(answers)}
+          >
             <RotateCw aria-hidden />
           </IconButton>
         )}
@@ -128,16 +133,15 @@ function UsageNote({ notes }: { notes: AnswerItem["notes"] }) {
   const { completionTokens: count, promptTokens, isEstimated, model, agent } = notes;
   if (count === 0) return null;
   const details = [
-    `${promptTokens.toLocaleString("en")} tokens of prompt, ${count.toLocaleString("en")} of answer`,
-    isEstimated ? "estimated" : "",
+    sentences.usage.details(promptTokens, count),
+    isEstimated ? sentences.usage.estimated : "",
     model,
     agent,
   ];
   return (
     <span className="ml-2 text-xs text-muted-foreground" title={details.filter(Boolean).join(" · ")}>
       {/* Apart from the text before it, also where the page is read without its layout. */}{" "}
-      {isEstimated ? "about " : ""}
-      {count.toLocaleString("en")} {count === 1 ? "token" : "tokens"}
+      {sentences.usage.tokens(count, isEstimated)}
     </span>
   );
 }

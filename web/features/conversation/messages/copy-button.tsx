@@ -4,9 +4,10 @@ import { Check, Copy } from "lucide-react";
 import { useEffect, useState } from "react";
 import { toast } from "@/components/ui/toaster";
 import type { ConversationItem } from "../controller/items";
-import type { AnswerPart } from "../runs/run-reducer";
 import { IconButton } from "../icon-button";
 import { sayPolitely } from "../live-region";
+import type { AnswerPart } from "../runs/run-reducer";
+import { sentences } from "../sentences";
 
 const SHOWN_MS = 2000;
 
@@ -22,7 +23,7 @@ export function textOfParts(parts: readonly AnswerPart[]): string {
 export async function copyLastAnswer(items: readonly ConversationItem[]): Promise<void> {
   const last = items.findLast((item) => item.kind === "answer");
   if (last?.kind !== "answer") return;
-  if (await copyText(textOfParts(last.parts))) toast("The last answer is copied.");
+  if (await copyText(textOfParts(last.parts))) toast(sentences.message.lastCopied);
 }
 
 /** Copies what is said. */
@@ -36,10 +37,10 @@ export function CopyButton({ text }: { text: () => string }) {
   const copy = async () => {
     if (!(await copyText(text()))) return;
     setIsCopied(true);
-    sayPolitely("Copied");
+    sayPolitely(sentences.message.copied);
   };
   return (
-    <IconButton label="Copy" onClick={() => void copy()}>
+    <IconButton label={sentences.message.copy} onClick={() => void copy()}>
       {isCopied ? <Check aria-hidden /> : <Copy aria-hidden />}
     </IconButton>
   );
@@ -50,7 +51,7 @@ async function copyText(text: string): Promise<boolean> {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    toast.error("The text could not be copied. The browser does not allow it here.");
+    toast.error(sentences.message.copyFailed);
     return false;
   }
 }

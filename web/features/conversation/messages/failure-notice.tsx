@@ -1,6 +1,8 @@
 import { RotateCw } from "lucide-react";
 import { Button } from "@/components/ui/button";
+import { RequestId } from "@/components/ui/request-id";
 import type { FailureItem } from "../controller/items";
+import { sentences } from "../sentences";
 import type { MessageActions } from "./message-actions";
 
 /** Says why there is no answer, with a way to get one. */
@@ -13,11 +15,7 @@ export function FailureNotice({ item, actions }: { item: FailureItem; actions: M
     >
       <div className="min-w-0 flex-1 basis-52">
         <p>{item.sentence}</p>
-        {item.requestId === null ? null : (
-          <p className="text-xs break-all text-muted-foreground">
-            Request id: <code className="select-all">{item.requestId}</code>
-          </p>
-        )}
+        {item.requestId === null ? null : <RequestId id={item.requestId} />}
       </div>
       <Button
         variant="outline"
@@ -25,7 +23,7 @@ export function FailureNotice({ item, actions }: { item: FailureItem; actions: M
         onClick={() => (userMessageId === null ? actions.retry() : actions.regenerate(userMessageId))}
       >
         <RotateCw aria-hidden />
-        Try again
+        {sentences.retry}
       </Button>
     </div>
   );

@@ -7,6 +7,7 @@ import { Button } from "@/components/ui/button";
 import type { ConversationController } from "../controller/controller";
 import type { ConversationSnapshot } from "../controller/conversation-state";
 import type { ConversationItem } from "../controller/items";
+import { sentences } from "../sentences";
 import { AnswerMessage } from "./answer-message";
 import { FailureNotice } from "./failure-notice";
 import type { MessageActions } from "./message-actions";
@@ -71,7 +72,7 @@ export function MessageList({ controller, snapshot, actions, sends }: MessageLis
       <div
         ref={scroller}
         role="log"
-        aria-label="Conversation"
+        aria-label={sentences.list.label}
         aria-live="off"
         // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, and the keyboard must be able to scroll it.
         tabIndex={0}
@@ -118,12 +119,12 @@ export function MessageList({ controller, snapshot, actions, sends }: MessageLis
           }}
         >
           <ArrowDown aria-hidden />
-          Jump to latest
+          {sentences.list.jumpToLatest}
         </Button>
       )}
       {hasEarlier || items.length > 0 ? null : (
         <p className="absolute inset-x-0 top-1/3 px-4 text-center text-sm text-muted-foreground">
-          Nothing has been said here yet. Write the first message below.
+          {sentences.list.empty}
         </p>
       )}
     </div>
@@ -165,12 +166,12 @@ function TopRow({ snapshot, onRetry }: { snapshot: ConversationSnapshot; onRetry
   const { earlier } = snapshot;
   return (
     <div style={{ height: TOP_PX }} className="flex items-center justify-center gap-2 text-xs text-muted-foreground">
-      {earlier === "loading" ? "Loading earlier messages…" : null}
+      {earlier === "loading" ? sentences.list.loadingEarlier : null}
       {earlier === "failed" ? (
         <>
-          Earlier messages could not be loaded.
+          {sentences.list.earlierFailed}
           <Button variant="link" size="sm" onClick={onRetry}>
-            Try again
+            {sentences.retry}
           </Button>
         </>
       ) : null}

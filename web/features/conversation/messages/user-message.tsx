@@ -4,10 +4,12 @@ import { Pencil, RotateCw, TriangleAlert } from "lucide-react";
 import { type KeyboardEvent, memo, useEffect, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { errorRequestId, errorSentence } from "@/components/ui/error-notice";
+import { RequestId } from "@/components/ui/request-id";
 import type { PendingItem, UserItem } from "../controller/items";
-import { sizeProblem } from "../message-limit";
-import { CopyButton } from "./copy-button";
 import { IconButton } from "../icon-button";
+import { sizeProblem } from "../message-limit";
+import { sentences } from "../sentences";
+import { CopyButton } from "./copy-button";
 import type { MessageActions } from "./message-actions";
 import { VersionSwitcher } from "./version-switcher";
 
@@ -36,7 +38,7 @@ export const UserMessage = memo(function UserMessage({
   const content = isStored ? item.message.content : item.content;
   if (isStored && isEditing) {
     return (
-      <article aria-label="You" data-message-id={item.message.id}>
+      <article aria-label={sentences.message.you} data-message-id={item.message.id}>
         <EditForm
           content={content}
           isBusy={isBusy}
@@ -50,7 +52,7 @@ export const UserMessage = memo(function UserMessage({
   }
   return (
     <article
-      aria-label="You"
+      aria-label={sentences.message.you}
       data-message-id={isStored ? item.message.id : undefined}
       className="flex flex-col items-end"
     >
@@ -66,7 +68,7 @@ export const UserMessage = memo(function UserMessage({
             <VersionSwitcher alternatives={item.alternatives} isDisabled={isBusy} onSelect={actions.selectVersion} />
           )}
           <CopyButton text={() => content} />
-          <IconButton label="Edit" disabled={isBusy} onClick={() => onEdit(item.message.id)}>
+          <IconButton label={sentences.edit} disabled={isBusy} onClick={() => onEdit(item.message.id)}>
             <Pencil aria-hidden />
           </IconButton>
         </div>
@@ -84,7 +86,7 @@ function LongText({ text }: { text: string }) {
     <>
       {`${text.slice(0, SHOWN_CHARS)}… `}
       <Button variant="link" className="h-auto p-0" onClick={() => setIsWhole(true)}>
-        Show all
+        {sentences.message.showAll}
       </Button>
     </>
   );
@@ -97,21 +99,17 @@ function PendingFoot({ item, actions }: { item: PendingItem; actions: MessageAct
     <div role="alert" className="mt-2 grid max-w-[85%] justify-items-end gap-2 text-sm">
       <p className="flex gap-2">
         <TriangleAlert className="mt-0.5 size-4 shrink-0 text-destructive-text" aria-hidden />
-        <span>Not sent. {errorSentence(item.error)}</span>
+        <span>{sentences.message.notSent(errorSentence(item.error))}</span>
       </p>
-      {requestId === null ? null : (
-        <p className="text-xs break-all text-muted-foreground">
-          Request id: <code className="select-all">{requestId}</code>
-        </p>
-      )}
+      {requestId === null ? null : <RequestId id={requestId} />}
       <div className="flex gap-2">
         <Button variant="ghost" size="sm" onClick={actions.takeBack}>
           <Pencil aria-hidden />
-          Edit
+          {sentences.edit}
         </Button>
         <Button variant="outline" size="sm" onClick={actions.retry}>
           <RotateCw aria-hidden />
-          Try again
+          {sentences.retry}
         </Button>
       </div>
     </div>
@@ -150,7 +148,7 @@ function EditForm({ content, isBusy, onSave, onCancel }: EditFormProps) {
     >
       <textarea
         ref={field}
-        aria-label="Edit message"
+        aria-label={sentences.message.editLabel}
         value={text}
         rows={3}
         onChange={(event) => setText(event.target.value)}
@@ -164,10 +162,10 @@ function EditForm({ content, isBusy, onSave, onCancel }: EditFormProps) {
       )}
       <div className="flex justify-end gap-2">
         <Button variant="ghost" size="sm" onClick={onCancel}>
-          Cancel
+          {sentences.message.cancel}
         </Button>
         <Button type="submit" size="sm" disabled={!canSave}>
-          Save and send
+          {sentences.message.saveAndSend}
         </Button>
       </div>
     </form>

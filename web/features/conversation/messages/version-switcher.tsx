@@ -1,6 +1,7 @@
 import { ChevronLeft, ChevronRight } from "lucide-react";
 import type { Alternatives } from "../controller/message-window";
 import { IconButton } from "../icon-button";
+import { sentences } from "../sentences";
 
 type VersionSwitcherProps = { alternatives: Alternatives; isDisabled: boolean; onSelect: (messageId: string) => void };
 
@@ -11,17 +12,15 @@ export function VersionSwitcher({ alternatives: { ids, index }, isDisabled, onSe
   return (
     <span className="inline-flex items-center text-xs text-muted-foreground">
       <IconButton
-        label="Previous version"
+        label={sentences.message.previousVersion}
         disabled={isDisabled || previous === undefined}
         onClick={() => previous !== undefined && onSelect(previous)}
       >
         <ChevronLeft aria-hidden />
       </IconButton>
-      <span className="tabular-nums">
-        {index + 1} of {ids.length}
-      </span>
+      <span className="tabular-nums">{sentences.message.version(index + 1, ids.length)}</span>
       <IconButton
-        label="Next version"
+        label={sentences.message.nextVersion}
         disabled={isDisabled || next === undefined}
         onClick={() => next !== undefined && onSelect(next)}
       >

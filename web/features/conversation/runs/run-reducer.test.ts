@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { messageOf } from "../testing/stored";
 import { type RunEvent, toRunEvent } from "./run-events";
 import { giveUpMissing, reduceTurnEvents, resume, START_OF_TURN, type TurnState } from "./run-reducer";
-import { messageOf } from "../testing/stored";
 
 const started = (seq: number): RunEvent => ({
   seq,

@@ -1,6 +1,7 @@
 import { QueryClient } from "@tanstack/react-query";
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import type { Session } from "@/lib/api/types";
+import { makeSession } from "../testing/fake-gateway";
 import {
   cachedSession,
   compareSessions,
@@ -11,7 +12,6 @@ import {
   sessionKeys,
   upsertSession,
 } from "./cache";
-import { makeSession } from "../testing/fake-gateway";
 
 let queryClient: QueryClient;
 

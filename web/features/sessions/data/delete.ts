@@ -9,9 +9,10 @@ import { newTraceparent } from "@/lib/api/trace";
 import type { Session } from "@/lib/api/types";
 import { readSession } from "@/lib/auth/store";
 import { announce } from "@/lib/broadcast";
+import { sentences } from "../sentences";
+import { sessionTitle } from "../title";
 import { dropSession, sessionKeys } from "./cache";
 import { hideSession, showSession } from "./deletions";
-import { sessionTitle } from "../title";
 
 /** How long a deletion can be undone. */
 export const UNDO_MS = 7000;
@@ -33,7 +34,7 @@ async function send(deletion: Deletion): Promise<void> {
     if (!(error instanceof ApiError && error.code === 404)) {
       showSession(session.id);
       deletion.onFailure?.();
-      toastError(error, `“${sessionTitle(session)}” could not be deleted.`);
+      toastError(error, sentences.changes.deleteFailed(sessionTitle(session)));
       void queryClient.invalidateQueries({ queryKey: sessionKeys.lists });
       return;
     }
@@ -98,10 +99,10 @@ export function useDeleteSession(): (session: Session, options?: { onUndo?: () =
       const { id } = session;
       if (deletions.has(id)) return;
       hideSession(id);
-      const toastId = toast(`Deleted “${sessionTitle(session)}”`, {
+      const toastId = toast(sentences.changes.deleted(sessionTitle(session)), {
         duration: UNDO_MS,
         action: {
-          label: "Undo",
+          label: sentences.changes.undo,
           onClick: () => {
             if (undo(id)) options.onUndo?.();
           },

@@ -4,6 +4,7 @@ import { type QueryClient, useMutation, useQueryClient } from "@tanstack/react-q
 import { toastError } from "@/components/ui/toaster";
 import { api, unwrap } from "@/lib/api/client";
 import type { Session } from "@/lib/api/types";
+import { sentences } from "../sentences";
 import { cachedSession, nextUpdate, putSession, sessionKeys, upsertSession } from "./cache";
 
 type Changes = { name?: string; is_archived?: boolean };
@@ -73,7 +74,7 @@ export function useRenameSession() {
       session,
       changes: { name: name.trim().normalize("NFC") },
     }),
-    () => "The chat could not be renamed.",
+    () => sentences.changes.renameFailed,
   );
 }
 
@@ -84,6 +85,6 @@ export function useArchiveSession() {
       session,
       changes: { is_archived: archived },
     }),
-    (session) => (session.is_archived ? "The chat could not be restored." : "The chat could not be archived."),
+    (session) => (session.is_archived ? sentences.changes.restoreFailed : sentences.changes.archiveFailed),
   );
 }

@@ -2,6 +2,7 @@
 
 import { useEffect, useRef } from "react";
 import { ErrorNotice } from "@/components/ui/error-notice";
+import { sentences } from "../sentences";
 import { ChatRowsSkeleton } from "./chat-rows-skeleton";
 
 type LoadMoreProps = {
@@ -40,7 +41,7 @@ export function LoadMore({ hasMore, isLoading, error, onLoad, loaded }: LoadMore
   return (
     <div ref={end}>
       {error ? (
-        <ErrorNotice className="m-2" title="More chats could not be loaded." error={error} onRetry={onLoad} />
+        <ErrorNotice className="m-2" title={sentences.list.moreFailed} error={error} onRetry={onLoad} />
       ) : (
         <ChatRowsSkeleton rows={3} />
       )}

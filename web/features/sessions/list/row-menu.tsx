@@ -10,6 +10,7 @@ import {
   DropdownMenuTrigger,
 } from "@/components/ui/dropdown-menu";
 import type { Session } from "@/lib/api/types";
+import { sentences } from "../sentences";
 import { sessionTitle } from "../title";
 import type { RowActions } from "./row-actions";
 
@@ -26,7 +27,7 @@ export function RowMenu({ session, actions, tabIndex }: RowMenuProps) {
   return (
     <DropdownMenu modal={false}>
       <DropdownMenuTrigger
-        aria-label={`Options for ${sessionTitle(session)}`}
+        aria-label={sentences.row.options(sessionTitle(session))}
         tabIndex={tabIndex}
         className="absolute top-1 right-1 inline-flex size-7 items-center justify-center rounded-md text-muted-foreground opacity-0 group-focus-within:opacity-100 group-hover:opacity-100 hover:bg-background hover:text-foreground focus-visible:opacity-100 aria-expanded:opacity-100 pointer-coarse:opacity-100"
       >
@@ -41,16 +42,16 @@ export function RowMenu({ session, actions, tabIndex }: RowMenuProps) {
       >
         <DropdownMenuItem onSelect={choose(() => actions.startRename(session.id))}>
           <Pencil aria-hidden />
-          Rename
+          {sentences.row.rename}
         </DropdownMenuItem>
         <DropdownMenuItem onSelect={choose(() => actions.archive(session))}>
           {session.is_archived ? <ArchiveRestore aria-hidden /> : <Archive aria-hidden />}
-          {session.is_archived ? "Restore" : "Archive"}
+          {session.is_archived ? sentences.row.restore : sentences.row.archive}
         </DropdownMenuItem>
         <DropdownMenuSeparator />
         <DropdownMenuItem variant="destructive" onSelect={choose(() => actions.remove(session))}>
           <Trash2 aria-hidden />
-          Delete
+          {sentences.row.delete}
         </DropdownMenuItem>
       </DropdownMenuContent>
     </DropdownMenu>

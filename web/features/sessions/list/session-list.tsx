@@ -5,14 +5,15 @@ import { type KeyboardEvent, useMemo, useRef } from "react";
 import { prepareMenus } from "@/components/ui/dropdown-menu";
 import { EmptyState } from "@/components/ui/empty-state";
 import { ErrorNotice } from "@/components/ui/error-notice";
-import { groupByDay } from "../days";
-import { useSessions } from "../data/queries";
 import { cn } from "@/lib/utils";
+import { useSessions } from "../data/queries";
+import { groupByDay } from "../days";
+import { sentences } from "../sentences";
+import { useToday } from "../use-today";
+import { ChatRowsSkeleton } from "./chat-rows-skeleton";
 import { LoadMore } from "./load-more";
 import { SessionRow } from "./session-row";
-import { ChatRowsSkeleton } from "./chat-rows-skeleton";
 import { rowLinks, useRowActions } from "./use-row-actions";
-import { useToday } from "../use-today";
 
 type SessionListProps = {
   archived?: boolean;
@@ -53,7 +54,7 @@ export function SessionList({ archived = false, query = "", onNavigate, classNam
     return (
       <div aria-busy="true" className={className}>
         <p className="sr-only" role="status">
-          Loading chats
+          {sentences.list.loading}
         </p>
         <ChatRowsSkeleton />
       </div>
@@ -63,7 +64,7 @@ export function SessionList({ archived = false, query = "", onNavigate, classNam
     return (
       <ErrorNotice
         className={cn("m-2", className)}
-        title="The chats could not be loaded."
+        title={sentences.list.loadFailed}
         error={result.error}
         onRetry={() => void result.refetch()}
       />
@@ -88,7 +89,7 @@ export function SessionList({ archived = false, query = "", onNavigate, classNam
     >
       {query ? (
         <p role="status" className="sr-only">
-          {`${sessions.length}${result.hasNextPage ? " or more" : ""} ${sessions.length === 1 ? "chat" : "chats"}`}
+          {sentences.list.count(sessions.length, result.hasNextPage)}
         </p>
       ) : null}
       {days.map((day) => (
@@ -122,21 +123,21 @@ export function SessionList({ archived = false, query = "", onNavigate, classNam
 function NoSessions({ archived, query, className }: { archived: boolean; query: string; className?: string }) {
   if (query.trim()) {
     return (
-      <EmptyState className={className} icon={<SearchX />} title={`No chat is named like “${query.trim()}”`}>
-        Try fewer letters, or search what was said instead.
+      <EmptyState className={className} icon={<SearchX />} title={sentences.list.noMatch(query.trim())}>
+        {sentences.list.noMatchHint}
       </EmptyState>
     );
   }
   if (archived) {
     return (
-      <EmptyState className={className} icon={<Archive />} title="The archive is empty">
-        Archive a chat to keep it out of the way without deleting it.
+      <EmptyState className={className} icon={<Archive />} title={sentences.list.emptyArchive}>
+        {sentences.list.emptyArchiveHint}
       </EmptyState>
     );
   }
   return (
-    <EmptyState className={className} icon={<MessageCircle />} title="No chats yet">
-      Write a message, and the chat appears here.
+    <EmptyState className={className} icon={<MessageCircle />} title={sentences.list.empty}>
+      {sentences.list.emptyHint}
     </EmptyState>
   );
 }

@@ -3,12 +3,12 @@
 import { memo } from "react";
 import type { Session } from "@/lib/api/types";
 import { paths } from "@/lib/paths";
-import { sessionTitle } from "../title";
 import { cn } from "@/lib/utils";
+import { SessionNameForm } from "../session-name-form";
+import { sessionTitle } from "../title";
+import { isPlainClick } from "../use-open-chat";
 import type { RowActions } from "./row-actions";
 import { RowMenu } from "./row-menu";
-import { SessionNameForm } from "../session-name-form";
-import { isPlainClick } from "../use-open-chat";
 
 type SessionRowProps = {
   session: Session;

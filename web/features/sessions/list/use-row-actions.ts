@@ -5,9 +5,10 @@ import { toast } from "@/components/ui/toaster";
 import { paths } from "@/lib/paths";
 import { useDeleteSession } from "../data/delete";
 import { useArchiveSession, useRenameSession } from "../data/mutations";
+import { sentences } from "../sentences";
 import { sessionTitle } from "../title";
-import type { RowActions } from "./row-actions";
 import { useCurrentChatId, useOpen } from "../use-open-chat";
+import type { RowActions } from "./row-actions";
 
 /** The links of a list's rows, in the order they are seen. */
 export function rowLinks(list: HTMLElement | null): HTMLAnchorElement[] {
@@ -78,9 +79,10 @@ export function useRowActions(list: RefObject<HTMLElement | null>, onNavigate?: 
           { session, archived },
           {
             onSuccess: (stored) => {
-              toast(`${archived ? "Archived" : "Restored"} “${sessionTitle(session)}”`, {
+              const done = archived ? sentences.changes.archived : sentences.changes.restored;
+              toast(done(sessionTitle(session)), {
                 action: {
-                  label: "Undo",
+                  label: sentences.changes.undo,
                   onClick: () => latest.current.archive({ session: stored, archived: !archived }),
                 },
               });

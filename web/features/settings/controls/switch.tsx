@@ -2,8 +2,8 @@
 
 import * as Primitive from "radix-ui/switch";
 import type { ComponentProps } from "react";
-import { cn } from "@/lib/utils";
 import { useFieldControl } from "@/components/ui/field";
+import { cn } from "@/lib/utils";
 
 export function Switch({ className, ...props }: ComponentProps<typeof Primitive.Root>) {
   const field = useFieldControl();

@@ -5,8 +5,9 @@ import { Avatar } from "@/components/ui/avatar";
 import { Button } from "@/components/ui/button";
 import { toast, toastError } from "@/components/ui/toaster";
 import type { User } from "@/lib/api/types";
-import { removeStored, squarePicture, uploadAvatar } from "./avatar";
+import { sentences } from "../sentences";
 import { useUpdateMe } from "../use-update-me";
+import { removeStored, squarePicture, uploadAvatar } from "./avatar";
 
 /** The person's picture, with ways to change and to remove it. */
 export function AvatarSettings({ user }: { user: User }) {
@@ -28,11 +29,11 @@ export function AvatarSettings({ user }: { user: User }) {
       setPreview(URL.createObjectURL(picture));
       uploaded = await uploadAvatar(user.id, picture);
       await updateMe.mutateAsync({ profile: { avatar_url: uploaded } });
-      toast.success("Your picture is changed.");
+      toast.success(sentences.picture.changed);
       if (stored) void removeStored(user.id, stored).catch(() => undefined);
     } catch (error) {
       if (uploaded) void removeStored(user.id, uploaded).catch(() => undefined);
-      toastError(error, "The picture was not changed.");
+      toastError(error, sentences.picture.changeFailed);
     } finally {
       setPreview(null);
       setWork(null);
@@ -44,9 +45,9 @@ export function AvatarSettings({ user }: { user: User }) {
     try {
       await updateMe.mutateAsync({ profile: { avatar_url: "" } });
       void removeStored(user.id, address).catch(() => undefined);
-      toast.success("Your picture is removed.");
+      toast.success(sentences.picture.removed);
     } catch (error) {
-      toastError(error, "The picture was not removed.");
+      toastError(error, sentences.picture.removeFailed);
     } finally {
       setWork(null);
     }
@@ -71,7 +72,7 @@ export function AvatarSettings({ user }: { user: User }) {
             disabled={work !== null}
             onClick={() => file.current?.click()}
           >
-            {stored ? "Change picture" : "Add a picture"}
+            {stored ? sentences.picture.change : sentences.picture.add}
           </Button>
           {stored ? (
             <Button
@@ -81,19 +82,17 @@ export function AvatarSettings({ user }: { user: User }) {
               disabled={work !== null}
               onClick={() => void remove(stored)}
             >
-              Remove picture
+              {sentences.picture.remove}
             </Button>
           ) : null}
         </div>
-        <p className="text-[0.8125rem] text-muted-foreground">
-          The middle of it is used, as a square. Everybody with its address can see it.
-        </p>
+        <p className="text-[0.8125rem] text-muted-foreground">{sentences.picture.hint}</p>
       </div>
       <input
         ref={file}
         type="file"
         accept="image/jpeg,image/png,image/webp,image/gif,image/avif"
-        aria-label="Picture file"
+        aria-label={sentences.picture.file}
         className="hidden"
         onChange={onChange}
       />

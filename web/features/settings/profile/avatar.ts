@@ -1,11 +1,12 @@
 /** A person's picture: made small and square in the browser, kept in the project's storage. */
 import { ApiError } from "@/lib/api/errors";
+import { sentences } from "../sentences";
 import { getSupabase } from "./storage";
 
 const BUCKET = "avatars";
 const SIDE = 256;
 const QUALITY = 0.88;
-const LARGEST_FILE_BYTES = 25 * 1024 * 1024;
+const LARGEST_FILE_MIB = 25;
 
 /** The part of a picture that becomes the avatar: the largest square in its middle. */
 export function middleSquare(width: number, height: number): { x: number; y: number; side: number } {
@@ -15,16 +16,16 @@ export function middleSquare(width: number, height: number): { x: number; y: num
 
 /** Makes an avatar of a picture's file. Throws an Error with a sentence for people. */
 export async function squarePicture(file: Blob): Promise<Blob> {
-  if (file.size > LARGEST_FILE_BYTES) throw new Error("This file is larger than 25 MB. Choose a smaller one.");
+  if (file.size > LARGEST_FILE_MIB * 1024 * 1024) throw new Error(sentences.picture.tooLarge(LARGEST_FILE_MIB));
   const picture = await createImageBitmap(file).catch(() => {
-    throw new Error("This file is not a picture that your browser can read. Choose a JPEG, PNG or WebP file.");
+    throw new Error(sentences.picture.unreadable);
   });
   try {
     const { x, y, side } = middleSquare(picture.width, picture.height);
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = SIDE;
     const context = canvas.getContext("2d");
-    if (!context) throw new Error("Your browser cannot change pictures.");
+    if (!context) throw new Error(sentences.picture.cannotDraw);
     context.imageSmoothingQuality = "high";
     context.drawImage(picture, x, y, side, side, 0, 0, SIDE, SIDE);
     const webp = await toBlob(canvas, "image/webp");
@@ -66,8 +67,7 @@ export function storedPath(userId: string, address: string): string | null {
 
 function toBlob(canvas: HTMLCanvasElement, type: string): Promise<Blob> {
   return new Promise((resolve, reject) => {
-    const take = (blob: Blob | null) =>
-      blob ? resolve(blob) : reject(new Error("Your browser could not store this picture."));
+    const take = (blob: Blob | null) => (blob ? resolve(blob) : reject(new Error(sentences.picture.cannotStore)));
     canvas.toBlob(take, type, QUALITY);
   });
 }
@@ -75,9 +75,6 @@ function toBlob(canvas: HTMLCanvasElement, type: string): Promise<Blob> {
 function storageError(error: Error & { status?: number }): ApiError {
   if (!error.status) return ApiError.network(error);
   const fields = { code: error.status, status: "UNKNOWN", reason: "STORAGE" };
-  const message =
-    error.status === 404
-      ? "This installation has no place for pictures yet."
-      : "The picture could not be stored. Try again.";
+  const message = error.status === 404 ? sentences.picture.noStorage : sentences.picture.storageFailed;
   return new ApiError(message, fields, { cause: error });
 }

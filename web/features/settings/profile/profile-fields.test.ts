@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { User } from "@/lib/api/types";
+import { withChanges } from "../use-update-me";
 import { middleSquare, storedPath } from "./avatar";
 import { changesOf, fieldProblems, fieldsOf, statusEnd } from "./profile-fields";
-import { withChanges } from "../use-update-me";
 
 const now = new Date("2026-11-20T12:00:00");
 

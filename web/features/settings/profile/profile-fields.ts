@@ -1,4 +1,5 @@
 import type { User } from "@/lib/api/types";
+import { sentences } from "../sentences";
 import type { MeChanges } from "../use-update-me";
 
 /** What the profile form holds. */
@@ -14,19 +15,19 @@ export type ProfileFields = {
   status_custom: string;
 };
 
-export const USERNAME_RULE = "3 to 32 of a–z, 0–9, dot, dash and underscore.";
+export const USERNAME_RULE = sentences.profile.usernameRule;
 const USERNAME = /^[a-z0-9._-]{3,32}$/;
 const EMOJI = /\p{Extended_Pictographic}|\p{Regional_Indicator}|\u20e3/u;
 
 /** For how long a status may last. */
 export const STATUS_CHOICES = [
-  { value: "never", label: "Until I change it" },
-  { value: "30", label: "30 minutes" },
-  { value: "60", label: "1 hour" },
-  { value: "240", label: "4 hours" },
-  { value: "today", label: "Today" },
-  { value: "week", label: "This week" },
-  { value: "custom", label: "Choose a time…" },
+  { value: "never", label: sentences.status.lasts.never },
+  { value: "30", label: sentences.status.lasts.halfHour },
+  { value: "60", label: sentences.status.lasts.hour },
+  { value: "240", label: sentences.status.lasts.fourHours },
+  { value: "today", label: sentences.status.lasts.today },
+  { value: "week", label: sentences.status.lasts.week },
+  { value: "custom", label: sentences.status.lasts.custom },
 ] as const;
 
 /** The stored account as the form shows it. A status whose time is over counts as none. */
@@ -51,16 +52,16 @@ export function fieldProblems(fields: ProfileFields, now: Date): Partial<Record<
   const username = fields.username.trim().toLowerCase();
   const end = statusEnd(fields, now);
   return {
-    display_name: fields.display_name.trim() ? undefined : "Enter a name.",
-    username: username === "" || USERNAME.test(username) ? undefined : `Use ${USERNAME_RULE}`,
-    status_emoji: isEmojiOrEmpty(fields.status_emoji.trim()) ? undefined : "Use one emoji.",
+    display_name: fields.display_name.trim() ? undefined : sentences.profile.displayNameMissing,
+    username: username === "" || USERNAME.test(username) ? undefined : sentences.profile.usernameProblem(USERNAME_RULE),
+    status_emoji: isEmojiOrEmpty(fields.status_emoji.trim()) ? undefined : sentences.status.emojiProblem,
     status_expires_at:
       fields.status_until !== "custom"
         ? undefined
         : end === null
-          ? "Choose a day and a time."
+          ? sentences.status.momentMissing
           : end <= now
-            ? "Choose a time to come."
+            ? sentences.status.momentPast
             : undefined,
   };
 }

@@ -1,19 +1,20 @@
 "use client";
 
 import { useState } from "react";
-import { FormError } from "@/components/ui/form-error";
-import { useSubmit } from "@/lib/use-submit";
 import { Button } from "@/components/ui/button";
 import { Field } from "@/components/ui/field";
+import { FormError } from "@/components/ui/form-error";
 import { Input } from "@/components/ui/input";
+import { Section } from "@/components/ui/section";
 import { toast } from "@/components/ui/toaster";
 import type { User } from "@/lib/api/types";
-import { AvatarSettings } from "./avatar-settings";
-import { changesOf, fieldProblems, fieldsOf, type ProfileFields, USERNAME_RULE } from "./profile-fields";
-import { Section } from "@/components/ui/section";
-import { StatusFields } from "./status-fields";
+import { useSubmit } from "@/lib/use-submit";
+import { sentences } from "../sentences";
 import { useLeaveWarning } from "../use-leave-warning";
 import { useUpdateMe } from "../use-update-me";
+import { AvatarSettings } from "./avatar-settings";
+import { changesOf, fieldProblems, fieldsOf, type ProfileFields, USERNAME_RULE } from "./profile-fields";
+import { StatusFields } from "./status-fields";
 
 const FIELDS = ["display_name", "full_name", "username", "status_text", "status_emoji", "status_expires_at"] as const;
 
@@ -35,19 +36,23 @@ export function ProfileSettings({ user }: { user: User }) {
       await updateMe.mutateAsync(changes);
       // What was typed while it was being saved stays.
       setTyped((now) => (now === typed ? {} : now));
-      toast.success("Your profile is saved.");
+      toast.success(sentences.profile.saved);
     },
   });
   const change = (changed: Partial<ProfileFields>) => setTyped((before) => ({ ...before, ...changed }));
 
   return (
     <div className="grid gap-8">
-      <Section title="Picture">
+      <Section title={sentences.picture.title}>
         <AvatarSettings user={user} />
       </Section>
       <form className="grid gap-8" onSubmit={form.onSubmit} noValidate>
-        <Section title="Name">
-          <Field label="Display name" hint="How others see you." error={form.fieldErrors.display_name}>
+        <Section title={sentences.profile.name}>
+          <Field
+            label={sentences.profile.displayName}
+            hint={sentences.profile.displayNameHint}
+            error={form.fieldErrors.display_name}
+          >
             <Input
               autoComplete="nickname"
               maxLength={100}
@@ -55,7 +60,7 @@ export function ProfileSettings({ user }: { user: User }) {
               onChange={(event) => change({ display_name: event.currentTarget.value })}
             />
           </Field>
-          <Field label="Full name" error={form.fieldErrors.full_name}>
+          <Field label={sentences.profile.fullName} error={form.fieldErrors.full_name}>
             <Input
               autoComplete="name"
               maxLength={200}
@@ -63,7 +68,7 @@ export function ProfileSettings({ user }: { user: User }) {
               onChange={(event) => change({ full_name: event.currentTarget.value })}
             />
           </Field>
-          <Field label="Username" hint={USERNAME_RULE} error={form.fieldErrors.username}>
+          <Field label={sentences.profile.username} hint={USERNAME_RULE} error={form.fieldErrors.username}>
             <Input
               autoComplete="off"
               autoCapitalize="none"
@@ -75,17 +80,17 @@ export function ProfileSettings({ user }: { user: User }) {
             />
           </Field>
         </Section>
-        <Section title="Status">
+        <Section title={sentences.status.title}>
           <StatusFields user={user} fields={fields} errors={form.fieldErrors} onChange={change} />
         </Section>
         <FormError error={form.error} waitSeconds={form.waitSeconds} />
         <div className="flex flex-wrap items-center gap-3">
           <Button type="submit" loading={form.pending} disabled={!isDirty && !form.pending}>
-            Save
+            {sentences.profile.save}
           </Button>
           {isDirty && !form.pending ? (
             <Button variant="ghost" onClick={() => setTyped({})}>
-              Discard changes
+              {sentences.profile.discard}
             </Button>
           ) : null}
         </div>

@@ -1,11 +1,12 @@
 "use client";
 
-import type { FieldErrors } from "@/lib/use-submit";
 import { Button } from "@/components/ui/button";
 import { Field } from "@/components/ui/field";
 import { Input } from "@/components/ui/input";
 import type { User } from "@/lib/api/types";
+import type { FieldErrors } from "@/lib/use-submit";
 import { NativeSelect } from "../controls/native-select";
+import { sentences } from "../sentences";
 import { type ProfileFields, STATUS_CHOICES } from "./profile-fields";
 
 type StatusFieldsProps = {
@@ -16,10 +17,10 @@ type StatusFieldsProps = {
 };
 
 const QUICK = [
-  { emoji: "💬", text: "In a meeting" },
-  { emoji: "🎧", text: "Concentrating" },
-  { emoji: "🏠", text: "Working from home" },
-  { emoji: "🌴", text: "On holiday" },
+  { emoji: "💬", text: sentences.status.quick.meeting },
+  { emoji: "🎧", text: sentences.status.quick.concentrating },
+  { emoji: "🏠", text: sentences.status.quick.home },
+  { emoji: "🌴", text: sentences.status.quick.holiday },
 ] as const;
 
 /** What the person is doing, with an emoji, and for how long it is to be shown. */
@@ -28,7 +29,7 @@ export function StatusFields({ user, fields, errors, onChange }: StatusFieldsPro
   return (
     <>
       <div className="grid gap-4 sm:grid-cols-[7rem_1fr]">
-        <Field label="Status emoji" error={errors.status_emoji}>
+        <Field label={sentences.status.emoji} error={errors.status_emoji}>
           <Input
             autoComplete="off"
             maxLength={32}
@@ -36,11 +37,11 @@ export function StatusFields({ user, fields, errors, onChange }: StatusFieldsPro
             onChange={(event) => onChange({ status_emoji: event.currentTarget.value })}
           />
         </Field>
-        <Field label="Status" error={errors.status_text}>
+        <Field label={sentences.status.title} error={errors.status_text}>
           <Input
             autoComplete="off"
             maxLength={200}
-            placeholder="What are you doing?"
+            placeholder={sentences.status.placeholder}
             value={fields.status_text}
             onChange={(event) => onChange({ status_text: event.currentTarget.value })}
           />
@@ -63,16 +64,21 @@ export function StatusFields({ user, fields, errors, onChange }: StatusFieldsPro
             size="sm"
             onClick={() => onChange({ status_emoji: "", status_text: "", status_until: "never", status_custom: "" })}
           >
-            Clear
+            {sentences.status.clear}
           </Button>
         ) : null}
       </div>
-      <Field label="Show it" error={fields.status_until === "custom" ? undefined : errors.status_expires_at}>
+      <Field
+        label={sentences.status.showIt}
+        error={fields.status_until === "custom" ? undefined : errors.status_expires_at}
+      >
         <NativeSelect
           value={fields.status_until}
           onChange={(event) => onChange({ status_until: event.currentTarget.value })}
         >
-          {kept && new Date(kept) > new Date() ? <option value="keep">Until {formatMoment(kept)}</option> : null}
+          {kept && new Date(kept) > new Date() ? (
+            <option value="keep">{sentences.status.untilMoment(formatMoment(kept))}</option>
+          ) : null}
           {STATUS_CHOICES.map(({ value, label }) => (
             <option key={value} value={value}>
               {label}
@@ -81,7 +87,7 @@ export function StatusFields({ user, fields, errors, onChange }: StatusFieldsPro
         </NativeSelect>
       </Field>
       {fields.status_until === "custom" ? (
-        <Field label="Until" error={errors.status_expires_at}>
+        <Field label={sentences.status.until} error={errors.status_expires_at}>
           <Input
             type="datetime-local"
             value={fields.status_custom}

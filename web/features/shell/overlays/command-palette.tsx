@@ -14,17 +14,20 @@ import {
   Sun,
 } from "lucide-react";
 import { type ComponentType, useState } from "react";
-import { Dialog, DialogContent, DialogTitle } from "./dialog";
-import { Kbd } from "./kbd";
-import { paths, type SettingsSection } from "@/lib/paths";
+import { useLogOut } from "@/features/account/use-log-out";
 import { foldName } from "@/features/sessions/data/cache";
 import { useSessions } from "@/features/sessions/data/queries";
 import { sessionTitle } from "@/features/sessions/title";
+import { useOpen } from "@/features/sessions/use-open-chat";
+import { THEMES } from "@/features/settings/theme/themes";
+import { useThemeSetting } from "@/features/settings/theme/use-theme-setting";
+import type { Theme } from "@/lib/api/types";
+import { paths, type SettingsSection } from "@/lib/paths";
 import { type ShortcutName, shortcutKeys } from "@/lib/shortcuts";
 import { useDebounced } from "@/lib/use-debounced";
-import { useLogOut } from "@/features/account/use-log-out";
-import { useOpen } from "@/features/sessions/use-open-chat";
-import { useThemeSetting } from "@/features/settings/use-theme-setting";
+import { Dialog, DialogContent, DialogTitle } from "./dialog";
+import { Kbd } from "./kbd";
+import { sentences } from "./sentences";
 
 type PaletteCommand = {
   label: string;
@@ -33,13 +36,9 @@ type PaletteCommand = {
   shortcut?: ShortcutName;
 };
 
-const sections: [SettingsSection, string][] = [
-  ["profile", "Profile"],
-  ["appearance", "Appearance"],
-  ["notifications", "Notifications"],
-  ["usage", "Usage"],
-  ["account", "Account"],
-];
+const { palette } = sentences;
+const SECTIONS = Object.keys(sentences.sections) as SettingsSection[];
+const THEME_ICONS: Readonly<Record<Theme, PaletteCommand["icon"]>> = { light: Sun, dark: Moon, system: MonitorCog };
 
 type CommandPaletteProps = { open: boolean; onOpenChange: (open: boolean) => void; onShowShortcuts: () => void };
 
@@ -52,7 +51,7 @@ export default function CommandPalette({ open, onOpenChange, onShowShortcuts }: 
         aria-describedby={undefined}
         className="top-[12dvh] max-h-[76dvh] max-w-xl translate-y-0 gap-0 overflow-hidden p-0"
       >
-        <DialogTitle className="sr-only">Command palette</DialogTitle>
+        <DialogTitle className="sr-only">{palette.title}</DialogTitle>
         {/* Mounted anew each time it opens, so it begins empty. */}
         <Palette onDone={() => onOpenChange(false)} onShowShortcuts={onShowShortcuts} />
       </DialogContent>
@@ -66,23 +65,25 @@ function useCommands(typed: string, onShowShortcuts: () => void): PaletteCommand
   const { setTheme } = useThemeSetting();
   const text = typed.trim();
   const commands: PaletteCommand[] = [
-    { label: "New chat", icon: SquarePen, run: () => go(paths.newChat), shortcut: "newChat" },
-    { label: "Search messages", icon: Search, run: () => go(paths.search()), shortcut: "search" },
-    { label: "Archive", icon: Archive, run: () => go(paths.archive) },
-    ...sections.map(([section, name]) => ({
-      label: `Settings: ${name}`,
+    { label: palette.newChat, icon: SquarePen, run: () => go(paths.newChat), shortcut: "newChat" },
+    { label: palette.search, icon: Search, run: () => go(paths.search()), shortcut: "search" },
+    { label: palette.archive, icon: Archive, run: () => go(paths.archive) },
+    ...SECTIONS.map((section) => ({
+      label: palette.settings(sentences.sections[section]),
       icon: Settings,
       run: () => go(paths.settings(section)),
     })),
-    { label: "Theme: Light", icon: Sun, run: () => setTheme("light") },
-    { label: "Theme: Dark", icon: Moon, run: () => setTheme("dark") },
-    { label: "Theme: System", icon: MonitorCog, run: () => setTheme("system") },
-    { label: "Keyboard shortcuts", icon: Keyboard, run: onShowShortcuts, shortcut: "help" },
-    { label: "Log out", icon: LogOut, run: () => void logOut() },
+    ...THEMES.map(({ value, label }) => ({
+      label: palette.theme(label),
+      icon: THEME_ICONS[value],
+      run: () => setTheme(value),
+    })),
+    { label: palette.shortcuts, icon: Keyboard, run: onShowShortcuts, shortcut: "help" },
+    { label: palette.logOut, icon: LogOut, run: () => void logOut() },
   ];
   if (!text) return commands;
   const fitting = commands.filter(({ label }) => foldName(label).includes(foldName(text)));
-  return [...fitting, { label: `Search messages for “${text}”`, icon: Search, run: () => go(paths.search(text)) }];
+  return [...fitting, { label: palette.searchFor(text), icon: Search, run: () => go(paths.search(text)) }];
 }
 
 function Palette({ onDone, onShowShortcuts }: { onDone: () => void; onShowShortcuts: () => void }) {
@@ -101,16 +102,16 @@ function Palette({ onDone, onShowShortcuts }: { onDone: () => void; onShowShortc
   }
 
   return (
-    <Command shouldFilter={false} loop label="Chat or command" className="flex max-h-[76dvh] flex-col">
+    <Command shouldFilter={false} loop label={palette.label} className="flex max-h-[76dvh] flex-col">
       <Command.Input
         value={typed}
         onValueChange={setTyped}
-        placeholder="Go to a chat or do something"
+        placeholder={palette.placeholder}
         className="h-12 w-full shrink-0 border-b bg-transparent px-4 text-base outline-none placeholder:text-muted-foreground"
       />
       <Command.List className="min-h-0 overflow-y-auto overscroll-contain p-1 pb-2">
         {chats.length > 0 ? (
-          <Command.Group heading="Chats" className={groupClass}>
+          <Command.Group heading={palette.chats} className={groupClass}>
             {chats.map((session) => (
               <Command.Item
                 key={session.id}
@@ -125,10 +126,10 @@ function Palette({ onDone, onShowShortcuts }: { onDone: () => void; onShowShortc
           </Command.Group>
         ) : null}
         {isPending ? (
-          <Command.Loading className="px-3 py-2 text-sm text-muted-foreground">Loading chats…</Command.Loading>
+          <Command.Loading className="px-3 py-2 text-sm text-muted-foreground">{palette.loading}</Command.Loading>
         ) : null}
-        {isError ? <p className="px-3 py-2 text-sm text-destructive-text">The chats could not be loaded.</p> : null}
-        <Command.Group heading="Commands" className={groupClass}>
+        {isError ? <p className="px-3 py-2 text-sm text-destructive-text">{palette.loadFailed}</p> : null}
+        <Command.Group heading={palette.commands} className={groupClass}>
           {commands.map(({ label, icon: Icon, run, shortcut }) => (
             <Command.Item key={label} value={label} onSelect={() => choose(run)} className={itemClass}>
               <Icon className="size-4 shrink-0 text-muted-foreground" aria-hidden />

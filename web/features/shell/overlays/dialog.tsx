@@ -4,6 +4,7 @@ import { X } from "lucide-react";
 import * as Primitive from "radix-ui/dialog";
 import type { ComponentProps } from "react";
 import { cn } from "@/lib/utils";
+import { sentences } from "../sentences";
 
 export const Dialog = Primitive.Root;
 
@@ -46,7 +47,7 @@ export function DialogContent({ className, children, closable = true, ...props }
         {children}
         {closable ? (
           <Primitive.Close
-            aria-label="Close"
+            aria-label={sentences.close}
             className="absolute top-3 right-3 inline-flex size-8 items-center justify-center rounded-md text-muted-foreground hover:bg-accent hover:text-accent-foreground"
           >
             <X className="size-4" aria-hidden />

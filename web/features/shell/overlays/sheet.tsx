@@ -4,6 +4,7 @@ import { X } from "lucide-react";
 import * as Primitive from "radix-ui/dialog";
 import type { ComponentProps } from "react";
 import { cn } from "@/lib/utils";
+import { sentences } from "../sentences";
 import { DialogOverlay, keepForToasts } from "./dialog";
 
 export const Sheet = Primitive.Root;
@@ -34,7 +35,7 @@ export function SheetContent({ className, children, ...props }: ComponentProps<t
       >
         {children}
         <Primitive.Close
-          aria-label="Close"
+          aria-label={sentences.close}
           className="absolute top-2 -right-10 inline-flex size-8 items-center justify-center rounded-md bg-popover text-popover-foreground hover:bg-accent"
         >
           <X className="size-4" aria-hidden />

@@ -1,23 +1,38 @@
 "use client";
 
+import { type ShortcutName, shortcutKeys, shortcuts } from "@/lib/shortcuts";
 import { Dialog, DialogContent, DialogDescription, DialogHeader, DialogTitle } from "./dialog";
 import { Kbd } from "./kbd";
-import { localShortcuts, type ShortcutName, shortcutKeys, shortcuts } from "@/lib/shortcuts";
+import { sentences } from "./sentences";
 
-type Group = { where: string; entries: { description: string; keys: readonly string[] }[] };
+type Entry = { description: string; keys: readonly string[] };
+type Group = { where: string; entries: readonly Entry[] };
+
+const { shortcuts: texts } = sentences;
 
 function groups(): Group[] {
   const everywhere = (Object.keys(shortcuts) as ShortcutName[]).map((name) => ({
-    description: shortcuts[name].description,
+    description: texts.names[name],
     keys: shortcutKeys(name),
   }));
-  const list: Group[] = [{ where: "Everywhere", entries: everywhere }];
-  for (const { where, ...entry } of localShortcuts) {
-    const group = list.find((other) => other.where === where);
-    if (group) group.entries.push(entry);
-    else list.push({ where, entries: [entry] });
-  }
-  return list;
+  return [
+    { where: texts.everywhere, entries: [...everywhere, { description: texts.newestNotice, keys: ["Alt", "T"] }] },
+    {
+      where: texts.inList,
+      entries: [
+        { description: texts.fromChatToChat, keys: ["↑", "↓"] },
+        { description: texts.rename, keys: ["F2"] },
+        { description: texts.delete, keys: ["Delete"] },
+      ],
+    },
+    {
+      where: texts.inComposer,
+      entries: [
+        { description: texts.send, keys: ["Enter"] },
+        { description: texts.newLine, keys: ["Shift", "Enter"] },
+      ],
+    },
+  ];
 }
 
 /** Lists what the keyboard can do. */
@@ -32,8 +47,8 @@ export default function ShortcutsDialog({
     <Dialog open={open} onOpenChange={onOpenChange}>
       <DialogContent>
         <DialogHeader>
-          <DialogTitle>Keyboard shortcuts</DialogTitle>
-          <DialogDescription>Everything can be done without a mouse.</DialogDescription>
+          <DialogTitle>{texts.title}</DialogTitle>
+          <DialogDescription>{texts.description}</DialogDescription>
         </DialogHeader>
         {groups().map(({ where, entries }) => (
           <section key={where} className="grid gap-1">

@@ -1,6 +1,7 @@
+import { ScrollBox } from "../scroll-box";
+import { sentences } from "../sentences";
 import { CopyCodeButton } from "./copy-code-button";
 import { languageLabel, languageOf } from "./languages";
-import { ScrollBox } from "../scroll-box";
 import { useHighlighted } from "./use-highlighted";
 
 export type CodeBlockProps = {
@@ -21,7 +22,7 @@ export function CodeBlock({ code, language = null, open = false }: CodeBlockProp
         <span className="truncate">{label}</span>
         <CopyCodeButton code={code} />
       </div>
-      <ScrollBox label={label === "Code" ? "Code" : `Code in ${label}`}>
+      <ScrollBox label={label === sentences.code ? label : sentences.codeIn(label)}>
         <pre className="w-max min-w-full p-3 font-mono text-[0.8125rem] leading-6 [tab-size:4]">
           <code>
             {head}

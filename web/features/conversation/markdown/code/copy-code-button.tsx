@@ -1,24 +1,25 @@
 import { Check, Copy } from "lucide-react";
 import { useEffect, useState } from "react";
+import { sentences } from "../sentences";
 
-const SAID_MS = 2000;
+const SHOWN_MS = 2000;
 
 /** Copies a code block. */
 export function CopyCodeButton({ code }: { code: string }) {
-  const [said, setSaid] = useState<"Copied" | "Not copied" | null>(null);
+  const [result, setResult] = useState<"copied" | "notCopied" | null>(null);
 
   useEffect(() => {
-    if (!said) return;
-    const timer = setTimeout(() => setSaid(null), SAID_MS);
+    if (!result) return;
+    const timer = setTimeout(() => setResult(null), SHOWN_MS);
     return () => clearTimeout(timer);
-  }, [said]);
+  }, [result]);
 
   async function copy(): Promise<void> {
     try {
       await navigator.clipboard.writeText(code);
-      setSaid("Copied");
+      setResult("copied");
     } catch {
-      setSaid("Not copied");
+      setResult("notCopied");
     }
   }
 
@@ -26,11 +27,11 @@ export function CopyCodeButton({ code }: { code: string }) {
     <button
       type="button"
       onClick={copy}
-      aria-label={said ?? "Copy code"}
+      aria-label={result ? sentences[result] : sentences.copyCode}
       className="inline-flex min-h-7 shrink-0 items-center gap-1.5 rounded-md px-2 text-xs font-medium hover:bg-accent hover:text-accent-foreground"
     >
-      {said === "Copied" ? <Check aria-hidden className="size-3.5" /> : <Copy aria-hidden className="size-3.5" />}
-      <span aria-live="polite">{said ?? "Copy"}</span>
+      {result === "copied" ? <Check aria-hidden className="size-3.5" /> : <Copy aria-hidden className="size-3.5" />}
+      <span aria-live="polite">{result ? sentences[result] : sentences.copy}</span>
     </button>
   );
 }

@@ -1,4 +1,5 @@
 import type { LanguageFn } from "highlight.js";
+import { sentences } from "../sentences";
 
 type Language = {
   label: string;
@@ -105,7 +106,7 @@ export function languageOf(word: string | null | undefined): string | null {
 /** What a code block is headed with. */
 export function languageLabel(word: string | null | undefined): string {
   const normal = normalWord(word);
-  if (normal === "") return "Code";
+  if (normal === "") return sentences.code;
   const language = LANGUAGES[NAMES.get(normal) ?? ""];
   return LABELS[normal] ?? language?.label ?? (word ?? "").slice(0, 30);
 }

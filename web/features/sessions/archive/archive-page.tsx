@@ -2,8 +2,9 @@
 
 import { useState } from "react";
 import { Input } from "@/components/ui/input";
-import { SessionList } from "./list/session-list";
 import { useDebounced } from "@/lib/use-debounced";
+import { SessionList } from "../list/session-list";
+import { sentences } from "./sentences";
 
 /** The chats that were put away. */
 export function ArchivePage() {
@@ -12,15 +13,13 @@ export function ArchivePage() {
   return (
     <div className="mx-auto grid w-full max-w-2xl grid-cols-1 gap-4 p-4 md:p-8">
       <header className="grid gap-1">
-        <h1 className="font-serif text-2xl">Archive</h1>
-        <p className="text-sm text-muted-foreground">
-          Chats that are out of the way. They can still be opened, continued and searched.
-        </p>
+        <h1 className="font-serif text-2xl">{sentences.title}</h1>
+        <p className="text-sm text-muted-foreground">{sentences.description}</p>
       </header>
       <Input
         type="search"
-        aria-label="Filter archive"
-        placeholder="Filter archive"
+        aria-label={sentences.filter}
+        placeholder={sentences.filter}
         value={filter}
         maxLength={200}
         autoComplete="off"

@@ -7,6 +7,7 @@ import { api, unwrap } from "@/lib/api/client";
 import type { Theme, User } from "@/lib/api/types";
 import { ME_KEY, useMe } from "@/lib/auth/use-auth";
 import { applyTheme, storedTheme, useTheme } from "@/lib/theme";
+import { sentences } from "./sentences";
 
 function withTheme(user: User | undefined, theme: Theme): User | undefined {
   return user?.settings ? { ...user, settings: { ...user.settings, theme } } : user;
@@ -32,7 +33,7 @@ export function useThemeSetting(): { theme: Theme; setTheme: (theme: Theme) => v
         applyTheme(before);
         queryClient.setQueryData<User>(ME_KEY, (user) => withTheme(user, before));
       }
-      toastError(error, "The theme could not be saved.");
+      toastError(error, sentences.saveFailed);
     },
   });
   return { theme, setTheme: mutate };
