@@ -3,7 +3,7 @@
 import { useSearchParams } from "next/navigation";
 import { useState, useSyncExternalStore } from "react";
 import { Button } from "@/components/ui/button";
-import { FormError } from "@/components/ui/form-error";
+import { FormError } from "@/components/ui/form/form-error";
 import { RichText } from "@/components/ui/rich-text";
 import { TextLink } from "@/components/ui/text-link";
 import { anonymousApi, unwrap } from "@/lib/api/client";

@@ -3,9 +3,9 @@
 import { useSearchParams } from "next/navigation";
 import { useState } from "react";
 import { Button } from "@/components/ui/button";
-import { Field } from "@/components/ui/field";
-import { FormError } from "@/components/ui/form-error";
-import { Input } from "@/components/ui/input";
+import { Field } from "@/components/ui/form/field";
+import { FormError } from "@/components/ui/form/form-error";
+import { Input } from "@/components/ui/form/input";
 import { RichText } from "@/components/ui/rich-text";
 import { TextLink } from "@/components/ui/text-link";
 import { anonymousApi, unwrap } from "@/lib/api/client";

@@ -5,7 +5,7 @@ import { type FormEvent, type KeyboardEvent, useEffect, useRef } from "react";
 import { Button } from "@/components/ui/button";
 import { EmptyState } from "@/components/ui/empty-state";
 import { ErrorNotice } from "@/components/ui/error-notice";
-import { Input } from "@/components/ui/input";
+import { Input } from "@/components/ui/form/input";
 import { useSession } from "@/features/sessions/data/queries";
 import { sessionTitle } from "@/features/sessions/title";
 import { MoreHits } from "./more-hits";

@@ -1,8 +1,8 @@
 "use client";
 
 import type { ReactNode } from "react";
-import { Field } from "@/components/ui/field";
-import { Input } from "@/components/ui/input";
+import { Field } from "@/components/ui/form/field";
+import { Input } from "@/components/ui/form/input";
 import { sentences } from "../sentences";
 
 type EmailFieldProps = { value: string; onChange: (value: string) => void; hint?: ReactNode; error?: ReactNode };

@@ -1,7 +1,7 @@
 "use client";
 
 import { useState } from "react";
-import { Input } from "@/components/ui/input";
+import { Input } from "@/components/ui/form/input";
 import { useDebounced } from "@/lib/use-debounced";
 import { SessionList } from "../list/session-list";
 import { sentences } from "./sentences";

@@ -1,7 +1,7 @@
 "use client";
 
 import type { ComponentProps } from "react";
-import { useFieldControl } from "@/components/ui/field";
+import { useFieldControl } from "@/components/ui/form/field";
 import { cn } from "@/lib/utils";
 
 /** The browser's own list of choices: known to everybody's keyboard, phone and screen reader. */

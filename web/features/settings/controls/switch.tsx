@@ -2,7 +2,7 @@
 
 import * as Primitive from "radix-ui/switch";
 import type { ComponentProps } from "react";
-import { useFieldControl } from "@/components/ui/field";
+import { useFieldControl } from "@/components/ui/form/field";
 import { cn } from "@/lib/utils";
 
 export function Switch({ className, ...props }: ComponentProps<typeof Primitive.Root>) {

@@ -2,9 +2,9 @@
 
 import { useState } from "react";
 import { Button } from "@/components/ui/button";
-import { Field } from "@/components/ui/field";
-import { FormError } from "@/components/ui/form-error";
-import { Input } from "@/components/ui/input";
+import { Field } from "@/components/ui/form/field";
+import { FormError } from "@/components/ui/form/form-error";
+import { Input } from "@/components/ui/form/input";
 import { Section } from "@/components/ui/section";
 import { toast } from "@/components/ui/toaster";
 import type { User } from "@/lib/api/types";

@@ -1,8 +1,8 @@
 "use client";
 
 import { Button } from "@/components/ui/button";
-import { Field } from "@/components/ui/field";
-import { Input } from "@/components/ui/input";
+import { Field } from "@/components/ui/form/field";
+import { Input } from "@/components/ui/form/input";
 import type { User } from "@/lib/api/types";
 import type { FieldErrors } from "@/lib/use-submit";
 import { NativeSelect } from "../controls/native-select";

@@ -1,6 +1,6 @@
 import type { ApiError } from "@/lib/api/errors";
-import { RequestId } from "./request-id";
-import { sentences } from "./sentences";
+import { RequestId } from "../request-id";
+import { sentences } from "../sentences";
 
 type FormErrorProps = { error: ApiError | null; waitSeconds: number };
 
