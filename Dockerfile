@@ -15,12 +15,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv /tools \
     && python deploy/image.py tools > tools.txt \
     && /tools/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tools.txt
-COPY local/__init__.py local/codegen.py local/
+COPY local/__init__.py local/
+COPY local/setup/__init__.py local/setup/codegen.py local/setup/
 COPY protos protos
-RUN /tools/bin/python -m local.codegen
+RUN /tools/bin/python -m local.setup.codegen
 COPY servicekit servicekit
 COPY gateway gateway
-RUN PYTHONPATH=/build/gen /tools/bin/python -m gateway.openapi openapi.json
+RUN PYTHONPATH=/build/gen /tools/bin/python -m gateway.rest.openapi openapi.json
 
 # ── Node packages: the documentation page's files, the web app's tools, the embedded Supabase ────────────────────────
 FROM node:24-slim AS modules

@@ -15,10 +15,10 @@ help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Install what is missing (fast when nothing is)
-	@$(PYTHON) local/bootstrap.py
+	@$(PYTHON) local/setup/bootstrap.py
 
 tools: # What commands need that have nothing to do with the web app
-	@$(PYTHON) local/bootstrap.py --no-web
+	@$(PYTHON) local/setup/bootstrap.py --no-web
 
 up: setup ## Set everything up and run the suite; Ctrl-C stops it
 	@exec $(BIN)/concerto up
@@ -56,7 +56,7 @@ lint: setup ## Check style, types, SQL and contracts, of the web app too
 	cd web && PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/tsc --noEmit
 
 browser: tools # The tests of the web app drive a Chromium of this machine.
-	@$(BIN)/python -m local.browser
+	@$(BIN)/python -m local.setup.browser
 
 test-deploy: tools ## Check the Dockerfile, the compose file and the Kubernetes manifests
 	@$(CLEAN_ENV) $(BIN)/python -m deploy.check
@@ -76,7 +76,7 @@ format: setup ## Put the code into its standard form
 	cd web && PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/biome check --write .
 
 lock: tools ## Resolve the dependencies anew into requirements.lock and both package-lock.json
-	$(BIN)/python -m local.lock
+	$(BIN)/python -m local.setup.lock
 	$(BIN)/python -m deploy.tools
 
 clean: ## Delete what set-up and tests made; the data in .concerto/ stays

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import trustme
 
-from local.processes import Mode
-from local.testing import PreparedStarts, RunningStack, running_elsewhere, stop_stack
+from local.suite.processes import Mode
 from tests.support.certificates import Mount
 from tests.support.measured import MEASURED, Note, lines_of
+from tests.support.suites import PreparedStarts, RunningStack, running_elsewhere, stop_stack
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -32,8 +32,8 @@ from benchmarks import load, rows, suites
 from benchmarks.progress import say
 from benchmarks.rows import MeasurementError, Row
 from benchmarks.suites import MODES, Suite
-from local.processes import Mode
 from local.settings import ROOT
+from local.suite.processes import Mode
 
 FOLDER = Path(__file__).resolve().parent
 LATEST = FOLDER / "results" / "latest.json"

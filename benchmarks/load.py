@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from benchmarks.rows import MeasurementError
-from local.postgres import DATABASE, LOGIN_ROLE
-from local.testing import INHERITED
+from local.embedded.postgres import DATABASE, LOGIN_ROLE
+from tests.support.suites import INHERITED
 
 CONNECTIONS = 16
 WRK_MISSING = (

@@ -8,7 +8,7 @@ from benchmarks.measures import Processes
 from benchmarks.progress import say
 from benchmarks.rows import Row
 from benchmarks.suites import Program, Suite
-from local.processes import Mode
+from local.suite.processes import Mode
 from tests.support.api import ok
 
 AT_MOST_MEGABYTES = {"processes": 350.0, "one-process": 170.0}

@@ -24,13 +24,13 @@ from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from benchmarks import pace
 from benchmarks.measures import Phase, Processes, table
 from local.settings import ROOT
-from local.testing import RunningStack, start_stack, stop_stack
-from servicekit import channel
-from servicekit.identity import Caller
+from servicekit.rpc import channel
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
 from tests.support.api import Person, ok
 from tests.support.replica import second_orchestrator
 from tests.support.streams import EventStream
+from tests.support.suites import RunningStack, start_stack, stop_stack
 
 MILLISECONDS = 20
 OPEN_STREAMS, OPEN_TOKENS, OPEN_MILLISECONDS = 500, 20, 1000

@@ -20,7 +20,7 @@ from benchmarks.rows import Row, foot, table
 from benchmarks.soak_load import Plan, SoakLoad
 from benchmarks.stream_load import call_program
 from benchmarks.suites import MODES, SENTENCE, Suite
-from local.processes import Mode
+from local.suite.processes import Mode
 
 MINUTES, QUICK_MINUTES = 10.0, 0.5
 OF_PEAK = 0.7

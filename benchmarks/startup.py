@@ -13,10 +13,10 @@ import httpx
 
 from benchmarks.progress import say
 from benchmarks.rows import MeasurementError, Row
-from local.processes import Mode
 from local.settings import ROOT
-from local.state import read_state
-from local.testing import free_base_port, stack_environment
+from local.suite.processes import Mode
+from local.suite.state import read_state
+from tests.support.suites import free_base_port, stack_environment
 
 AT_MOST_SECONDS = {"processes": 8.0, "one-process": 5.0}
 COMMANDS = {

@@ -23,7 +23,7 @@ from benchmarks import pace
 from benchmarks.measures import spread
 from benchmarks.rows import MeasurementError
 from local.settings import ROOT
-from local.testing import stack_environment
+from tests.support.suites import stack_environment
 
 SILENCE_SECONDS = 60.0
 """So long may a stream be silent."""

@@ -25,10 +25,10 @@ import orjson
 
 from benchmarks.measures import Processes
 from benchmarks.rows import MeasurementError
-from local.processes import EMBEDDED, Mode
 from local.settings import ROOT
-from local.testing import RunningStack, free_base_port, stack_environment, start_stack, stop_stack
+from local.suite.processes import EMBEDDED, Mode
 from tests.support.api import Person
+from tests.support.suites import RunningStack, free_base_port, stack_environment, start_stack, stop_stack
 
 MODES: tuple[Mode, ...] = ("processes", "one-process")
 REFERENCES = ("monolith", "stream")

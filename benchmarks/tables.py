@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from local.settings import ROOT
-from local.testing import RunningStack
+from tests.support.suites import RunningStack
 
 SETTLE_SECONDS = 60
 

@@ -23,9 +23,9 @@ import psutil
 
 from benchmarks.measures import Processes, table
 from benchmarks.rows import MeasurementError
-from local.testing import RunningStack, start_stack, stop_stack
 from tests.support.api import Person
 from tests.support.model_server import Behaviour, ModelServer
+from tests.support.suites import RunningStack, start_stack, stop_stack
 from tests.support.telemetry import Collector
 
 REQUESTS, CONNECTIONS = 400, 8

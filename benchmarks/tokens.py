@@ -1,4 +1,4 @@
-"""Verification of access tokens in this process, through servicekit.identity.Verifier: remembered, and new (ES256)."""
+"""Verification of access tokens by servicekit.rpc.identity.Verifier: remembered, and new (ES256)."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.rows import MeasurementError, Row
 from benchmarks.suites import Suite
-from servicekit.identity import Verifier
+from servicekit.rpc.identity import Verifier
 from servicekit.settings import TokenSettings
 from servicekit.testing import mint_token
 

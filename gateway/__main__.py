@@ -12,8 +12,10 @@ import uvicorn
 
 from gateway import app
 from gateway.protocol import Protocol, State
-from gateway.settings import GatewaySettings
-from servicekit import loop, telemetry, tls
+from gateway.settings import Settings
+from servicekit.rpc import loop
+from servicekit.telemetry import logs
+from servicekit.tls import credentials
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -43,7 +45,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(settings: GatewaySettings, *, started: asyncio.Event, stop: asyncio.Event) -> None:
+async def serve(settings: Settings, *, started: asyncio.Event, stop: asyncio.Event) -> None:
     """Serve until `stop` is set.
 
     Then /readyz says no for `settings.drain_delay_seconds`, in which requests are taken as before and each answer ends
@@ -51,7 +53,7 @@ async def serve(settings: GatewaySettings, *, started: asyncio.Event, stop: asyn
     started: set once requests are taken.
     Raises SystemExit with what to do when the port is taken or the certificates cannot be used.
     """
-    certificates = tls.load(settings)
+    certificates = credentials.load(settings)
     listener = listen(settings.host, settings.port)
     listeners = [listener, *inherited(settings.socket_fd)]
     async with app.build(settings, certificates=certificates) as application:
@@ -123,12 +125,12 @@ def inherited(number: int | None) -> list[socket.socket]:
 
 def main() -> None:
     """Read the settings and serve."""
-    settings = GatewaySettings.load()
-    telemetry.configure(settings, service="gateway")
+    settings = Settings.load()
+    logs.configure(settings, service="gateway")
     try:
         loop.run(loop.until_stopped(functools.partial(serve, settings)))
     finally:
-        telemetry.close()
+        logs.close()
 
 
 if __name__ == "__main__":

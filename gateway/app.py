@@ -19,20 +19,26 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from gateway import comments, contract, failures, openai_door, openai_errors, openapi, pages, sse
+from gateway import failures
 from gateway.attempts import Attempts
-from gateway.bridge import Bridge
-from gateway.contract import Binding, ContractError
-from gateway.dispatcher import Dispatcher
 from gateway.health import Health
 from gateway.middleware import CrashMiddleware, RequestMiddleware
-from gateway.openai_door import OpenAIDoor
-from gateway.settings import GatewaySettings
-from gateway.social import SocialLogIn
-from gateway.web import WebApp
-from servicekit import channel, observing, tls
+from gateway.openai import door
+from gateway.openai import errors as openai_errors
+from gateway.openai.door import OpenAIDoor
+from gateway.rest import comments, contract, openapi, sse
+from gateway.rest.bridge import Bridge
+from gateway.rest.contract import Binding, ContractError
+from gateway.rest.dispatcher import Dispatcher
+from gateway.settings import Settings
+from gateway.web import pages
+from gateway.web.export import WebApp
+from gateway.web.social import SocialLogIn
 from servicekit.errors import AppError
-from servicekit.identity import Verifier
+from servicekit.rpc import channel
+from servicekit.rpc.identity import Verifier
+from servicekit.telemetry import observing
+from servicekit.tls import credentials
 
 
 class Application(FastAPI):
@@ -59,10 +65,10 @@ class Application(FastAPI):
 
 @contextlib.asynccontextmanager
 async def build(
-    settings: GatewaySettings,
+    settings: Settings,
     *,
     keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS,
-    certificates: tls.Certificates | None = None,
+    certificates: credentials.Certificates | None = None,
 ) -> AsyncIterator[FastAPI]:
     """Yield the application with its connections; close them on leaving.
 
@@ -71,7 +77,7 @@ async def build(
     SystemExit with what to do when the certificates cannot be used.
     """
     targets = (settings.auth_target, settings.sessions_target, settings.orchestrator_target)
-    known = certificates or tls.load(settings)
+    known = certificates or credentials.load(settings)
     async with contextlib.AsyncExitStack() as stack:
         client = await stack.enter_async_context(httpx.AsyncClient())
         verifier = Verifier(settings, client)
@@ -127,7 +133,7 @@ def public_rpcs(services: Iterable[ServiceDescriptor] = contract.SERVICES) -> li
     return [binding.method.full_name for binding in contract.bindings(services)]
 
 
-def _bare_app(settings: GatewaySettings) -> FastAPI:
+def _bare_app(settings: Settings) -> FastAPI:
     middleware = [Middleware(RequestMiddleware)]
     if settings.trusted_proxies:
         # Outermost: everything after it sees the client's own address.
@@ -145,7 +151,7 @@ def _bare_app(settings: GatewaySettings) -> FastAPI:
                     "X-Request-Id",
                     "Last-Event-ID",
                     observing.TRACEPARENT,
-                    *openai_door.REQUEST_HEADERS,
+                    *door.REQUEST_HEADERS,
                 ],
                 expose_headers=["X-Request-Id", "Retry-After"],
                 max_age=600,

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from servicekit import telemetry
 from servicekit.errors import AppError
+from servicekit.telemetry import logs
 
 # What HTTP itself has a status for; the canonical codes of these reasons are too coarse (400, 501).
 _OWN_STATUS: Mapping[str, int] = {
@@ -60,5 +60,5 @@ def log_values(error: AppError) -> dict[str, str]:
     """Return what a log entry says of an error: its reason and cause, never its message."""
     values = {"reason": error.reason}
     if error.cause is not None:
-        values["cause"] = telemetry.describe(error.cause)
+        values["cause"] = logs.describe(error.cause)
     return values

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.responses import Response
 
-from gateway.contract import SERVICES, short_name
+from gateway.rest.contract import SERVICES, short_name
 
 TIMEOUT_SECONDS = 2.0
 # Calls go round, so that one replica is not ready says little; the next time another one is asked.

@@ -7,10 +7,13 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import failures, openai_errors, web
-from servicekit import identity, observing
-from servicekit import request as current_request
+from gateway import failures
+from gateway.openai import errors as openai_errors
+from gateway.web import export
 from servicekit.errors import AppError
+from servicekit.rpc import identity
+from servicekit.rpc import request as current_request
+from servicekit.telemetry import observing
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -23,7 +26,7 @@ SECURITY_HEADERS = {
 
 _SECURITY_HEADERS = tuple((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 _ID_HEADER = current_request.REQUEST_ID_HEADER.encode()
-_QUIET = frozenset({"/healthz", "/readyz", web.ROUTE_PATH})
+_QUIET = frozenset({"/healthz", "/readyz", export.ROUTE_PATH})
 
 
 class RequestMiddleware:

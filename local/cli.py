@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Annotated
 import psutil
 import typer
 
-from local import mailbox, stack
+from local.backup.faults import BackupError, StoppedError
 from local.console import Console, human_bytes
-from local.credentials import ensure_credentials, read_credentials
-from local.faults import BackupError, StoppedError
+from local.embedded import mailbox
+from local.embedded.credentials import ensure_credentials, read_credentials
+from local.embedded.postgres import Postgres
 from local.files import make_private_folder, write_private
-from local.postgres import Postgres
-from local.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, node_program, part_of, suite_variables
-from local.settings import MOST_REPLICAS, ROOT, LocalSettings, SettingsError, load_settings
-from local.state import end_leftovers, read_state, supervisor_lock
-from local.supervisor import last_lines
+from local.settings import MOST_REPLICAS, ROOT, Settings, SettingsError, load_settings
+from local.suite import stack
+from local.suite.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, node_program, part_of, suite_variables
+from local.suite.state import end_leftovers, read_state, supervisor_lock
+from local.suite.supervisor import last_lines
 
 # A command imports what it alone needs: `up` stays, and would keep all of it in memory.
 if TYPE_CHECKING:
-    from local.hosted import Ask
+    from local.hosted.migrate import Ask
 
 app = typer.Typer(
     help="Runs Concerto on this machine.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -49,7 +50,7 @@ def main() -> None:
         sys.exit(INTERRUPTED if isinstance(error, StoppedError) else 1)
 
 
-def _settings(port: int | None = None) -> LocalSettings:
+def _settings(port: int | None = None) -> Settings:
     settings = load_settings()
     if port is not None:
         return settings.with_port(port)
@@ -100,13 +101,13 @@ def up(
 def serve() -> None:
     """Run the gateway and all services in this one process, with the settings of the environment; no Supabase."""
     # Imported here: no other command needs the services, which take a second to load.
-    from local.serve import main as serve_all
+    from local.suite.serve import main as serve_all
 
     serve_all()
 
 
 def _detach(
-    settings: LocalSettings, only: str | None, mode: Mode, replicas: int, console: Console, *, migrations: bool
+    settings: Settings, only: str | None, mode: Mode, replicas: int, console: Console, *, migrations: bool
 ) -> int:
     stack.open_home(settings.home)
     running = read_state(settings.home)
@@ -169,7 +170,7 @@ def restart(
     ] = None,
 ) -> None:
     """Replace our processes one at a time: each ends what it was doing, and the new one is ready, before the next."""
-    from local import restarts
+    from local.suite import restarts
 
     restarts.run(load_settings(), name, Console())
 
@@ -223,7 +224,7 @@ def doctor(target: TargetOption = TargetName.EMBEDDED) -> None:
     """Check this machine and the settings, or a hosted project, and say what to do. Exit code 1 if all is not well."""
     # Imported here: it reads every part's settings with the part's own code, which `up` would keep in memory.
     if target is TargetName.HOSTED:
-        from local.hosted_doctor import run as run_checks
+        from local.hosted.doctor import run as run_checks
     else:
         from local.doctor import run as run_checks
 
@@ -251,7 +252,7 @@ def migrate(
         raise typer.Exit(_migrate_embedded(seed=seed, undo=undo, ask=ask))
     if seed or (undo is not None and (dry_run or include_all)):
         raise SettingsError("--seed is for the embedded database, and --undo goes without --dry-run and --include-all.")
-    from local import hosted
+    from local.hosted import migrate as hosted
 
     settings, console = load_settings(), Console()
     if undo is not None:
@@ -276,7 +277,7 @@ def _migrate_embedded(*, seed: bool, undo: int | None, ask: "Ask | None") -> int
     if state is not None and state.supervisor is not None and "postgres" in state.processes:
         postgres = Postgres(settings.home, state.processes["postgres"].port, read_credentials(settings.home))
         if undo is not None:
-            from local.hosted import undo_embedded
+            from local.hosted.migrate import undo_embedded
 
             asyncio.run(undo_embedded(ROOT, postgres, console, count=undo, ask=ask))
             stack.tell_schema_changed(state)
@@ -303,9 +304,9 @@ def backup(
     ] = False,
 ) -> None:
     """Write the embedded database and the stored files into one file, whether the suite runs or not."""
-    from local import backup as backups
-    from local import restore as restores
-    from local.borrowed import run_stoppable
+    from local.backup import create as backups
+    from local.backup import restore as restores
+    from local.embedded.borrowed import run_stoppable
 
     settings, console = load_settings(), Console()
     backups.refuse_hosted(settings)
@@ -327,9 +328,9 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before replacing the present data.")] = False,
 ) -> None:
     """Put the content of a backup in the place of the present data, which is kept. The suite must be stopped."""
-    from local import restore as restores
-    from local.backup import refuse_hosted
-    from local.borrowed import run_stoppable
+    from local.backup import restore as restores
+    from local.backup.create import refuse_hosted
+    from local.embedded.borrowed import run_stoppable
 
     settings, console = load_settings(), Console()
     refuse_hosted(settings)

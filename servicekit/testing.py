@@ -12,8 +12,9 @@ import grpc
 import jwt
 from pydantic import SecretStr
 
-from servicekit import channel, health, identity, inprocess, server
-from servicekit.identity import Caller
+from servicekit.rpc import channel, health, identity, server
+from servicekit.rpc.identity import Caller
+from servicekit.rpc.inprocess import transport
 from servicekit.settings import ServiceSettings
 
 JWT_SECRET = "a-secret-of-the-tests-that-is-long-enough"  # noqa: S105
@@ -46,7 +47,7 @@ async def expiry(caller: Caller) -> None:
 
 @contextlib.contextmanager
 def acting_as(caller: Caller | None) -> Iterator[None]:
-    """Make calls through servicekit.channel carry this caller's token while the block runs."""
+    """Make calls through servicekit.rpc.channel carry this caller's token while the block runs."""
     before = identity.current_caller_or_none()
     identity.set_current_caller(caller)
     try:
@@ -72,7 +73,7 @@ async def served(
     )  # type: ignore[call-arg]
     async with contextlib.AsyncExitStack() as serving:
         port = await serving.enter_async_context(server.serving(settings, registrations))
-        target = inprocess.TARGET if within_process else f"127.0.0.1:{port}"
+        target = transport.TARGET if within_process else f"127.0.0.1:{port}"
         async with channel.connect(target, registrations[0].service) as connection:
             yield connection
         # Its one client is gone. A server may not hear of that, as a refusal that a test still holds keeps gRPC's

@@ -5,8 +5,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.testing import RunningStack
 from tests.support.api import Event, Person, ok, read_events, text_of
+from tests.support.suites import RunningStack
 
 REMEMBERED = Path(__file__).resolve().parents[2] / "build" / "containers" / "remembered.json"
 QUESTION = "Name a composer, please."

@@ -4,8 +4,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import contract
 from gateway.attempts import LIMITED, client_network
+from gateway.rest import contract
 from gateway.tests.fakes import Neighbours, build, client_of, error_of, gateway, gateway_settings, serving
 from servicekit.errors import AppError
 

@@ -10,10 +10,10 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 
-from gateway import comments, contract, openapi
 from gateway.app import refuse_doubles
-from gateway.contract import INTERNAL_SERVICES, SERVICES, ContractError
-from servicekit.interceptor import policy_of
+from gateway.rest import comments, contract, openapi
+from gateway.rest.contract import INTERNAL_SERVICES, SERVICES, ContractError
+from servicekit.rpc.interceptor import policy_of
 
 BINDINGS = contract.bindings(SERVICES)
 DOCUMENT = openapi.document(BINDINGS, comments.load(), version="1")

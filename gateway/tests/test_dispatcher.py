@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import failures
 from gateway.app import Application
-from gateway.dispatcher import Dispatcher
+from gateway.rest.dispatcher import Dispatcher
 from servicekit.errors import AppError
 
 PATHS = [

@@ -200,7 +200,7 @@ async def test_an_unforeseen_failure_tells_nothing(monkeypatch: pytest.MonkeyPat
     async def crash(*_: object, **__: object) -> None:
         raise RuntimeError("the password is swordfish")
 
-    monkeypatch.setattr("gateway.incoming.read", crash)
+    monkeypatch.setattr("gateway.rest.incoming.read", crash)
     origin = "https://app.example.org"
     async with build(settings(cors_origins=origin)) as app, client_of(app) as client:
         response = await client.post("/auth/login", json=LOGIN, headers={"origin": origin})

@@ -2,8 +2,8 @@ import orjson
 import pytest
 from concerto.sessions.v1 import runs_pb2
 
-from gateway import sse
-from servicekit.converter import to_json
+from gateway.rest import sse
+from servicekit.messages.converter import to_json
 
 
 @pytest.mark.parametrize("text", ["", "t0 ", "Grüße, 世界 👋\n\r\n", '"quoted" \\ \u2028 \x01'])

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import structlog
 
-from gateway import middleware, pages
+from gateway import middleware
 from gateway.tests.fakes import (
     SESSION_ID,
     Neighbours,
@@ -20,6 +20,7 @@ from gateway.tests.fakes import (
     listening,
     serving,
 )
+from gateway.web import pages
 from servicekit.testing import mint_token
 
 Header = dict[str, str]

@@ -7,8 +7,8 @@ import pytest
 from concerto.auth.v1 import auth_pb2
 from cryptography.fernet import Fernet
 
-from gateway import social
 from gateway.tests.fakes import Neighbours, error_of, gateway, signed_in
+from gateway.web import social
 from servicekit.errors import AppError
 
 ADDRESS = "https://provider.example/authorize?x=1"

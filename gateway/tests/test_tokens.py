@@ -20,7 +20,7 @@ from starlette.routing import Route
 from gateway.app import build
 from gateway.tests import fakes
 from gateway.tests.fakes import error_of
-from servicekit import identity
+from servicekit.rpc import identity
 
 Header = dict[str, str]
 

@@ -14,7 +14,7 @@ import structlog
 from gateway import middleware
 from gateway.app import build
 from gateway.tests.fakes import client_of, error_of, gateway_settings
-from gateway.web import Policies
+from gateway.web.export import Policies
 
 BROWSER = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 SUPABASE = "https://abc.supabase.example"

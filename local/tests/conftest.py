@@ -7,8 +7,8 @@ import httpx
 import pytest
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
-from local.mailbox import Mail, read_mails
-from local.testing import RunningStack
+from local.embedded.mailbox import Mail, read_mails
+from tests.support.suites import RunningStack
 
 PASSWORD = "a long enough password"
 

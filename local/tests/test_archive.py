@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from local import archive
-from local.archive import ArchiveWriter, Manifest, StoredObject, Table, check
-from local.faults import BackupError
+from local.backup import archive
+from local.backup.archive import ArchiveWriter, Manifest, StoredObject, Table, check
+from local.backup.faults import BackupError
 
 PICTURE = b"a picture" * 100
 HASH = hashlib.sha256(PICTURE).hexdigest()

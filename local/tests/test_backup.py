@@ -23,17 +23,18 @@ import httpx
 import psutil
 import pytest
 
-from local import archive, fingerprint, stack
-from local.archive import check
-from local.borrowed import on_free_ports, started_postgres
+from local.backup import archive, fingerprint
+from local.backup.archive import check
+from local.backup.dump import dump_roles, first_error
+from local.backup.swap import STAGING
 from local.console import Console
-from local.credentials import read_credentials
-from local.dump import dump_roles, first_error
-from local.postgres import Postgres
-from local.settings import ROOT, LocalSettings, load_settings
-from local.swap import STAGING
-from local.testing import PreparedStarts, RunningStack, free_base_port, stack_environment, stop_stack
+from local.embedded.borrowed import on_free_ports, started_postgres
+from local.embedded.credentials import read_credentials
+from local.embedded.postgres import Postgres
+from local.settings import ROOT, Settings, load_settings
+from local.suite import stack
 from tests.support.database import add_user, call
+from tests.support.suites import PreparedStarts, RunningStack, free_base_port, stack_environment, stop_stack
 
 ONLY = "postgres,supabase"
 PASSWORD = "a long enough password"
@@ -111,7 +112,7 @@ def restored(home: Path, file: Path) -> Path:
     return home
 
 
-def settings_of(home: Path) -> LocalSettings:
+def settings_of(home: Path) -> Settings:
     return load_settings(environment=stack_environment(home, free_base_port()), env_file=None)
 
 

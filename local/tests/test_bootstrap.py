@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from local import bootstrap
 from local.settings import ROOT
+from local.setup import bootstrap
 
 
 def make_step(folder: Path, runs: list[str], content: bytes = b"1") -> bootstrap.Step:
@@ -66,7 +66,7 @@ def test_old_python_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_setup_script_needs_nothing_but_the_standard_library() -> None:
     # -I -S: no site-packages, so that an import of anything else fails.
-    code = f"import runpy; runpy.run_path({str(ROOT / 'local' / 'bootstrap.py')!r}, run_name='imported')"
+    code = f"import runpy; runpy.run_path({str(ROOT / 'local' / 'setup' / 'bootstrap.py')!r}, run_name='imported')"
     assert subprocess.run([sys.executable, "-I", "-S", "-c", code], check=False).returncode == 0
 
 

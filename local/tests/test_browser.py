@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from local import browser
+from local.setup import browser
 
 
 def test_a_browser_of_this_machine_is_found() -> None:

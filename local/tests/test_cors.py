@@ -1,6 +1,6 @@
 import httpx
 
-from local.testing import RunningStack
+from tests.support.suites import RunningStack
 
 PAGE = "https://pages.example"
 SENT = "apikey,authorization,content-type,x-client-info,x-supabase-api-version"

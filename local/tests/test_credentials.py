@@ -3,7 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from local.credentials import Credentials, CredentialsError, credentials_file, ensure_credentials, read_credentials
+from local.embedded.credentials import (
+    Credentials,
+    CredentialsError,
+    credentials_file,
+    ensure_credentials,
+    read_credentials,
+)
 
 
 def test_secrets_are_made_once_and_readable_by_their_owner_only(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from local.health import is_serving
-from servicekit.loopback import tls_context
+from local.suite.health import is_serving
+from servicekit.tls.loopback import tls_context
 from tests.support.certificates import Mount
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

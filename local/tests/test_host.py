@@ -11,8 +11,8 @@ import pytest
 from supabase import AsyncClient
 from supabase_auth.errors import AuthApiError, AuthWeakPasswordError
 
-from local.testing import RunningStack
 from local.tests.conftest import PASSWORD, close_client, mails_to, new_client
+from tests.support.suites import RunningStack
 
 
 def headers(stack: RunningStack, token: str | None = None, key: str | None = None) -> dict[str, str]:

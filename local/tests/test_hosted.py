@@ -7,17 +7,16 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from local import hosted
 from local.console import Console
-from local.hosted import History, migrate, target_of, undo, undo_hosted
-from local.settings import LocalSettings, load_settings
-from local.supabase_cli import MigrationError, address_target, with_tls
-from local.testing import RunningStack
+from local.hosted.migrate import LINKED, History, migrate, target_of, undo, undo_hosted
+from local.migrations.supabase_cli import MigrationError, address_target, with_tls
+from local.settings import Settings, load_settings
+from tests.support.suites import RunningStack
 
 A, B, C = "20260101000000", "20260201000000", "20260301000000"
 
 
-def settings_with(home: Path, **variables: str) -> LocalSettings:
+def settings_with(home: Path, **variables: str) -> Settings:
     return load_settings(environment={"CONCERTO_HOME": str(home), **variables}, env_file=None)
 
 
@@ -71,7 +70,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path / "copy")
 
 
-async def run(project: Project, settings: LocalSettings, **options: object) -> str:
+async def run(project: Project, settings: Settings, **options: object) -> str:
     printed = io.StringIO()
     given = {"node": Path("/usr/bin/node"), "ask": None, **options}
     await migrate(settings, project.folder, Console(printed), **given)  # type: ignore[arg-type]
@@ -206,7 +205,7 @@ def test_an_address_comes_before_a_named_project(tmp_path: Path) -> None:
         tmp_path, SUPABASE_PROJECT_ID="abcdefghijklmnopqrst", SUPABASE_MIGRATION_DB_URL="postgresql://p:s@h:5432/d"
     )
     assert target_of(both).flag == "--remote=postgresql://p@h:5432/d?sslmode=require"
-    assert target_of(settings_with(tmp_path)).description == hosted.LINKED
+    assert target_of(settings_with(tmp_path)).description == LINKED
 
 
 @pytest.fixture(scope="module")

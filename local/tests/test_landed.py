@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from local.landed import NO_COMMIT, main, problems
+from local.migrations.landed import NO_COMMIT, main, problems
 
 OLD, NEWER, NEWEST = "20260101000000_a.sql", "20260201000000_b.sql", "20260301000000_c.sql"
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from local.credentials import Credentials
-from local.postgres import LOGIN_ROLE, Postgres
+from local.embedded.credentials import Credentials
+from local.embedded.postgres import LOGIN_ROLE, Postgres
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 

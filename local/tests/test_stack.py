@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from local.settings import ROOT
-from local.testing import RunningStack, free_base_port, stack_environment, start_stack, stop_stack
+from tests.support.suites import RunningStack, free_base_port, stack_environment, start_stack, stop_stack
 
 ONLY = "postgres,supabase"
 

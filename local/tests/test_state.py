@@ -4,7 +4,7 @@ from pathlib import Path
 
 import psutil
 
-from local.state import ProcessState, State, end_leftovers, read_state, supervisor_lock, write_state
+from local.suite.state import ProcessState, State, end_leftovers, read_state, supervisor_lock, write_state
 
 
 def sleeper() -> "subprocess.Popen[bytes]":

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from local.console import Console
-from local.processes import ProcessSpec
-from local.supervisor import StartError, Supervisor, last_lines
+from local.suite.processes import ProcessSpec
+from local.suite.supervisor import StartError, Supervisor, last_lines
 
 SLEEPER = (
     "import sys, time; print('hello from the process', flush=True); open(sys.argv[1], 'a').write('x'); time.sleep(60)"

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from local.swap import CONTENT, STAGING, exchange, finish_exchange, journal_file
+from local.backup.swap import CONTENT, STAGING, exchange, finish_exchange, journal_file
 
 BEFORE = "before-restore-then"
 

@@ -9,7 +9,7 @@ from typing import Any
 from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from pydantic import SecretStr
 
-from servicekit import server
+from servicekit.rpc import server
 from servicekit.settings import ServiceSettings
 from servicekit.testing import JWT_SECRET
 

@@ -14,8 +14,8 @@ import grpc
 import pytest
 from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 
-from servicekit import channel
 from servicekit.errors import AppError
+from servicekit.rpc import channel
 from servicekit.testing import acting_as, make_caller
 from servicekit.tests.names import Names
 

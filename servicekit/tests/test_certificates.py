@@ -8,14 +8,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from servicekit import tls
 from servicekit.settings import ServiceSettings, TlsSettings
+from servicekit.tls import credentials
 from tests.support.certificates import Mount, days
 
 
-def loaded(mount: Mount, *, client_auth: bool = False) -> tls.Certificates:
+def loaded(mount: Mount, *, client_auth: bool = False) -> credentials.Certificates:
     chosen: dict[str, Any] = dict(mount.variables(client_auth=client_auth))
-    return tls.load(TlsSettings(_env_file=None, **chosen))
+    return credentials.load(TlsSettings(_env_file=None, **chosen))
 
 
 def start_with(mount: Mount, *, client_auth: bool = False) -> str:
@@ -124,4 +124,4 @@ def test_a_process_with_a_certificate_makes_no_plain_call(mount: Mount) -> None:
     with pytest.raises(ValueError, match="set CONCERTO_TLS_CA_FILE too"):
         half.refuse_plain_calls("inprocess:", "sessions:8004")
     TlsSettings(_env_file=None).refuse_plain_calls("sessions:8004")
-    assert (loaded(mount).client_mode, tls.load(half).client_mode) == ("mutual", "off")
+    assert (loaded(mount).client_mode, credentials.load(half).client_mode) == ("mutual", "off")

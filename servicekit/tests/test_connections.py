@@ -6,9 +6,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from local.testing import RunningStack
-from servicekit.connections import Connections
+from servicekit.database.pool import Connections
 from tests.support.database import add_user, claims_of
+from tests.support.suites import RunningStack
 
 OWN_PID = "select pg_backend_pid()"
 

@@ -3,8 +3,8 @@ from concerto.auth.v1 import auth_pb2
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.protobuf import struct_pb2
 
-from servicekit import converter
 from servicekit.errors import AppError
+from servicekit.messages import converter
 
 ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
 

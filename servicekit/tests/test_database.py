@@ -1,6 +1,6 @@
 import pytest
 
-from servicekit.database import from_sql
+from servicekit.database.client import from_sql
 
 
 def test_an_error_of_sql_that_says_when_to_come_back_tells_it_to_the_client() -> None:

@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from servicekit import health, inprocess
-from servicekit.channel import ACCEPTING
-from servicekit.health import NOT_SERVING, SERVING, Health
+from servicekit.rpc import health
+from servicekit.rpc.channel import ACCEPTING
+from servicekit.rpc.health import NOT_SERVING, SERVING, Health
+from servicekit.rpc.inprocess import transport
 
 NAME = "concerto.sessions.v1.SessionsService"
 
@@ -40,11 +41,11 @@ async def test_probes_hear_of_the_end_before_clients_do() -> None:
 async def test_a_server_waits_for_last_calls_only_while_clients_watch_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "LAST_CALLS_SECONDS", 3600.0)
     servicer = Health([NAME])
-    server = inprocess.Server()
+    server = transport.Server()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     server.start()
     await servicer.begin()
-    stub: Any = health_pb2_grpc.HealthStub(inprocess.Channel("grpc.health.v1.Health"))
+    stub: Any = health_pb2_grpc.HealthStub(transport.Channel("grpc.health.v1.Health"))
     watch = stub.Watch(health_pb2.HealthCheckRequest(service=ACCEPTING))
     other = stub.Watch(health_pb2.HealthCheckRequest(service=NAME))
     assert (await watch.read()).status == SERVING

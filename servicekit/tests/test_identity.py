@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 
-from servicekit import identity
 from servicekit.errors import AppError
-from servicekit.identity import Verifier
+from servicekit.rpc import identity
+from servicekit.rpc.identity import Verifier
 from servicekit.settings import TokenSettings
 from servicekit.testing import JWT_SECRET, mint_token
 

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from servicekit.errors import AppError, from_rpc_error
-from servicekit.inprocess_calls import STREAM_LIMIT
+from servicekit.rpc.inprocess.calls import STREAM_LIMIT
 from tests.support.calls import Code, Text, World, count, failed, names, opened, text
 
 ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"

@@ -5,8 +5,9 @@ import grpc
 import pytest
 from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
 
-from servicekit import channel, inprocess
 from servicekit.errors import AppError, from_rpc_error
+from servicekit.rpc import channel
+from servicekit.rpc.inprocess import transport
 from tests.support.calls import SESSIONS, Code, Text, World, failed, opened, text
 
 
@@ -77,7 +78,7 @@ async def test_a_closed_channel_cancels_what_runs_and_takes_no_more(world: World
 
 
 async def test_a_service_that_does_not_run_here_is_unavailable_until_it_does() -> None:
-    connection = channel.connect(inprocess.TARGET, SESSIONS)
+    connection = channel.connect(transport.TARGET, SESSIONS)
     stub: Any = sessions_pb2_grpc.SessionsServiceStub(connection)
     assert connection.get_state() is grpc.ChannelConnectivity.IDLE
     asking = asyncio.create_task(channel.call(stub.CreateSession, text("ab")))

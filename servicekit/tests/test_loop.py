@@ -2,7 +2,7 @@ import asyncio
 
 import uvloop
 
-from servicekit import loop
+from servicekit.rpc import loop
 
 
 def test_every_process_runs_on_uvloop() -> None:

@@ -18,11 +18,12 @@ from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from servicekit import channel, observing, traces
 from servicekit.errors import AppError
-from servicekit.metrics import Metrics
-from servicekit.server import Registration
-from servicekit.settings import Settings
+from servicekit.rpc import channel
+from servicekit.rpc.server import Registration
+from servicekit.settings import ProcessSettings
+from servicekit.telemetry import observing, traces
+from servicekit.telemetry.metrics import Metrics
 from servicekit.testing import acting_as, make_caller, served
 from tests.support.telemetry import Watched, samples_of, watched
 
@@ -291,11 +292,13 @@ def test_pools_are_counted_together_and_for_as_long_as_they_live() -> None:
 
 OFF = """
 import sys
-from servicekit import channel, database, server, telemetry
-from servicekit.settings import Settings
-telemetry.configure(Settings.load(), service="tests")
-telemetry.close()
-OURS = ("opentelemetry", "prometheus_client", "servicekit.metrics", "servicekit.traces")
+from servicekit.database import client
+from servicekit.rpc import channel, server
+from servicekit.telemetry import logs
+from servicekit.settings import ProcessSettings
+logs.configure(ProcessSettings.load(), service="tests")
+logs.close()
+OURS = ("opentelemetry", "prometheus_client", "servicekit.telemetry.metrics", "servicekit.telemetry.traces")
 print([name for name in sys.modules if name.startswith(OURS)])
 """
 
@@ -312,9 +315,9 @@ def test_nothing_is_imported_while_telemetry_is_off() -> None:
 CORRELATED = """
 import logging
 import structlog
-from servicekit import observing, telemetry
-from servicekit.settings import Settings
-telemetry.configure(Settings.load(), service="tests")
+from servicekit.telemetry import logs, observing
+from servicekit.settings import ProcessSettings
+logs.configure(ProcessSettings.load(), service="tests")
 log = structlog.stdlib.get_logger("a.module")
 log.info("before")
 with observing.working("run", {}):
@@ -340,7 +343,7 @@ def test_a_taken_port_ends_the_process_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit, match=f"127.0.0.1:{port} cannot be listened on for metrics"):
-            observing.start(Settings.load(CONCERTO_METRICS_PORT=port), service="tests")
+            observing.start(ProcessSettings.load(CONCERTO_METRICS_PORT=port), service="tests")
     observing.stop()
 
 

@@ -3,8 +3,8 @@ from uuid import UUID
 
 import pytest
 
-from servicekit import paging
 from servicekit.errors import AppError
+from servicekit.messages import paging
 
 ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
 

@@ -11,9 +11,10 @@ from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
-from servicekit import channel, identity, inprocess, request, server
 from servicekit.errors import AppError
-from servicekit.server import Registration
+from servicekit.rpc import channel, identity, request, server
+from servicekit.rpc.inprocess import transport
+from servicekit.rpc.server import Registration
 from servicekit.settings import ServiceSettings
 from servicekit.testing import JWT_SECRET, acting_as, make_caller, mint_token, served
 
@@ -191,7 +192,7 @@ def settings(**fields: Any) -> ServiceSettings:
 
 
 def target_of(port: int, *, within_process: bool) -> str:
-    return inprocess.TARGET if within_process else f"127.0.0.1:{port}"
+    return transport.TARGET if within_process else f"127.0.0.1:{port}"
 
 
 async def test_running_calls_end_before_the_server_does(sessions: Sessions, within_process: bool) -> None:

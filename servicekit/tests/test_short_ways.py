@@ -8,8 +8,8 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from servicekit import converter, validation
 from servicekit.errors import AppError
+from servicekit.messages import converter, validation
 
 ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
 TIMES = [

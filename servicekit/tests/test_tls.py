@@ -14,12 +14,14 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
-from servicekit import channel, inprocess, server, tls
 from servicekit.errors import AppError
-from servicekit.server import Registration
+from servicekit.rpc import channel, server
+from servicekit.rpc.inprocess import transport
+from servicekit.rpc.server import Registration
 from servicekit.settings import ServiceSettings
 from servicekit.testing import JWT_SECRET, acting_as, make_caller
-from servicekit.tls_channel import TlsChannel
+from servicekit.tls import credentials
+from servicekit.tls.channel import TlsChannel
 from tests.support.certificates import HERE, Mount, certificates_of, days
 
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
@@ -51,7 +53,7 @@ def organisation_of(certificate: x509.Certificate) -> str:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are looked at with every connection and every call."""
-    monkeypatch.setattr(tls, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(credentials, "LOOK_SECONDS", 0.0)
 
 
 def settings(variables: dict[str, str]) -> ServiceSettings:
@@ -119,7 +121,7 @@ async def test_a_server_that_demands_certificates_knows_its_client(mount: Mount)
 
 async def test_calls_within_the_process_need_no_certificate(mount: Mount) -> None:
     variables = mount.variables(client_auth=True)
-    async with served(variables), channel.connect(inprocess.TARGET, SESSIONS, tls=certificates_of(variables)) as within:
+    async with served(variables), channel.connect(transport.TARGET, SESSIONS, tls=certificates_of(variables)) as within:
         assert await seen(sessions_pb2_grpc.SessionsServiceStub(within)) == "nobody"
 
 
@@ -338,7 +340,7 @@ async def test_the_files_are_not_looked_at_more_often_than_said(mount: Mount, au
     certificates = certificates_of(mount.variables())
     mount.renew(authority)
     assert certificates.look() == 0
-    certificates._looked_at -= tls.LOOK_SECONDS
+    certificates._looked_at -= credentials.LOOK_SECONDS
     assert certificates.look() == 1
 
 

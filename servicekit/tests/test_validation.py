@@ -3,8 +3,8 @@ from concerto.auth.v1 import auth_pb2
 from concerto.sessions.v1 import sessions_pb2
 from google.protobuf.message import Message
 
-from servicekit import validation
 from servicekit.errors import AppError
+from servicekit.messages import validation
 
 ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
 USER = sessions_pb2.ROLE_USER

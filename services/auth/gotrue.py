@@ -19,9 +19,10 @@ from supabase_auth.constants import STORAGE_KEY
 from supabase_auth.errors import AuthError
 from supabase_auth.types import AuthResponse, Session, SignOutScope, User
 
-from servicekit import observing, request
 from servicekit.errors import AppError
-from servicekit.identity import Caller
+from servicekit.rpc import request
+from servicekit.rpc.identity import Caller
+from servicekit.telemetry import observing
 from services.auth.refusals import AuthServerError, Call, MailNotSentError, translate
 
 _LOG = structlog.stdlib.get_logger(__name__)

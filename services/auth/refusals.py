@@ -7,8 +7,8 @@ from enum import StrEnum
 import httpx
 from supabase_auth.errors import AuthError, AuthRetryableError, AuthWeakPasswordError
 
-from servicekit import request
 from servicekit.errors import AppError
+from servicekit.rpc import request
 
 RETRY_AFTER_SECONDS = 60.0
 """How long a client waits when the auth server asks to slow down and names no time."""

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import orjson
 
-from servicekit import paging
 from servicekit.errors import AppError
+from servicekit.messages import paging
 
 
 def size(wanted: int, *, default: int = 50, most: int = 100) -> int:

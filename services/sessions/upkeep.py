@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from servicekit import telemetry
 from servicekit.errors import AppError
-from services.sessions.run_store import REAPED_AT_ONCE, RunStore
+from servicekit.telemetry import logs
+from services.sessions.runs_store import REAPED_AT_ONCE, RunsStore
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -19,7 +19,7 @@ PRUNER_INTERVAL_SECONDS = 60.0
 class Upkeep:
     """Two background tasks. Any number of processes may run them at once; the database keeps them apart."""
 
-    def __init__(self, store: RunStore, *, kept_seconds: float) -> None:
+    def __init__(self, store: RunsStore, *, kept_seconds: float) -> None:
         """Keep the deltas of runs for `kept_seconds` after their end."""
         self._store = store
         self._kept_seconds = kept_seconds
@@ -62,6 +62,6 @@ async def _repeat(name: str, work: Callable[[], Awaitable[None]], interval_secon
             # Once per kind of failure, and not every two seconds.
             if failed != error.reason:
                 failed = error.reason
-                cause = telemetry.describe(error.cause) if error.cause is not None else ""
+                cause = logs.describe(error.cause) if error.cause is not None else ""
                 _LOG.warning("upkeep.failed", task=name, reason=error.reason, cause=cause)
         await asyncio.sleep(interval_seconds)

@@ -13,10 +13,10 @@ from benchmarks import pace, rows, stream_load, suites
 from benchmarks.__main__ import ALONE, GROUPS
 from benchmarks.rows import MeasurementError, Row
 from benchmarks.suites import Program
-from local.testing import RunningStack
 from servicekit.testing import mint_token
 from tests.support.api import Person, ok, read_events, text_of
 from tests.support.model_server import Behaviour, ModelServer
+from tests.support.suites import RunningStack
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from prometheus_client import Histogram
 
-from servicekit.metrics import Metrics
+from servicekit.telemetry.metrics import Metrics
 from tests.support.contract import ROOT
 
 FOLDER = ROOT / "deploy" / "observability"

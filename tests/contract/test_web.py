@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import app, comments, contract, openapi
+from gateway import app
+from gateway.rest import comments, contract, openapi
 from gateway.tests.fakes import gateway_settings
-from local import bootstrap, lock
-from local.processes import node_program
+from local.setup import bootstrap, lock
+from local.suite.processes import node_program
 from tests.support.contract import ROOT
 
 WEB = ROOT / "web"
@@ -142,6 +143,6 @@ def test_files_of_the_web_app_are_named_in_kebab_case_and_short() -> None:
 
 
 def test_the_document_can_be_printed_without_a_suite() -> None:
-    command = [str(bootstrap.PYTHON), "-m", "gateway.openapi"]
+    command = [str(bootstrap.PYTHON), "-m", "gateway.rest.openapi"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == json.loads(bootstrap.WEB_DOCUMENT.read_text())

@@ -68,7 +68,7 @@ def test_pull_requests_are_tested_and_each_branch_has_its_project() -> None:
     assert events["push"]["branches"] == ["develop", "main"]
     jobs = workflow["jobs"]
     assert any(step.get("run") == "bash .ci/run" for step in jobs["test"]["steps"])
-    assert any("local/landed.py" in str(step.get("run")) for step in jobs["landed"]["steps"])
+    assert any("local/migrations/landed.py" in str(step.get("run")) for step in jobs["landed"]["steps"])
     for name, branch in (("staging", "develop"), ("production", "main")):
         job = jobs[name]
         assert (job["environment"], job["needs"]) == (name, ["landed", "test"])

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from local.processes import Mode
-from local.testing import PreparedStarts, RunningStack, stop_stack
+from local.suite.processes import Mode
 from tests.support.model_server import ModelServer
+from tests.support.suites import PreparedStarts, RunningStack, stop_stack
 
 PATIENCE_SECONDS = 60
 

@@ -13,13 +13,13 @@ import asyncpg
 import httpx
 import jwt
 
-from local import fingerprint
-from local.fingerprint import Fingerprint
-from local.testing import RunningStack, stop_stack
+from local.backup import fingerprint
+from local.backup.fingerprint import Fingerprint
 from tests.e2e.conftest import Start
 from tests.support.api import Event, Person, ok, read_events, reason, text_of
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour, ModelServer
+from tests.support.suites import RunningStack, stop_stack
 
 NAME = "Jörg Müller-Lüdenscheidt"
 PICTURE = os.urandom(50_000)

@@ -15,12 +15,12 @@ import asyncpg
 import httpx
 import pytest
 
-from local.testing import RunningStack
 from tests.e2e.conftest import Start, until, until_ready
 from tests.support.api import Person, ok
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour, Json, ModelServer
 from tests.support.streams import EventStream, Follower, faults_of, is_in_order
+from tests.support.suites import RunningStack
 
 SEED = 20261120
 PEOPLE, STREAMS = 10, 200

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from local.hosted_doctor import examine
+from local.hosted.doctor import examine
 from local.settings import ROOT, load_settings
-from local.testing import RunningStack, stack_environment, start_stack, stop_stack
 from tests.integration.test_database_rules import SNAPSHOT
 from tests.support.measured import Note
+from tests.support.suites import RunningStack, stack_environment, start_stack, stop_stack
 
 pytestmark = pytest.mark.own_mode
 

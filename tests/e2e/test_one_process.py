@@ -19,16 +19,16 @@ from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
 
 from local.settings import ROOT
-from local.testing import PreparedStarts, RunningStack, stop_stack
-from servicekit import channel
-from servicekit.converter import to_json
 from servicekit.errors import AppError
-from servicekit.identity import Caller
+from servicekit.messages.converter import to_json
+from servicekit.rpc import channel
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
 from tests.e2e.conftest import Start, settings_of, until, until_ready
 from tests.support.api import Event, Person, ok, reason, text_of
 from tests.support.certificates import certificates_of
 from tests.support.model_server import Behaviour, ModelServer
+from tests.support.suites import PreparedStarts, RunningStack, stop_stack
 
 INTERRUPTED_WITHIN_SECONDS = 15.0
 DRAIN_SECONDS = 3

@@ -12,13 +12,13 @@ import httpx
 import jwt
 import pytest
 
-from local.processes import Mode
-from local.testing import PreparedStarts, RunningStack, stop_stack
-from servicekit.identity import LEEWAY_SECONDS
+from local.suite.processes import Mode
+from servicekit.rpc.identity import LEEWAY_SECONDS
 from servicekit.testing import mint_token
 from tests.e2e.conftest import until
 from tests.support.api import Event, Person, ok, reason, text_of
 from tests.support.model_server import Behaviour, ModelServer
+from tests.support.suites import PreparedStarts, RunningStack, stop_stack
 
 STALL_SECONDS = 2
 TOKEN_LIFE_SECONDS = 5

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 from uuid import uuid4
 
-from local.testing import ROOT, RunningStack
+from tests.support.suites import ROOT, RunningStack
 
 
 def walk() -> str:

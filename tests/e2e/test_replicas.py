@@ -17,15 +17,15 @@ import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2
 
-from local.testing import RunningStack, start_stack, stop_stack
-from servicekit import channel
-from servicekit.identity import Caller
+from servicekit.rpc import channel
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
 from tests.e2e.conftest import until
 from tests.support.api import Person, ok
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.replica import second_orchestrator
+from tests.support.suites import RunningStack, start_stack, stop_stack
 
 ROUNDS = 5
 INTERRUPTED_WITHIN_SECONDS = 15.0

@@ -7,14 +7,14 @@ import asyncpg
 import httpx
 import pytest
 
-from local.processes import PARTS
-from local.testing import RunningStack
+from local.suite.processes import PARTS
 from tests.e2e.conftest import Start, until_ready
 from tests.support.api import Person
 from tests.support.crowd import Client, Reader, Talker, Tally
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour, Json, ModelServer
 from tests.support.streams import faults_of, is_in_order
+from tests.support.suites import RunningStack
 
 REPLICAS = 2
 TALKERS, READERS = 10, 40

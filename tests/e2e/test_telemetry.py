@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from local.ports import is_free
-from local.processes import PARTS, WHOLE, Mode, metrics_port
-from local.testing import RunningStack, stop_stack
+from local.suite.ports import is_free
+from local.suite.processes import PARTS, WHOLE, Mode, metrics_port
 from tests.e2e.conftest import Start, until
 from tests.support.api import PASSWORD, Person, ok, text_of
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour, ModelServer
+from tests.support.suites import RunningStack, stop_stack
 from tests.support.telemetry import Collector, Trace, samples_of
 
 pytestmark = pytest.mark.own_mode

@@ -4,10 +4,10 @@ import signal
 import httpx
 import psutil
 
-from local.testing import RunningStack
 from tests.e2e.conftest import Start
 from tests.support.api import Person, text_of
 from tests.support.model_server import Behaviour, ModelServer
+from tests.support.suites import RunningStack
 
 FIRST, ANSWER = "My favourite composer is Clara Schumann.", "She wrote a concerto at fourteen."
 

@@ -4,10 +4,10 @@ import asyncpg
 import httpx
 import pytest
 
-from local.testing import RunningStack
 from tests.support.api import Person
 from tests.support.database import add_user
 from tests.support.runs import RunsWorld
+from tests.support.suites import RunningStack
 
 
 @pytest.fixture(scope="session")

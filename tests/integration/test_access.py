@@ -8,10 +8,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from local.testing import RunningStack
 from servicekit.testing import mint_token
 from tests.support import contract
 from tests.support.api import Person, reason
+from tests.support.suites import RunningStack
 
 PROTECTED = [
     (verb, path) for method in contract.methods() if not method.policy.anonymous for verb, path in method.bindings

@@ -7,8 +7,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from local.testing import RunningStack
 from tests.support.database import add_user, call
+from tests.support.suites import RunningStack
 
 
 @dataclass(frozen=True)

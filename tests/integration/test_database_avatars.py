@@ -10,9 +10,9 @@ import asyncpg
 import httpx
 import pytest
 
-from local.processes import node_program
-from local.testing import RunningStack
+from local.suite.processes import node_program
 from tests.support.database import acting_as, add_user
+from tests.support.suites import RunningStack
 
 MEBIBYTE = 1024 * 1024
 FOUND, EMPTY, REFUSED = "found", "empty", "refused"

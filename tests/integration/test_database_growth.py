@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from benchmarks import tables
-from local.testing import RunningStack
 from tests.support.database import call, claims_of
+from tests.support.suites import RunningStack
 
 LONG, SHORT = 20_000, 200
 MANY, FEW = 5_000, 10

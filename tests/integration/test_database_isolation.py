@@ -7,8 +7,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from local.testing import RunningStack
 from tests.support.database import INSUFFICIENT_PRIVILEGE, acting_as, add_user, call, call_system
+from tests.support.suites import RunningStack
 
 ACTORS = ("anon", "owner", "stranger")
 VERBS = ("select", "insert", "update", "delete")

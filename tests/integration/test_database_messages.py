@@ -8,8 +8,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from local.testing import RunningStack
 from tests.support.database import acting_as, add_user, call
+from tests.support.suites import RunningStack
 
 WRITERS, MESSAGES_EACH = 32, 50
 MEBIBYTE = 1024 * 1024

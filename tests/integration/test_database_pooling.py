@@ -13,18 +13,18 @@ from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from local import hosted_database
-from local.testing import RunningStack
-from servicekit import channel
-from servicekit.database import open_database
-from servicekit.identity import Caller
+from local.hosted import database
+from servicekit.database.client import open_database
+from servicekit.rpc import channel
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller
-from services.sessions import notifications, runs
+from services.sessions import notifications, runs_servicer
 from services.sessions.notifications import Notifications
 from services.sessions.settings import Settings
 from services.sessions.tests.conftest import Service, service_over, settings_for
 from tests.support.database import add_user
 from tests.support.pgbouncer import keeps_statements, pgbouncer
+from tests.support.suites import RunningStack
 
 BURST = 200
 OWN_POOL, SERVER_POOL = 4, 5
@@ -136,9 +136,9 @@ async def test_a_callers_rights_stay_with_its_own_statement_in_transaction_mode(
 async def test_prepared_statements_get_lost_in_transaction_mode(
     stack: RunningStack, transaction_url: str, session_url: str
 ) -> None:
-    assert not await hosted_database.keeps_statements(transaction_url)
-    assert await hosted_database.keeps_statements(session_url)
-    assert await hosted_database.keeps_statements(stack.db_url)
+    assert not await database.keeps_statements(transaction_url)
+    assert await database.keeps_statements(session_url)
+    assert await database.keeps_statements(stack.db_url)
 
 
 async def test_prepared_statements_work_in_transaction_mode_where_the_pooler_keeps_them(
@@ -147,15 +147,15 @@ async def test_prepared_statements_work_in_transaction_mode_where_the_pooler_kee
     if not keeps_statements():
         pytest.skip("this PgBouncer is older than 1.21 and keeps no prepared statements")
     async with pgbouncer(stack, tmp_path, "transaction", pool_size=2, prepared_statements=100) as url:
-        assert await hosted_database.keeps_statements(url)
+        assert await database.keeps_statements(url)
 
 
 async def test_notifications_arrive_in_session_mode_and_not_in_transaction_mode(
     stack: RunningStack, transaction_url: str, session_url: str
 ) -> None:
-    assert not await hosted_database.hears(transaction_url, transaction_url)
-    assert await hosted_database.hears(session_url, session_url)
-    assert await hosted_database.hears(stack.db_url, transaction_url)
+    assert not await database.hears(transaction_url, transaction_url)
+    assert await database.hears(session_url, session_url)
+    assert await database.hears(stack.db_url, transaction_url)
 
 
 async def test_the_service_notices_that_nothing_arrives_and_says_what_to_set(
@@ -180,7 +180,7 @@ async def test_another_address_to_listen_on_brings_the_notifications_back(
     stack: RunningStack, transaction_url: str, owner: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Looking by itself would come too late for the test.
-    monkeypatch.setattr(runs, "POLL_SECONDS", 600.0)
+    monkeypatch.setattr(runs_servicer, "POLL_SECONDS", 600.0)
     changes = {"db_statement_cache_size": 0, "listen_db_url": SecretStr(stack.db_url)}
     settings = settings_on(stack, transaction_url, **changes)
     database = await open_database(settings)
@@ -201,7 +201,7 @@ async def test_the_doctor_tells_the_mode_and_whether_the_settings_fit(
     stack: RunningStack, transaction_url: str, session_url: str, way: str
 ) -> None:
     urls = {"direct": stack.db_url, "session": session_url, "transaction": transaction_url}
-    findings = await hosted_database.check_database(settings_on(stack, urls[way], db_statement_cache_size=100))
+    findings = await database.check_database(settings_on(stack, urls[way], db_statement_cache_size=100))
     wrong = [(finding.subject, finding.advice) for finding in findings if finding.advice]
     if way == "transaction":
         ((subject, advice),) = wrong
@@ -210,7 +210,7 @@ async def test_the_doctor_tells_the_mode_and_whether_the_settings_fit(
         hints = [finding.hint for finding in findings if finding.subject == "notifications"]
         assert ["SUPABASE_LISTEN_DB_URL" in hint for hint in hints] == [True]
         fitting = settings_on(stack, transaction_url, db_statement_cache_size=0, listen_db_url=SecretStr(stack.db_url))
-        findings = await hosted_database.check_database(fitting)
+        findings = await database.check_database(fitting)
         wrong = [(finding.subject, finding.advice) for finding in findings if finding.advice]
         assert [finding.detail for finding in findings if finding.subject == "notifications"] == ["arrive"]
     assert wrong == []
@@ -219,5 +219,5 @@ async def test_the_doctor_tells_the_mode_and_whether_the_settings_fit(
 
 async def test_the_doctor_names_an_address_where_nothing_is_heard(stack: RunningStack, transaction_url: str) -> None:
     settings = settings_on(stack, transaction_url, db_statement_cache_size=0, listen_db_url=SecretStr(transaction_url))
-    wrong = [finding for finding in await hosted_database.check_database(settings) if finding.advice]
+    wrong = [finding for finding in await database.check_database(settings) if finding.advice]
     assert [finding.subject for finding in wrong] == ["SUPABASE_LISTEN_DB_URL"]

@@ -6,8 +6,8 @@ import pytest
 from postgrest.exceptions import APIError
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
-from local.testing import RunningStack
 from tests.support.database import INSUFFICIENT_PRIVILEGE
+from tests.support.suites import RunningStack
 
 
 @pytest.fixture

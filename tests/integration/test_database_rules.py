@@ -9,8 +9,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from local.testing import RunningStack
-from servicekit.database import SYSTEM_OPERATIONS
+from servicekit.database.client import SYSTEM_OPERATIONS
+from tests.support.suites import RunningStack
 
 ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))

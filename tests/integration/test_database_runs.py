@@ -6,9 +6,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from local.testing import RunningStack
 from tests.support.database import add_user, call
 from tests.support.runs import RunsWorld, forged, refused
+from tests.support.suites import RunningStack
 
 MEBIBYTE = 1024 * 1024
 STATES = ("SUCCEEDED", "FAILED", "CANCELLED", "INTERRUPTED")

@@ -11,10 +11,10 @@ import pytest
 from concerto.options.v1 import options_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
-from gateway import contract
-from gateway.contract import Binding
-from servicekit import paging, validation
-from servicekit.converter import enum_spellings
+from gateway.rest import contract
+from gateway.rest.contract import Binding
+from servicekit.messages import paging, validation
+from servicekit.messages.converter import enum_spellings
 from tests.support.api import Person
 
 LEAVES = {"google.protobuf.Struct": [1], "google.protobuf.Timestamp": "yesterday"}

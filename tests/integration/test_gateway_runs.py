@@ -7,8 +7,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from local.testing import RunningStack
 from tests.support.api import Event, Person, ok, read_events, reason, text_of
+from tests.support.suites import RunningStack
 
 LONG = "Tell me more. " * 20
 

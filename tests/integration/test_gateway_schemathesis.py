@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.testing import RunningStack
 from tests.support.api import Person
+from tests.support.suites import RunningStack
 
 EXAMPLES = 20
 SEED = 20261120

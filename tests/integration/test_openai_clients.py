@@ -15,9 +15,9 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from local.testing import RunningStack
 from tests.support.api import Person, ok
 from tests.support.model_server import FAULTS, Behaviour, ModelServer, ToolUse
+from tests.support.suites import RunningStack
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 TOOL: dict[str, Any] = {

@@ -9,7 +9,8 @@ import grpc
 import pytest
 from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
 
-from servicekit import channel, inprocess
+from servicekit.rpc import channel
+from servicekit.rpc.inprocess import transport
 
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 Text = sessions_pb2.CreateSessionRequest
@@ -86,10 +87,10 @@ async def opened(kind: str) -> AsyncIterator[World]:
     script = Script()
     server: Any
     if kind == "within":
-        server = inprocess.Server()
+        server = transport.Server()
         add_script(script, server)
         server.start()
-        target = inprocess.TARGET
+        target = transport.TARGET
     else:
         server = grpc.aio.server()
         add_script(script, server)

@@ -10,7 +10,7 @@ from typing import Any
 import trustme
 
 from servicekit.settings import TlsSettings
-from servicekit.tls import Certificates
+from servicekit.tls.credentials import Certificates
 
 HERE = ("localhost", "127.0.0.1")
 """The names of a service on this machine."""

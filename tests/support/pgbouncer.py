@@ -15,9 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from local.credentials import read_credentials
-from local.postgres import Account, Postgres
-from local.testing import RunningStack
+from local.embedded.credentials import read_credentials
+from local.embedded.postgres import Account, Postgres
+from tests.support.suites import RunningStack
 
 START_SECONDS = 20
 Mode = Literal["session", "transaction"]

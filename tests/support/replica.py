@@ -10,9 +10,9 @@ import grpc
 from concerto.orchestrator.v1 import orchestrator_pb2
 
 from local.settings import ROOT
-from local.testing import RunningStack
-from servicekit import channel
+from servicekit.rpc import channel
 from tests.support.certificates import certificates_of
+from tests.support.suites import RunningStack
 
 ORCHESTRATOR = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"]
 START_SECONDS = 30

@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from servicekit import observing
-from servicekit.metrics import Metrics
-from servicekit.traces import Traces
+from servicekit.telemetry import observing
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.traces import Traces
 
 
 class Watched:

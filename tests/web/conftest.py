@@ -6,9 +6,9 @@ import httpx
 import pytest
 from playwright.async_api import Browser, async_playwright, expect
 
-from local.browser import FLAGS, find_chromium
-from local.testing import RunningStack
+from local.setup.browser import FLAGS, find_chromium
 from tests.support.model_server import ModelServer
+from tests.support.suites import RunningStack
 from tests.web.world import MODEL_SETTINGS, PATIENCE_SECONDS, Web
 
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)

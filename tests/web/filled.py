@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from benchmarks import tables
-from local.testing import RunningStack
+from tests.support.suites import RunningStack
 
 
 @asynccontextmanager

@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 from playwright.async_api import async_playwright, expect
 
-from local.browser import FLAGS, find_chromium
 from local.settings import ROOT
-from local.testing import start_stack, stop_stack
+from local.setup.browser import FLAGS, find_chromium
 from tests.support.model_server import ModelServer
+from tests.support.suites import start_stack, stop_stack
 from tests.web import tour
 from tests.web.world import MODEL_SETTINGS, NARROW, PATIENCE_SECONDS, WIDE, Web
 

@@ -8,10 +8,10 @@ import httpx
 import pytest
 from playwright.async_api import Page, expect
 
-from local.mailbox import read_mails
-from local.testing import RunningStack
+from local.embedded.mailbox import read_mails
 from tests.support.api import PASSWORD, Person
 from tests.support.model_server import Behaviour
+from tests.support.suites import RunningStack
 from tests.web.conftest import View
 from tests.web.pages import AccountPages, Chat, Settings, Sidebar
 from tests.web.world import Web, counted, counted_in, until

@@ -15,12 +15,12 @@ import httpx
 import pytest
 from playwright.async_api import expect
 
-from local.mailbox import Mail, read_mails
-from local.processes import Mode, node_program
+from local.embedded.mailbox import Mail, read_mails
 from local.settings import ROOT
-from local.testing import RunningStack, free_base_port, start_stack, stop_stack
+from local.suite.processes import Mode, node_program
 from tests.support.api import PASSWORD
 from tests.support.provider import SignInProvider
+from tests.support.suites import RunningStack, free_base_port, start_stack, stop_stack
 from tests.web.conftest import View
 from tests.web.pages import AccountPages, Chat
 from tests.web.world import Web, until
@@ -78,7 +78,7 @@ def project(suite: RunningStack, mode: Mode) -> Iterator[Project]:
         "GATEWAY_COOKIE_SECRET": "c" * 48,
     }
     with (folder / "host.log").open("wb") as log, github.running():
-        command = [str(node_program()), str(ROOT / "local" / "host" / "main.mjs")]
+        command = [str(node_program()), str(ROOT / "local" / "embedded" / "host" / "main.mjs")]
         host = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 30

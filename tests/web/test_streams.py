@@ -9,9 +9,9 @@ import httpx
 import pytest
 from playwright.async_api import expect
 
-from local.testing import RunningStack
 from tests.support.api import Person
 from tests.support.model_server import Behaviour, ModelServer
+from tests.support.suites import RunningStack
 from tests.web.conftest import View
 from tests.web.pages import Chat
 from tests.web.world import MODEL_SETTINGS, Web, counted, counted_in, until

@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 
-from local.mailbox import read_mails
+from local.embedded.mailbox import read_mails
 from tests.support.api import Person, ok
 from tests.support.model_server import FAULTS, Behaviour, ToolUse
 from tests.web import filled

@@ -19,9 +19,9 @@ import jwt
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, WebError
 from playwright.async_api import Error as PlaywrightError
 
-from local.testing import RunningStack
 from tests.support.api import PASSWORD, Person, ok
 from tests.support.model_server import Behaviour, ModelServer
+from tests.support.suites import RunningStack
 from tests.web.pages import AccountPages
 
 PATIENCE_SECONDS = 60

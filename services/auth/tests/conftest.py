@@ -15,16 +15,16 @@ import asyncpg
 import httpx
 import pytest
 
-from local.processes import node_program
 from local.settings import ROOT
+from local.suite.processes import node_program
 from servicekit import testing
 from services.auth.__main__ import build
-from services.auth.settings import AuthSettings
+from services.auth.settings import Settings
 from services.auth.tests.support import PASSWORD, AnsweringServer, Client, new_email
 
 
-def settings_of(stack: Any, supabase_url: str) -> AuthSettings:
-    return AuthSettings(
+def settings_of(stack: Any, supabase_url: str) -> Settings:
+    return Settings(
         _env_file=None,
         supabase_url=supabase_url,
         supabase_publishable_key=stack.publishable_key,
@@ -77,7 +77,7 @@ def second_host(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "LITE_AUTH_BCRYPT_COST": "4",
     }
     with (home / "host.log").open("wb") as log, github.running():
-        command = [str(node_program()), str(ROOT / "local" / "host" / "main.mjs")]
+        command = [str(node_program()), str(ROOT / "local" / "embedded" / "host" / "main.mjs")]
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 30

@@ -3,7 +3,7 @@ from typing import Any
 import httpx
 import pytest
 
-from local.mailbox import Mail, read_mails
+from local.embedded.mailbox import Mail, read_mails
 from servicekit.errors import AppError
 from servicekit.testing import mint_token
 from services.auth.tests.support import PASSWORD, Client, new_email

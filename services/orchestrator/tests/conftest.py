@@ -11,12 +11,12 @@ import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 
-from servicekit import channel
-from servicekit.identity import Caller
+from servicekit.rpc import channel
+from servicekit.rpc.identity import Caller
 from servicekit.testing import JWT_SECRET, acting_as, make_caller, served
 from services.orchestrator.__main__ import build
-from services.orchestrator.runs import Runs
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.runs.registry import Runs
+from services.orchestrator.settings import Settings as OrchestratorSettings
 from services.orchestrator.tests.fakes import FakeSessions, SessionsProcess, sessions_running
 from tests.support.model_server import ModelServer
 

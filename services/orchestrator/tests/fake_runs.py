@@ -12,8 +12,9 @@ import grpc
 from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2
 from google.protobuf import timestamp_pb2
 
-from servicekit import converter, identity, paging
 from servicekit.errors import AppError
+from servicekit.messages import converter, paging
+from servicekit.rpc import identity
 
 if TYPE_CHECKING:
     from services.orchestrator.tests.fakes import FakeSessions

@@ -10,8 +10,9 @@ from uuid import uuid4
 import grpc
 from concerto.sessions.v1 import runs_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 
-from servicekit import identity, paging, server
 from servicekit.errors import AppError
+from servicekit.messages import paging
+from servicekit.rpc import identity, server
 from servicekit.settings import ServiceSettings
 from servicekit.testing import JWT_SECRET
 from services.orchestrator.tests.fake_runs import RUNS_SERVICE, FakeRuns, now

@@ -3,8 +3,8 @@ import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import sessions_pb2
 
-from servicekit import channel
 from servicekit.errors import AppError
+from servicekit.rpc import channel
 from servicekit.testing import acting_as
 from services.orchestrator.tests.conftest import MakeSuite, Suite, error_of, eventually, kinds, state_of, text_of
 from tests.support.model_server import Behaviour, ToolUse

@@ -10,11 +10,12 @@ import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2
 
-from servicekit import channel, converter
 from servicekit.errors import AppError
+from servicekit.messages import converter
+from servicekit.rpc import channel
 from servicekit.testing import acting_as
-from services.orchestrator.chat import MAX_WAITING_CHUNKS, Exchange
-from services.orchestrator.completions import Request
+from services.orchestrator.openai.chat import MAX_WAITING_CHUNKS, Exchange
+from services.orchestrator.openai.completions import Request
 from services.orchestrator.tests.conftest import MakeSuite, Suite, eventually
 from tests.support.model_server import FAULTS, Behaviour, ToolUse, patience_for
 

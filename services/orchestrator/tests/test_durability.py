@@ -8,11 +8,12 @@ import grpc
 import pytest
 from concerto.sessions.v1 import runs_pb2
 
-from servicekit import channel, converter, server
 from servicekit.errors import AppError
+from servicekit.messages import converter
+from servicekit.rpc import channel, server
 from servicekit.testing import expiry, make_brief_caller, make_caller
-from services.orchestrator import event_writer, leases, run_log
 from services.orchestrator.__main__ import build
+from services.orchestrator.runs import event_writer, leases, run_log
 from services.orchestrator.tests.conftest import (
     SLOW,
     MakeSuite,

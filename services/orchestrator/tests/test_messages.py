@@ -13,8 +13,8 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from servicekit import converter
-from services.orchestrator.messages import cleared_mark, from_langchain, is_cleared_mark, to_langchain, to_struct
+from servicekit.messages import converter
+from services.orchestrator.models.messages import cleared_mark, from_langchain, is_cleared_mark, to_langchain, to_struct
 
 ROLES = {
     "user": sessions_pb2.ROLE_USER,

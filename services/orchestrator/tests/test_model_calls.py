@@ -6,9 +6,9 @@ import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 
-from servicekit import channel
+from servicekit.rpc import channel
 from servicekit.testing import acting_as
-from services.orchestrator.model_calls import cost_dollars
+from services.orchestrator.models.model_calls import cost_dollars
 from services.orchestrator.steps import TokenUsage
 from services.orchestrator.tests.conftest import MakeSuite, Suite, eventually, state_of
 from tests.support.model_server import FAULTS, Behaviour

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from servicekit import converter
-from services.orchestrator.provider_errors import retry_after_seconds
+from servicekit.messages import converter
+from services.orchestrator.models.provider_errors import retry_after_seconds
 from services.orchestrator.tests.conftest import MakeSuite, Suite, error_of, kinds, state_of, text_of
 from tests.support.model_server import FAULTS, Behaviour, patience_for
 

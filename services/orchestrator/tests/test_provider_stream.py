@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from services.orchestrator.provider_stream import Events, Part, Reads, parts_of
+from services.orchestrator.models.provider_stream import Events, Part, Reads, parts_of
 
 HELLO = "Grüße, 世界 👋"
 

@@ -5,10 +5,10 @@ from concerto.sessions.v1 import sessions_pb2
 from langchain_core.messages import HumanMessage
 
 from servicekit.testing import acting_as
-from services.orchestrator.messages import cleared_mark, to_struct
-from services.orchestrator.run import Turn
+from services.orchestrator.models.messages import cleared_mark, to_struct
+from services.orchestrator.models.window import MAX_AT_START
+from services.orchestrator.runs.run import Turn
 from services.orchestrator.tests.conftest import MakeSuite, Suite, error_of, kinds, state_of
-from services.orchestrator.window import MAX_AT_START
 from tests.support.model_server import Behaviour
 
 

@@ -3,8 +3,8 @@ import asyncio
 import pytest
 from concerto.sessions.v1 import runs_pb2
 
-from services.orchestrator import run_log
-from services.orchestrator.run_log import RunLog
+from services.orchestrator.runs import run_log
+from services.orchestrator.runs.run_log import RunLog
 
 
 def delta(seq: int) -> runs_pb2.RunEvent:

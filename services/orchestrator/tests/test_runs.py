@@ -7,8 +7,9 @@ import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 
-from servicekit import channel, converter
 from servicekit.errors import AppError
+from servicekit.messages import converter
+from servicekit.rpc import channel
 from servicekit.testing import acting_as, make_caller
 from services.orchestrator.tests.conftest import (
     SLOW,

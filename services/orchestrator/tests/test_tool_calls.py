@@ -4,7 +4,7 @@ import pytest
 from langchain_core.messages import ToolCallChunk
 from langchain_core.messages.tool import tool_call_chunk
 
-from services.orchestrator.tool_calls import MAX_ARGUMENT_BYTES, MAX_CALLS, CallParts
+from services.orchestrator.agents.tool_calls import MAX_ARGUMENT_BYTES, MAX_CALLS, CallParts
 
 
 def part(index: int | None, args: str | None, *, name: str | None = None, call_id: str | None = None) -> ToolCallChunk:

@@ -1,11 +1,11 @@
 from concerto.sessions.v1 import sessions_pb2
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from servicekit import converter
 from servicekit.errors import AppError
-from services.orchestrator.messages import to_langchain
+from servicekit.messages import converter
+from services.orchestrator.models.messages import to_langchain
+from services.orchestrator.runs.transcript import MAX_CONTENT_BYTES, MAX_MESSAGES, Transcript, cut
 from services.orchestrator.steps import Piece, Step, TokenUsage, ToolCall, ToolResult
-from services.orchestrator.transcript import MAX_CONTENT_BYTES, MAX_MESSAGES, Transcript, cut
 
 CALL = ToolCall("call-1", "search", {"query": "Lisbon", "limit": 3})
 

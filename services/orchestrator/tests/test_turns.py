@@ -6,10 +6,10 @@ from uuid import uuid4
 import pytest
 from concerto.sessions.v1 import sessions_pb2
 
-from servicekit import converter
 from servicekit.errors import AppError
+from servicekit.messages import converter
 from servicekit.testing import make_caller
-from services.orchestrator.messages import to_struct
+from services.orchestrator.models.messages import to_struct
 from services.orchestrator.tests.conftest import (
     MakeSuite,
     Suite,

@@ -1,6 +1,6 @@
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from services.orchestrator.window import count_message, count_text, trim
+from services.orchestrator.models.window import count_message, count_text, trim
 
 
 def call(name: str) -> AIMessage:

@@ -13,13 +13,13 @@ from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 from google.protobuf.message import Message
 from pydantic import SecretStr
 
-from local.testing import RunningStack
-from servicekit import channel
-from servicekit.identity import Caller
+from servicekit.rpc import channel
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller, served
 from services.sessions.__main__ import build
 from services.sessions.settings import Settings
 from tests.support.database import add_user
+from tests.support.suites import RunningStack
 
 TRANSPORTS = ("direct", "rest")
 

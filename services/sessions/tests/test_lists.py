@@ -8,12 +8,12 @@ from concerto.sessions.v1 import runs_pb2
 from concerto.sessions.v1 import sessions_pb2 as pb
 from google.protobuf.message import Message
 
-from local.testing import RunningStack
-from servicekit import paging
 from servicekit.errors import AppError
-from servicekit.identity import Caller
+from servicekit.messages import paging
+from servicekit.rpc.identity import Caller
 from services.sessions.tests.conftest import Service
 from tests.support.database import call, call_system
+from tests.support.suites import RunningStack
 
 
 async def pages_of(service: Service, rpc: str, request: Any) -> list[Any]:

@@ -7,7 +7,7 @@ import pytest
 from concerto.sessions.v1 import sessions_pb2 as pb
 
 from servicekit.errors import AppError
-from servicekit.identity import Caller
+from servicekit.rpc.identity import Caller
 from services.sessions.tests.conftest import Service
 
 TIME, ID = "2026-01-01T00:00:00+00:00", "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"

@@ -11,14 +11,14 @@ from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr, ValidationError
 
-from local.testing import RunningStack
-from servicekit import channel
 from servicekit.errors import AppError
+from servicekit.rpc import channel
 from servicekit.testing import acting_as, make_caller, served
 from services.sessions.__main__ import build
 from services.sessions.settings import Settings
 from services.sessions.tests.conftest import TRANSPORTS, settings_for
 from tests.support.database import add_user
+from tests.support.suites import RunningStack
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = pb.DESCRIPTOR.services_by_name["SessionsService"].full_name

@@ -7,12 +7,12 @@ from concerto.sessions.v1 import sessions_pb2 as pb
 from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 from google.protobuf import struct_pb2
 
-from local.testing import RunningStack
 from servicekit.errors import AppError
-from servicekit.identity import Caller
+from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller
-from services.sessions.servicer import SessionsServicer
+from services.sessions.sessions_servicer import SessionsServicer
 from services.sessions.tests.conftest import Service
+from tests.support.suites import RunningStack
 
 MEBIBYTE = 1024 * 1024
 RPCS = pb.DESCRIPTOR.services_by_name["SessionsService"].methods_by_name

@@ -1,0 +1,134 @@
+"""Serves the contract's routes: HTTP request -> message -> rpc -> message -> HTTP answer."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+import orjson
+from fastapi import FastAPI
+from google.protobuf.message import Message
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.attempts import LIMITED, Attempts
+from gateway.rest import incoming, negotiation, sse
+from gateway.rest.contract import Binding
+from gateway.settings import Settings
+from servicekit.errors import AppError
+from servicekit.messages.converter import to_json
+from servicekit.rpc import channel, identity
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Bridge:
+    """Turns bindings into endpoints.
+
+    channels: one per service, by the service's full name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        channels: Mapping[str, grpc.aio.Channel],
+        verifier: identity.Verifier,
+        attempts: Attempts,
+        *,
+        keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS,
+    ) -> None:
+        self._settings = settings
+        self._channels = channels
+        self._verifier = verifier
+        self._attempts = attempts
+        self._keep_alive_seconds = keep_alive_seconds
+
+    def add_route(self, app: FastAPI, binding: Binding) -> None:
+        """Add the binding's route to the application."""
+        endpoint = self._stream(binding) if binding.is_stream else self._unary(binding)
+        app.add_api_route(binding.path, endpoint, methods=[binding.verb], name=binding.operation_id)
+
+    def stub(self, binding: Binding) -> Any:
+        """Return the callable of the binding's rpc."""
+        service = binding.method.containing_service
+        connection = self._channels[service.full_name]
+        make = connection.unary_stream if binding.is_stream else connection.unary_unary
+        return make(
+            f"/{service.full_name}/{binding.method.name}",
+            request_serializer=binding.request_type.SerializeToString,
+            response_deserializer=binding.response_type.FromString,
+        )
+
+    async def read(self, request: Request, binding: Binding) -> Message:
+        """Return the request's message: who may call is decided first, then what is asked, then how often."""
+        if not binding.policy.anonymous:
+            await self.sign_in(request)
+        message = await incoming.read(request, binding, max_body_bytes=self._settings.max_body_bytes)
+        if binding.operation_id in LIMITED:
+            await self._attempts.count(binding.operation_id, request, message)
+        return message
+
+    async def sign_in(self, request: Request) -> None:
+        """Make the token's user the caller of this request. Raises AppError TOKEN_MISSING, TOKEN_INVALID, …"""
+        token = identity.bearer_token(incoming.header(request, b"authorization"))
+        if token is None:
+            raise AppError("TOKEN_MISSING")
+        identity.set_current_caller(await self._verifier.verify(token))
+
+    def _unary(self, binding: Binding) -> Endpoint:
+        call, status, part = self.stub(binding), binding.success_status, binding.response_body
+
+        async def unary(request: Request) -> Response:
+            message = await self.read(request, binding)
+            response = await channel.call(call, message)
+            if status == 204:
+                return Response(status_code=204)
+            return json_response(_part(response, part), status=status)
+
+        return unary
+
+    def _stream(self, binding: Binding) -> Endpoint:
+        call, part = self.stub(binding), binding.response_body
+
+        async def events(message: Message) -> AsyncGenerator[Message, None]:
+            # Closed here and not by the collector, so that the rpc ends when the client goes away. It only reads: a run
+            # ends by itself or by CancelRun.
+            async with contextlib.aclosing(channel.stream(call, message)) as responses:
+                async for response in responses:
+                    yield _part(response, part)
+
+        async def stream(request: Request) -> Response:
+            message = await self.read(request, binding)
+            source = events(message)
+            # Asked from a place on, a run that has ended may have nothing more to tell.
+            may_be_empty = binding.is_resumable
+            if negotiation.prefers(request.headers.get("accept"), "application/json", over=sse.MEDIA_TYPE):
+                return await sse.while_connected(request.receive, sse.fold(source, may_be_empty=may_be_empty))
+            return await sse.begin(
+                request.receive,
+                source,
+                wording=sse.EVENTS,
+                keep_alive_seconds=self._keep_alive_seconds,
+                may_be_empty=may_be_empty,
+            )
+
+        return stream
+
+
+def json_response(message: Message, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a message as a JSON answer that no cache keeps."""
+    return Response(
+        orjson.dumps(to_json(message)),
+        status_code=status,
+        media_type="application/json",
+        headers={"cache-control": "no-store", **(headers or {})},
+    )
+
+
+def _part(response: Message, name: str) -> Message:
+    if not name:
+        return response
+    if not response.HasField(name):
+        raise AppError("INTERNAL", cause=f"an answer came without {name}")
+    part: Message = getattr(response, name)
+    return part

@@ -1,0 +1,170 @@
+"""Reads a request into the rpc's message: body, query and path, each checked as the contract says."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+from google.protobuf.message import Message
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message as ReceivedMessage
+
+from gateway.rest.contract import AFTER_SEQ, Binding
+from servicekit.errors import AppError
+from servicekit.messages import converter, validation
+
+MAX_QUERY_PARAMETERS = 100
+LAST_EVENT_ID = "Last-Event-ID"
+
+
+async def read(request: Request, binding: Binding, *, max_body_bytes: int) -> Message:
+    """Return the message that the request describes.
+
+    max_body_bytes: nothing beyond that is kept, and reading stops at twice as much.
+    Raises AppError UNSUPPORTED_MEDIA_TYPE, BODY_TOO_LARGE, INVALID_JSON, UNKNOWN_FIELD, INVALID_FIELD, MISSING_FIELD
+    or FIELD_TOO_LARGE.
+    """
+    query = query_parameters(request)
+    data = parse_json(await read_content(request, max_bytes=max_body_bytes)) if binding.body else {}
+    message = _read_body(binding, data)
+    read_query(message, query, binding)
+    for name, text in request.path_params.items():
+        converter.set_field_from_text(message, name, text)
+    if binding.is_resumable:
+        _read_last_event_id(message, header(request, b"last-event-id"))
+    validation.check(message)
+    return message
+
+
+def header(request: Request, name: bytes) -> str | None:
+    """Return the first header of this name (in lower case), as Starlette would; without an object for all of them."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
+
+
+def query_parameters(request: Request) -> list[tuple[str, str]]:
+    """Return the query's names and values. Raises AppError INVALID_FIELD when it is no percent-encoded UTF-8."""
+    query: bytes = request.scope["query_string"]
+    if not query:
+        return []
+    try:
+        text = query.decode("ascii")
+        if "%" not in text and "+" not in text and text.count("&") < MAX_QUERY_PARAMETERS:
+            # Nothing is encoded.
+            return [(name, value) for name, _, value in (part.partition("=") for part in text.split("&") if part)]
+        return parse_qsl(
+            text,
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=MAX_QUERY_PARAMETERS,
+        )
+    except UnicodeDecodeError:
+        problem = "must be percent-encoded UTF-8"
+    except ValueError:
+        problem = f"must have at most {MAX_QUERY_PARAMETERS} parameters"
+    raise AppError("INVALID_FIELD", metadata={"field": "The query string", "problem": problem})
+
+
+def read_query(message: Message, query: list[tuple[str, str]], binding: Binding) -> None:
+    """Set the message's fields from query parameters. Raises AppError UNKNOWN_FIELD or INVALID_FIELD."""
+    fields = binding.query_fields
+    seen: set[str] = set()
+    for name, text in query:
+        field = fields.get(name)
+        if field is None:
+            raise AppError("UNKNOWN_FIELD", metadata={"field": name[:64]})
+        if name in seen and not field.is_repeated:
+            raise AppError("INVALID_FIELD", metadata={"field": name, "problem": "must be given once"})
+        seen.add(name)
+        converter.set_field_from_text(message, name, text)
+
+
+def _read_last_event_id(message: Message, text: str | None) -> None:
+    """Let the header that browsers send when they reconnect win over the query, which still holds the first place."""
+    if text is None:
+        return
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) >= 2**63:
+        raise AppError("INVALID_FIELD", metadata={"field": LAST_EVENT_ID, "problem": "must be the id of an event"})
+    setattr(message, AFTER_SEQ, int(text))
+
+
+def _read_body(binding: Binding, data: Any) -> Message:
+    if not isinstance(data, Mapping):
+        raise AppError("INVALID_FIELD", metadata={"field": "The body", "problem": "must be an object"})
+    if binding.body not in ("", "*"):
+        data = {binding.body: data}
+    for name in binding.path_fields:
+        # A field has one place; in the path it would silently win over the body.
+        if name in data:
+            raise AppError("UNKNOWN_FIELD", metadata={"field": name})
+    return converter.from_json(binding.request_type, data)
+
+
+async def read_content(request: Request, *, max_bytes: int) -> bytes:
+    """Return the request's body, which says that it is JSON; empty when there is none.
+
+    Raises AppError UNSUPPORTED_MEDIA_TYPE or BODY_TOO_LARGE.
+    """
+    content_type = header(request, b"content-type")
+    if content_type is not None and content_type != "application/json" and not _is_json(content_type):
+        raise AppError("UNSUPPORTED_MEDIA_TYPE")
+    content = await _read_bytes(request, max_bytes)
+    if content and content_type is None:
+        raise AppError("UNSUPPORTED_MEDIA_TYPE")
+    return content
+
+
+def parse_json(content: bytes) -> Any:
+    """Return what a body says; nothing is an empty object. Raises AppError INVALID_JSON."""
+    if not content:
+        return {}
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise AppError("INVALID_JSON") from None
+
+
+async def _read_bytes(request: Request, max_bytes: int) -> bytes:
+    announced = header(request, b"content-length") or ""
+    if announced.isdigit() and int(announced[:20]) > 2 * max_bytes:
+        raise _too_large(max_bytes)
+    message = await request.receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        content: bytes = message.get("body", b"")
+        if len(content) <= max_bytes:
+            return content
+    return await _read_chunks(message, request, max_bytes)
+
+
+async def _read_chunks(message: ReceivedMessage, request: Request, max_bytes: int) -> bytes:
+    content, size = bytearray(), 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size <= max_bytes:
+            content += chunk
+        elif size > 2 * max_bytes:
+            break
+        if not message.get("more_body", False):
+            break
+        message = await request.receive()
+    # A little of what is too much is read and dropped, never kept: a client that is still sending would otherwise
+    # see its connection reset instead of this answer.
+    if size > max_bytes:
+        raise _too_large(max_bytes)
+    return bytes(content)
+
+
+def _too_large(max_bytes: int) -> AppError:
+    return AppError("BODY_TOO_LARGE", metadata={"limit": str(max_bytes)})
+
+
+def _is_json(content_type: str) -> bool:
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [value.strip('"') for name, _, value in (p.partition("=") for p in parameters) if name == "charset"]
+    return kind == "application/json" and all(charset in ("utf-8", "utf8") for charset in charsets)

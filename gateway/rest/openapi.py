@@ -1,0 +1,336 @@
+"""The OpenAPI document: every route with its parameters, bodies, answers and errors.
+
+`python -m gateway.rest.openapi [file]` writes it without starting anything.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+from concerto.auth.v1 import auth_pb2
+from concerto.sessions.v1 import runs_pb2
+
+from gateway.openai import schemas as openai_schemas
+from gateway.rest import contract, incoming, sse
+from gateway.rest.comments import load as load_comments
+from gateway.rest.contract import SERVICES, Binding
+from gateway.rest.schemas import Schema, Schemas
+from servicekit.messages import validation
+
+_ERRORS: Mapping[int, tuple[str, str]] = {
+    400: ("InvalidRequest", "The request is invalid, or what it asks is not possible now."),
+    401: ("Unauthenticated", "Nobody is signed in, or a credential is not valid."),
+    403: ("PermissionDenied", "The caller may not do this."),
+    404: ("NotFound", "It does not exist, or belongs to somebody else."),
+    409: ("Conflict", "It exists already, was changed meanwhile, or is busy with something else."),
+    413: ("BodyTooLarge", "The body is larger than the gateway takes in."),
+    415: ("UnsupportedMediaType", "The body is not application/json."),
+    429: ("TooManyRequests", "Too many at once or too often; wait as long as Retry-After says."),
+    500: ("Internal", "Something went wrong on our side."),
+    503: ("Unavailable", "A part of the suite cannot be reached at the moment; try again."),
+    504: ("DeadlineExceeded", "The call took too long."),
+}
+_BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
+
+
+def version() -> str:
+    """Return the version of the installed distribution; `0` when it is not installed."""
+    try:
+        return metadata.version("concerto")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def document(bindings: Iterable[Binding], comments: Mapping[str, str], *, version: str) -> dict[str, Any]:
+    """Return the document.
+
+    comments: descriptions by full name. version: the application's.
+    """
+    writer = _Writer(comments)
+    every = list(bindings)
+    for binding in every:
+        if not binding.policy.handwritten_reason:
+            writer.success(binding)  # answers first: they keep the plain names
+    for binding in every:
+        writer.add(binding)
+    writer.add_handwritten()
+    tags = [{"name": contract.short_name(s), "description": comments.get(s.full_name, "")} for s in SERVICES]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Concerto",
+            "version": version,
+            "description": "Sign-in, chat sessions and model answers. Every error has the shape of `ErrorBody`; its "
+            "reasons are listed in docs/errors.md. Every answer carries X-Request-Id.",
+        },
+        "tags": [*tags, {"name": "gateway", "description": "The gateway itself."}],
+        "paths": writer.paths,
+        "components": {
+            "schemas": dict(sorted(writer.schemas.components.items())),
+            "responses": {name: writer.error(text) for name, text in _ERRORS.values()},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+    }
+
+
+class _Writer:
+    def __init__(self, comments: Mapping[str, str]) -> None:
+        self.schemas = Schemas(comments)
+        self.paths: dict[str, dict[str, Any]] = {}
+        error = self.schemas.output(runs_pb2.Error.DESCRIPTOR)
+        self._error_body = self.schemas.add(
+            "ErrorBody",
+            {
+                "type": "object",
+                "properties": {"error": error},
+                "required": ["error"],
+                "description": "Body of every answer with a status of 400 or more.",
+            },
+        )
+
+    def error(self, description: str) -> Schema:
+        headers = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+        return {"description": description, "headers": headers, "content": _json(self._error_body)}
+
+    def add(self, binding: Binding) -> None:
+        operation = self._operation(binding)
+        if binding.policy.handwritten_reason:
+            operation |= self._handwritten_parts(binding)
+        else:
+            operation |= {"parameters": self._parameters(binding)}
+            if binding.body:
+                operation["requestBody"] = self._body(binding)
+            answers = {str(binding.success_status): self.success(binding)}
+            if binding.is_resumable:
+                answers["204"] = {"description": "The run has ended, and nothing follows the place that was asked for."}
+            operation["responses"] = {**answers, **self._failures(binding)}
+        if not operation["parameters"]:
+            del operation["parameters"]
+        self.paths.setdefault(binding.path, {})[binding.verb.lower()] = operation
+
+    def add_handwritten(self) -> None:
+        text = {"type": "string"}
+        state = {"type": "object", "properties": {"status": text}, "required": ["status"]}
+        services = {"type": "object", "additionalProperties": {"enum": ["serving", "not_serving", "unreachable"]}}
+        ready = {
+            "type": "object",
+            "properties": {"status": {"enum": ["serving", "not_serving"]}, "services": services},
+            "required": ["status", "services"],
+        }
+        config = {
+            "type": "object",
+            "properties": {
+                "supabase_url": text,
+                "supabase_publishable_key": {"type": ["string", "null"]},
+                "providers": {"type": "array", "items": {"$ref": "#/components/schemas/SocialProvider"}},
+                "version": text,
+            },
+            "required": ["supabase_url", "supabase_publishable_key", "providers", "version"],
+        }
+        self._plain("/healthz", "GetHealth", "Says that the gateway runs.", {"200": ("It runs.", state)})
+        self._plain(
+            "/readyz",
+            "GetReadiness",
+            "Says whether every service can do its work.",
+            {"200": ("All can.", ready), "503": ("At least one cannot.", ready)},
+        )
+        self._plain(
+            "/config.json", "GetConfig", "Returns what the web app is configured with.", {"200": ("It.", config)}
+        )
+        for path, operation in openai_schemas.models(self.schemas).items():
+            self.paths[path] = {"get": {**operation, "security": _BEARER}}
+
+    def _plain(self, path: str, name: str, summary: str, answers: Mapping[str, tuple[str, Schema]]) -> None:
+        responses = {code: {"description": text, "content": _json(schema)} for code, (text, schema) in answers.items()}
+        operation = {"operationId": name, "summary": summary, "tags": ["gateway"], "security": []}
+        self.paths[path] = {"get": {**operation, "responses": responses}}
+
+    def _operation(self, binding: Binding) -> dict[str, Any]:
+        description = self.schemas.description(binding.method.full_name)
+        return {
+            "operationId": binding.operation_id,
+            "summary": _first_sentence(description) or binding.operation_id,
+            "description": description,
+            "tags": [binding.service],
+            "security": [] if binding.policy.anonymous else _BEARER,
+        }
+
+    def _parameters(self, binding: Binding) -> list[Schema]:
+        fields = binding.method.input_type.fields_by_name
+        parameters = [(name, "path", fields[name]) for name in binding.path_fields]
+        parameters += [(name, "query", field) for name, field in binding.query_fields.items()]
+        described = [
+            {
+                "name": name,
+                "in": place,
+                "required": place == "path" or ("." not in name and validation.is_required(field)),
+                "description": self.schemas.description(field.full_name),
+                "schema": self.schemas.parameter(field),
+            }
+            for name, place, field in parameters
+        ]
+        return [*described, self._last_event_id(fields[contract.AFTER_SEQ])] if binding.is_resumable else described
+
+    def _last_event_id(self, field: Any) -> Schema:
+        return {
+            "name": incoming.LAST_EVENT_ID,
+            "in": "header",
+            "required": False,
+            "description": "The id of the last event that was received, as browsers send it when they reconnect: only "
+            f"what follows it is sent. Wins over `{field.name}`.",
+            "schema": self.schemas.parameter(field),
+        }
+
+    def _resolve(self, reference: Schema) -> Schema:
+        return self.schemas.components[reference["$ref"].rsplit("/", 1)[1]]
+
+    def _body(self, binding: Binding) -> Schema:
+        if binding.body == "*":
+            schema = self.schemas.input(binding.method.input_type, binding.body_fields)
+        else:
+            schema = self.schemas.input(contract.message_of(binding.method.input_type.fields_by_name[binding.body]))
+        return {"required": bool(self._resolve(schema).get("required")), "content": _json(schema)}
+
+    def success(self, binding: Binding) -> Schema:
+        if binding.is_stream:
+            return self._stream(binding)
+        if binding.success_status == 204:
+            return {"description": "Done."}
+        schema = self.schemas.output(binding.answer)
+        description = self._resolve(schema).get("description", "The answer.")
+        return {"description": description, "content": _json(schema)}
+
+    def _stream(self, binding: Binding) -> Schema:
+        payloads = binding.answer.oneofs_by_name["payload"].fields
+        listing = "\n".join(
+            f"- `{sse.event_name(field.name)}`: {self.schemas.description(field.full_name)}" for field in payloads
+        )
+        folded: dict[str, Any] = {
+            "type": "object",
+            "description": "The whole stream in one answer; null for what did not happen.",
+            "properties": self._folded(payloads),
+        }
+        folded["required"] = list(folded["properties"])
+        # OpenAPI 3.2's `itemSchema` describes each event; tools of 3.1 know it, too, as FastAPI writes it.
+        events = {"itemSchema": {"oneOf": [self._event(field) for field in payloads]}}
+        return {
+            "description": f"Server-Sent Events, or one JSON answer with `Accept: application/json`.\n\n{listing}",
+            "content": {
+                sse.MEDIA_TYPE: events,
+                **_json(self.schemas.add(f"{binding.operation_id}Answer", folded)),
+            },
+        }
+
+    def _event(self, payload: Any) -> Schema:
+        data = self.schemas.output(contract.message_of(payload))
+        text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+        return {
+            "type": "object",
+            "properties": {
+                "id": {"type": "string", "description": "The event's place in the run, counted from 1."},
+                "event": {"const": sse.event_name(payload.name)},
+                "data": text,
+            },
+            "required": ["event", "data"],
+        }
+
+    def _folded(self, payloads: Iterable[Any]) -> dict[str, Schema]:
+        properties: dict[str, Schema] = {}
+        for field in payloads:
+            if field.name in sse.SPREAD:
+                properties |= self._resolve(self.schemas.output(field.message_type))["properties"]
+            elif field.name in sse.NESTED:
+                properties[field.name] = self.schemas.output(field.message_type)
+        return {**{name: _or_null(schema) for name, schema in properties.items()}, "tools": self._tools(payloads)}
+
+    def _tools(self, payloads: Iterable[Any]) -> Schema:
+        parts = [self.schemas.output(field.message_type) for field in payloads if field.name in sse.GATHERED]
+        properties: dict[str, Schema] = {}
+        for part in parts:
+            properties |= self._resolve(part)["properties"]
+        nullable = {name: _or_null(schema) for name, schema in properties.items() if name in ("arguments", "output")}
+        entry = {"type": "object", "properties": properties | nullable, "required": list(properties)}
+        return {"type": "array", "items": entry, "description": "The tools that were called, in order."}
+
+    def _failures(self, binding: Binding) -> dict[str, Schema]:
+        skipped = {413, 415} if not binding.body else set()
+        answers = {
+            str(code): {"$ref": f"#/components/responses/{name}"}
+            for code, (name, _) in _ERRORS.items()
+            if code not in skipped
+        }
+        return {**answers, "default": {"$ref": "#/components/responses/Internal"}}
+
+    def _handwritten_parts(self, binding: Binding) -> dict[str, Any]:
+        if binding.operation_id == "StreamChatCompletion":
+            return openai_schemas.chat_completion(self.schemas)
+        make = {"StartSocialLogIn": self._start_social, "CompleteSocialLogIn": self._complete_social}
+        return make[binding.operation_id](binding)
+
+    def _start_social(self, binding: Binding) -> dict[str, Any]:
+        provider = auth_pb2.StartSocialLogInRequest.DESCRIPTOR.fields_by_name["provider"]
+        parameters = [
+            _query("provider", self.schemas.parameter(provider), "The provider.", required=True),
+            _query(
+                "redirect_to",
+                {"type": "string", "maxLength": 1024},
+                "Path of this application where the browser goes afterwards; `/` when absent.",
+            ),
+        ]
+        headers = {"Location": {"schema": {"type": "string"}}}
+        moved = {"description": "Sends the browser to the provider.", "headers": headers}
+        return {"parameters": parameters, "responses": {"302": moved, **self._failures(binding)}}
+
+    def _complete_social(self, binding: Binding) -> dict[str, Any]:
+        parameters = [
+            _query("code", {"type": "string"}, "The provider's code; works once."),
+            _query("st", {"type": "string"}, "What the sign-in was begun with."),
+            _query("error", {"type": "string"}, "Set when the sign-in failed at the provider."),
+            _query("error_code", {"type": "string"}, "Says more about the error."),
+            _query("error_description", {"type": "string"}, "Says more about the error."),
+        ]
+        headers = {"Location": {"schema": {"type": "string"}}}
+        moved = {
+            "description": "Sends the browser to `redirect_to`, with the tokens in the address's fragment.",
+            "headers": headers,
+        }
+        answers = {"200": self.success(binding), "303": moved, **self._failures(binding)}
+        return {"parameters": parameters, "responses": answers}
+
+
+def _json(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}
+
+
+def _query(name: str, schema: Schema, description: str, *, required: bool = False) -> Schema:
+    return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
+
+
+def _or_null(schema: Schema) -> Schema:
+    if "anyOf" in schema:
+        return schema
+    bare = {key: value for key, value in schema.items() if key != "description"}
+    wrapped = {"anyOf": [bare, {"type": "null"}]}
+    return {**wrapped, "description": schema["description"]} if "description" in schema else wrapped
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=\.)\s", text, maxsplit=1)[0].removesuffix(".")
+
+
+def main() -> None:
+    """Write the document into the file that is named, or print it."""
+    every = document(contract.bindings(SERVICES), load_comments(), version=version())
+    text = orjson.dumps(every, option=orjson.OPT_INDENT_2).decode() + "\n"
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Backups of the embedded Supabase: written, read and put back."""

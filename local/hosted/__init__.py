@@ -1,0 +1,1 @@
+"""Hosted Supabase projects: their migrations, and what is wrong with them."""

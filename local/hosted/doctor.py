@@ -1,0 +1,73 @@
+"""`concerto doctor --target hosted`: looks at a hosted project from outside, and says how to mend what is wrong."""
+
+from pathlib import Path
+
+import httpx
+from pydantic import ValidationError
+
+from local.console import Console
+from local.doctor import check_processes, check_variables, known_names
+from local.findings import Finding, show
+from local.hosted.api import check_api
+from local.hosted.database import check_database
+from local.hosted.migrate import HostedProject
+from local.migrations.supabase_cli import MigrationError
+from local.settings import ROOT, SettingsError, load_settings
+from local.settings import Settings as LocalSettings
+from local.suite.processes import node_program, service_environment, suite_variables
+from services.sessions.settings import Settings
+
+
+async def run(console: Console) -> int:
+    """Print every finding; 1 when something is wrong, otherwise 0."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        return show([Finding("settings", str(error), "Correct it in the environment or in .env.")], console)
+    return show(await examine(settings, ROOT), console)
+
+
+async def examine(settings: LocalSettings, project: Path) -> list[Finding]:
+    """Every finding about the project that the settings name, and about settings that do not fit it."""
+    if not settings.is_hosted:
+        advice = "Set SUPABASE_URL and what belongs to it; docs/hosted.md begins with nothing."
+        return [Finding("SUPABASE_URL", "names no hosted project", advice)]
+    findings = check_variables(settings.variables, known_names(project))
+    told = {finding.subject for finding in findings}
+    findings += [finding for finding in check_processes(settings) if finding.subject not in told]
+    async with httpx.AsyncClient() as client:
+        findings += await check_api(settings, client)
+    try:
+        environment = service_environment("sessions", settings, suite_variables(settings, None, None))
+        services = Settings.model_validate(environment)
+    except ValidationError:
+        pass  # said already, by the check of each process's settings
+    else:
+        findings += await check_database(services)
+    findings += await check_migrations(settings, project)
+    return findings
+
+
+async def check_migrations(settings: LocalSettings, project: Path) -> list[Finding]:
+    """Whether the project has the migrations of the working copy, and what Supabase's advisors say."""
+    linked = (project / "supabase" / ".temp" / "project-ref").is_file()
+    if not (settings.migration_db_url.get_secret_value() or settings.project_id or linked):
+        hint = "Set SUPABASE_MIGRATION_DB_URL (or SUPABASE_PROJECT_ID and its password) where migrations are applied."
+        return [Finding("migrations", "were not compared", hint=hint)]
+    try:
+        hosted = HostedProject(settings, project, node=node_program())
+        history = await hosted.history()
+        clean, said = await hosted.advise()
+    except MigrationError as error:
+        return [Finding("migrations", "cannot be compared", str(error))]
+    findings = []
+    if history.unknown:
+        advice = "`git pull`; docs/migrations.md, Repair, says what else it can be."
+        findings.append(Finding("migrations", f"applied, but no file here: {', '.join(history.unknown)}", advice))
+    if history.pending:
+        advice = "concerto migrate --target hosted"
+        findings.append(Finding("migrations", f"{len(history.pending)} pending: {', '.join(history.pending)}", advice))
+    if not findings:
+        findings.append(Finding("migrations", f"all {len(history.applied)} applied"))
+    findings.append(Finding("advisors", "nothing to say") if clean else Finding("advisors", "found something", said))
+    return findings

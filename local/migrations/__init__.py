@@ -1,0 +1,1 @@
+"""Migrations: applied by the Supabase CLI, and never changed once they have landed."""

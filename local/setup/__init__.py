@@ -1,0 +1,1 @@
+"""Sets the working copy up: packages, generated code, the web app, lock files, a browser for tests."""

@@ -1,0 +1,1 @@
+"""Runs the suite: its processes, their order, ports and state."""

@@ -1,0 +1,1 @@
+"""Serving and calling rpcs: servers, channels, what surrounds each call, who is calling."""

@@ -1,0 +1,1 @@
+"""gRPC without a wire, for parts that share a process."""

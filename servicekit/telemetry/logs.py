@@ -1,0 +1,136 @@
+"""Logs that carry the request, the user and the trace but never what they said; metrics and traces where asked for."""
+
+import contextlib
+import logging
+import sys
+import traceback
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from servicekit.settings import ProcessSettings
+from servicekit.telemetry import observing
+
+# A backstop: nothing of ours logs these, but a library's key/value might.
+_SECRET_KEYS = frozenset(
+    {"access_token", "apikey", "authorization", "code_verifier", "content", "cookie", "password", "refresh_token",
+     "secret", "token"}
+)  # fmt: skip
+
+
+def configure(settings: ProcessSettings, *, service: str) -> None:
+    """Send all logs of the process to stderr in one form; switch on the metrics and traces that the settings ask for.
+
+    service: the process's name in every entry and trace. End with `close`. Raises SystemExit as observing.start does.
+    """
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _drop_secrets,
+    ]
+    if settings.otlp_endpoint:
+        shared.append(_add_trace)
+    finishing: list[structlog.types.Processor] = [structlog.processors.format_exc_info, _renderer(settings)]
+    # Our own entries take no detour through logging: one entry per request would cost more than half of its answer.
+    structlog.configure(
+        processors=[*shared, *finishing],
+        logger_factory=_Lines,
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finishing],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level)
+    # One line per outgoing request is noise, and httpx puts query strings (which may hold tokens) into it.
+    for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "hpack"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    observing.name_service(service)
+    observing.start(settings, service=service)
+
+
+def close() -> None:
+    """Send the spans that wait, for a few seconds at most; the last thing that a process does."""
+    observing.stop()
+
+
+def describe(cause: BaseException | str) -> str:
+    """Return what a log may say of a cause: its type, its code and where it arose, never its text.
+
+    Texts of exceptions quote values (a failing row, an input that did not parse), and values are what users wrote.
+    """
+    if isinstance(cause, str):
+        return cause
+    name = type(cause).__name__
+    for attribute in ("sqlstate", "code", "status_code"):
+        code = getattr(cause, attribute, None)
+        code = code() if callable(code) else code
+        if isinstance(code, str | int):
+            name += f" {attribute}={code}"
+            break
+        if code is not None and hasattr(code, "name"):
+            name += f" {attribute}={code.name}"
+            break
+    frames = traceback.extract_tb(cause.__traceback__)
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[:-9:-1])
+    return f"{name} at {places}" if places else name
+
+
+class _Lines:
+    """Writes rendered entries to stderr, one line each; the last link of structlog's chain."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        """Write one entry."""
+        with contextlib.suppress(OSError, ValueError):  # whoever read our log is gone; the request goes on
+            sys.stderr.write(f"{line}\n")
+
+    log = debug = info = warning = error = critical = exception = msg
+
+
+def _renderer(settings: ProcessSettings) -> structlog.types.Processor:
+    if settings.log_format == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else _to_plain_line
+
+
+def _to_plain_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    """Return an entry as ConsoleRenderer writes it without colours, at a tenth of the cost."""
+    exception = event.pop("exception", None)
+    head = (
+        f"{event.pop('timestamp', '')} [{event.pop('level', ''):<9}] {event.pop('event', '')!s:<30} "
+        f"[{event.pop('logger', '')}]"
+    )
+    values = "".join([f" {key}={_plain(value)}" for key, value in sorted(event.items())])
+    return f"{head}{values}\n{exception}" if exception else head + values
+
+
+def _plain(value: Any) -> str:
+    if type(value) is str:
+        return value if value.isprintable() and value and " " not in value and "=" not in value else repr(value)
+    return repr(value)
+
+
+def _drop_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key in _SECRET_KEYS & event.keys():
+        event[key] = "[removed]"
+    return event
+
+
+def _add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    ids = observing.trace_ids()
+    if ids is not None:
+        event["trace_id"], event["span_id"] = ids
+    return event

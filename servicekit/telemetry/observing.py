@@ -1,0 +1,434 @@
+"""What metrics and traces see of a process's work, one watch per kind of work; next to nothing while both are off.
+
+Spans and labels hold names of our own code and contract, codes, numbers and ids of runs. Nothing that a user wrote is
+ever given to them (no path, query, message, address or text of an exception), so nothing has to be taken out later.
+"""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from structlog.contextvars import STRUCTLOG_KEY_PREFIX
+
+from servicekit.errors import AppError
+from servicekit.settings import ProcessSettings
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from servicekit.telemetry.metrics import Metrics
+    from servicekit.telemetry.traces import Place, Traces
+
+TRACEPARENT = "traceparent"
+"""The header, and the key of the metadata, that carries a trace (https://www.w3.org/TR/trace-context/)."""
+
+Value = str | int | float | Sequence[str]
+"""What an attribute of a span may be."""
+
+HTTP_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_UNWATCHED_PATHS = frozenset({"/healthz", "/readyz"})
+# Of these the server is to blame, so its own span failed; to the caller every code but OK is a failure.
+_FAILURES = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+_OUTCOMES = {
+    "DATABASE_BUSY": "busy",
+    "DATABASE_UNAVAILABLE": "unavailable",
+    "INTERNAL": "failed",
+    "CANCELLED": "cancelled",
+}
+
+_BROKEN = frozenset({"busy", "unavailable", "failed"})
+
+# By its name structlog adds it to each log entry; of a task that begins without a context nobody knows the part.
+_service: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}service")
+_metrics: "Metrics | None" = None
+_traces: "Traces | None" = None
+
+
+def start(settings: ProcessSettings, *, service: str) -> None:
+    """Switch on what the settings ask for, once per process and before anything is served.
+
+    service: the process's name in traces where no part has named itself. Raises SystemExit with what to do when the
+    port of the metrics is taken, or when what is needed is not installed.
+    """
+    global _metrics, _traces
+    # Imported here: without them a process has neither OpenTelemetry's SDK nor Prometheus' client in memory.
+    try:
+        if settings.metrics_port is not None:
+            from servicekit.telemetry.metrics import Metrics
+
+            _metrics = Metrics()
+            _metrics.listen(settings.metrics_host, settings.metrics_port)
+        if settings.otlp_endpoint:
+            from servicekit.telemetry.traces import Traces
+
+            _traces = Traces.to_collector(settings.otlp_endpoint, service=service, environment=settings.environment)
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"Telemetry is asked for, but {error.name} is not installed. Install the extra `telemetry`, or unset "
+            "CONCERTO_METRICS_PORT and OTEL_EXPORTER_OTLP_ENDPOINT."
+        ) from None
+
+
+def stop() -> None:
+    """Send the spans that wait, for a few seconds at most, and switch everything off."""
+    global _metrics, _traces
+    metrics, traces, _metrics, _traces = _metrics, _traces, None, None
+    if traces is not None:
+        traces.close()
+    if metrics is not None:
+        metrics.close()
+
+
+def use(*, metrics: "Metrics | None" = None, traces: "Traces | None" = None) -> None:
+    """Watch with these from now on; None switches off. For tests, which bring their own."""
+    global _metrics, _traces
+    _metrics, _traces = metrics, traces
+
+
+def metrics() -> "Metrics | None":
+    """Return the metrics of this process; None while they are off."""
+    return _metrics
+
+
+def traces() -> "Traces | None":
+    """Return the traces of this process; None while they are off."""
+    return _traces
+
+
+def name_service(name: str) -> None:
+    """Let log entries and spans of this context, and of what is started from it, carry a part's name."""
+    _service.set(name)
+
+
+def service_name(otherwise: str) -> str:
+    """Return the name that `name_service` gave to this context."""
+    return _service.get(otherwise)
+
+
+def trace_ids() -> tuple[str, str] | None:
+    """Return the current span's trace id and span id as hexadecimal text; None without a span."""
+    return None if _traces is None else _traces.ids()
+
+
+class Counts(NamedTuple):
+    """The connections of a pool."""
+
+    idle: int
+    busy: int
+    opening: int
+    waiting: int
+    """Calls that wait for a connection."""
+
+
+class Pool(Protocol):
+    """A pool of database connections."""
+
+    def counts(self) -> Counts:
+        """Return what it has now. Called from another thread."""
+        ...
+
+
+def watch_pool(pool: Pool) -> None:
+    """Count the pool's connections for as long as it lives."""
+    if _metrics is not None:
+        _metrics.database.watch(pool)
+
+
+class Watch:
+    """A piece of work that is watched while its block runs. Every exception passes through it.
+
+    This class itself watches nothing; it stands wherever telemetry is off.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    @property
+    def traceparent(self) -> str:
+        """What a callee is told of the trace; empty for nothing."""
+        return ""
+
+    def note(self, attributes: Mapping[str, Value]) -> None:
+        """Add attributes to the span, if there is one."""
+
+
+NOTHING = Watch()
+
+
+class _Timed(Watch):
+    __slots__ = ("_span", "_started_at")
+
+    def __init__(self) -> None:
+        self._span: Span | None = None
+        self._started_at = time.perf_counter()
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._started_at
+
+    @property
+    def traceparent(self) -> str:
+        span = self._span
+        return "" if span is None or _traces is None else _traces.traceparent(span)
+
+    def note(self, attributes: Mapping[str, Value]) -> None:
+        if self._span is not None:
+            self._span.set_attributes(attributes)
+
+
+class _Serving(_Timed):
+    """An rpc as its server sees it."""
+
+    __slots__ = ("_context", "_method", "_path", "_service")
+
+    def __init__(self, service: str, method: str, path: str, context: Any) -> None:
+        super().__init__()
+        self._service, self._method, self._path, self._context = service, method, path, context
+
+    def __enter__(self) -> Self:
+        if _metrics is not None:
+            _metrics.rpcs.active.inc()
+        if _traces is not None:
+            self._span = _traces.serve(self._path, _traceparent_of(self._context.invocation_metadata() or ()))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        code = code_of(error)
+        if _metrics is not None:
+            _metrics.rpcs.active.dec()
+            _metrics.rpcs.seconds.labels(self._service, self._method, code).observe(self._seconds())
+        if self._span is not None and _traces is not None:
+            self._span.set_attribute("rpc.response.status_code", code)
+            _traces.end(self._span, error_type=type_of(error), is_failure=code in _FAILURES)
+
+
+def serving(method: MethodDescriptor) -> Callable[[Any], Watch]:
+    """Return what makes the watch of one call of an rpc that is served here, given the call's ServicerContext.
+
+    Its span stays the current one in the call's task. An AppError that is raised within is the call's code.
+    """
+    if _metrics is None and _traces is None:
+        return _unwatched
+    service = method.containing_service
+    return functools.partial(_Serving, service.name, method.name, f"{service.full_name}/{method.name}")
+
+
+def _unwatched(_: Any) -> Watch:
+    return NOTHING
+
+
+def _traceparent_of(metadata: Iterable[Any]) -> str:
+    for key, value in metadata:
+        if key == TRACEPARENT:
+            return str(value)
+    return ""
+
+
+class _Calling(_Timed):
+    """An rpc as its caller sees it."""
+
+    __slots__ = ()
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        if _traces is not None:
+            self._span = _traces.call(path)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._span is not None and _traces is not None:
+            code = code_of(error)
+            self._span.set_attribute("rpc.response.status_code", code)
+            _traces.end(self._span, error_type=type_of(error), is_failure=code not in ("OK", "CANCELLED"))
+
+
+def calling(method: Any) -> Watch:
+    """Return the watch of a call of a neighbour's rpc (its multi-callable); its `traceparent` goes along."""
+    if _traces is None:
+        return NOTHING
+    path = getattr(method, "_method", b"")
+    return _Calling((path.decode() if isinstance(path, bytes) else str(path)).lstrip("/"))
+
+
+class _Querying(_Timed):
+    """An operation of the database."""
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: str) -> None:
+        super().__init__()
+        self._operation = operation
+        if _traces is not None:
+            self._span = _traces.query(operation)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        outcome = outcome_of(error)
+        if _metrics is not None:
+            _metrics.database.seconds.labels(self._operation, outcome).observe(self._seconds())
+        if self._span is not None and _traces is not None:
+            _traces.end(self._span, error_type=type_of(error), is_failure=outcome in _BROKEN)
+
+
+def querying(operation: str) -> Watch:
+    """Return the watch of an operation of the database, waiting for a connection included.
+
+    operation: its name in our code; never anything else, as it is a label and the span's name.
+    """
+    return NOTHING if _metrics is None and _traces is None else _Querying(operation)
+
+
+class _Asking(_Timed):
+    """A call of a service that is not ours."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if _traces is not None:
+            self._span = _traces.ask(name, {})
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._span is not None and _traces is not None:
+            _traces.end(self._span, error_type=type_of(error), is_failure=isinstance(error, Exception))
+
+
+def asking(name: str) -> Watch:
+    """Return the watch of a call of a service that is not ours. name: of the call in our code, never of its content."""
+    return NOTHING if _traces is None else _Asking(name)
+
+
+class _Working(_Timed):
+    """Work that nobody waits for."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str, attributes: Mapping[str, str]) -> None:
+        super().__init__()
+        if _traces is not None:
+            self._span = _traces.work(name, attributes)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._span is not None and _traces is not None:
+            _traces.end(self._span, error_type=type_of(error), is_failure=isinstance(error, Exception))
+
+
+def working(name: str, attributes: Mapping[str, str]) -> Watch:
+    """Return the watch of work in a task of its own, which belongs to the trace of what has started it.
+
+    Its span stays the current one in that task.
+    """
+    return NOTHING if _traces is None else _Working(name, attributes)
+
+
+class Receiving:
+    """A request at the gateway, from its first byte to the last one of its answer."""
+
+    __slots__ = ("_method", "_span", "_started_at")
+
+    def __init__(self, method: str, traceparent: str, *, has_span: bool) -> None:
+        self._method = method if method in HTTP_METHODS else "other"
+        self._started_at = time.perf_counter()
+        self._span = None if _traces is None or not has_span else _traces.receive(self._method, traceparent)
+        if _metrics is not None:
+            _metrics.http.active.inc()
+
+    def end(self, route: str, status: int, error_type: str) -> None:
+        """Note how it ended. route: the template, never the path. error_type: the error's reason; empty for none."""
+        if _metrics is not None:
+            _metrics.http.active.dec()
+            seconds = time.perf_counter() - self._started_at
+            _metrics.http.seconds.labels(self._method, route, str(status)).observe(seconds)
+        if self._span is not None and _traces is not None:
+            self._span.update_name(f"{self._method} {route}" if route != "-" else self._method)
+            self._span.set_attribute("http.response.status_code", status)
+            if route != "-":
+                self._span.set_attribute("http.route", route)
+            _traces.end(self._span, error_type=error_type, is_failure=status >= 500)
+
+
+def receiving(method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Receiving | None:
+    """Return the watch of a request; None while telemetry is off. Probes of health have no span.
+
+    A client's traceparent gives the trace its id; whether the trace is kept is decided here, not by the client.
+    """
+    if _metrics is None and _traces is None:
+        return None
+    traceparent = ""
+    if _traces is not None:
+        name = TRACEPARENT.encode()
+        traceparent = next((value.decode("latin-1") for key, value in headers if key == name), "")
+    return Receiving(method, traceparent, has_span=path not in _UNWATCHED_PATHS)
+
+
+def here() -> "Place | None":
+    """Return the current place in a trace, to go on from it elsewhere; None without one."""
+    return None if _traces is None else _traces.here()
+
+
+def on_behalf(name: str, places: "Iterable[Place | None]") -> Watch:
+    """Return the watch of work that one task does for others, who have noted their places.
+
+    For one of them it belongs to that one's trace; for several it is a trace of its own that is linked to theirs.
+    """
+    if _traces is None:
+        return NOTHING
+    known = [place for place in places if place is not None]
+    return _traces.on_behalf(name, known) if known else NOTHING
+
+
+def unseen() -> Watch:
+    """Return the watch of work that is counted and has no spans: what is repeated again and again, as heartbeats are.
+
+    What it calls keeps no spans of it either.
+    """
+    return NOTHING if _traces is None else _traces.unseen()
+
+
+def code_of(error: BaseException | None) -> str:
+    """Return the name of the gRPC code that a call ends with when it raises this."""
+    if error is None:
+        return "OK"
+    if isinstance(error, AppError):
+        return error.code.name
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return "CANCELLED"
+    return "UNKNOWN" if isinstance(error, grpc.aio.AbortError) else "INTERNAL"
+
+
+def outcome_of(error: BaseException | None) -> str:
+    """Return how an operation of the database ended: ok, refused (by its own rules), busy, unavailable, …"""
+    if error is None:
+        return "ok"
+    if isinstance(error, AppError):
+        return _OUTCOMES.get(error.reason, "refused")
+    return "cancelled" if isinstance(error, asyncio.CancelledError | GeneratorExit) else "failed"
+
+
+def type_of(error: BaseException | None) -> str:
+    """Return a word for what went wrong: our reason, or the exception's class; never its text."""
+    if error is None:
+        return ""
+    if isinstance(error, AppError):
+        return error.reason
+    return "CANCELLED" if isinstance(error, asyncio.CancelledError | GeneratorExit) else type(error).__name__

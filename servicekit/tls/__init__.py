@@ -1,0 +1,1 @@
+"""TLS between processes: certificates, what is made of them, and connections that use them."""

@@ -1,0 +1,150 @@
+"""The rpcs of AuthService: check, call Supabase Auth or the database, translate."""
+
+from typing import Any, cast
+
+import structlog
+from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
+from grpc.aio import ServicerContext
+from supabase_auth.types import SignOutScope
+
+from servicekit.errors import AppError
+from servicekit.messages import converter
+from servicekit.rpc import identity
+from servicekit.rpc.identity import Caller, Verifier
+from services.auth.auth_store import AuthStore
+from services.auth.gotrue import GoTrue, SignIn, Tokens
+
+_LOG = structlog.stdlib.get_logger(__name__)
+
+_SCOPES = {number: name for name, number in converter.enum_spellings(auth_pb2.LogOutScope.DESCRIPTOR).items()}
+_PROVIDERS = {number: name for name, number in converter.enum_spellings(auth_pb2.SocialProvider.DESCRIPTOR).items()}
+
+# What goes by itself and does not make a sign-in invalid that Supabase Auth has just granted.
+_PASSING = ("DATABASE_UNAVAILABLE", "DATABASE_BUSY", "KEYS_UNAVAILABLE")
+
+
+class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
+    """Serves AuthService. Holds no state of any caller."""
+
+    def __init__(self, gotrue: GoTrue, store: AuthStore, verifier: Verifier) -> None:
+        self._gotrue = gotrue
+        self._store = store
+        self._verifier = verifier
+
+    async def SignUp(
+        self, request: auth_pb2.SignUpRequest, context: ServicerContext[Any, Any]
+    ) -> auth_pb2.SignUpResponse:
+        """See the contract."""
+        sign_in = await self._gotrue.sign_up(
+            request.email, request.password, display_name=request.display_name, redirect_to=request.redirect_to
+        )
+        if sign_in.tokens is None:
+            return auth_pb2.SignUpResponse(user=_bare_user(sign_in))
+        user, session = await self._signed_in(sign_in, sign_in.tokens)
+        return auth_pb2.SignUpResponse(user=user, session=session)
+
+    async def LogIn(self, request: auth_pb2.LogInRequest, context: ServicerContext[Any, Any]) -> auth_pb2.LogInResponse:
+        """See the contract."""
+        sign_in = await self._gotrue.log_in(request.email, request.password)
+        user, session = await self._signed_in(sign_in, _need_tokens(sign_in))
+        return auth_pb2.LogInResponse(user=user, session=session)
+
+    async def RefreshSession(
+        self, request: auth_pb2.RefreshSessionRequest, context: ServicerContext[Any, Any]
+    ) -> auth_pb2.RefreshSessionResponse:
+        """See the contract."""
+        sign_in = await self._gotrue.refresh(request.refresh_token)
+        user, session = await self._signed_in(sign_in, _need_tokens(sign_in))
+        return auth_pb2.RefreshSessionResponse(user=user, session=session)
+
+    async def LogOut(
+        self, request: auth_pb2.LogOutRequest, context: ServicerContext[Any, Any]
+    ) -> auth_pb2.LogOutResponse:
+        """See the contract."""
+        scope = cast(SignOutScope, _SCOPES.get(request.scope, "local"))
+        await self._gotrue.log_out(identity.current_caller(), scope)
+        return auth_pb2.LogOutResponse()
+
+    async def GetMe(self, request: auth_pb2.GetMeRequest, context: ServicerContext[Any, Any]) -> auth_pb2.GetMeResponse:
+        """See the contract."""
+        return auth_pb2.GetMeResponse(user=await self._store.get_me(identity.current_caller()))
+
+    async def UpdateMe(
+        self, request: auth_pb2.UpdateMeRequest, context: ServicerContext[Any, Any]
+    ) -> auth_pb2.UpdateMeResponse:
+        """See the contract."""
+        return auth_pb2.UpdateMeResponse(user=await self._store.update_me(request, identity.current_caller()))
+
+    async def RequestPasswordReset(
+        self, request: auth_pb2.RequestPasswordResetRequest, context: ServicerContext[Any, Any]
+    ) -> auth_pb2.RequestPasswordResetResponse:
+        """See the contract."""
+        await self._gotrue.request_password_reset(request.email, redirect_to=request.redirect_to)
+        return auth_pb2.RequestPasswordResetResponse()
+
+    async def UpdatePassword(
+        self, request: auth_pb2.UpdatePasswordRequest, context: ServicerContext[Any, Any]
+    ) -> auth_pb2.UpdatePasswordResponse:
+        """See the contract."""
+        await self._gotrue.update_password(identity.current_caller(), request.password)
+        return auth_pb2.UpdatePasswordResponse()
+
+    async def StartSocialLogIn(
+        self, request: auth_pb2.StartSocialLogInRequest, context: ServicerContext[Any, Any]
+    ) -> auth_pb2.StartSocialLogInResponse:
+        """See the contract."""
+        start = await self._gotrue.start_social(_PROVIDERS[request.provider], request.callback_url)
+        return auth_pb2.StartSocialLogInResponse(
+            authorization_url=start.authorization_url, st=start.st, code_verifier=start.code_verifier
+        )
+
+    async def CompleteSocialLogIn(
+        self, request: auth_pb2.CompleteSocialLogInRequest, context: ServicerContext[Any, Any]
+    ) -> auth_pb2.CompleteSocialLogInResponse:
+        """See the contract."""
+        sign_in = await self._gotrue.exchange_code(request.code, request.code_verifier)
+        user, session = await self._signed_in(sign_in, _need_tokens(sign_in))
+        return auth_pb2.CompleteSocialLogInResponse(user=user, session=session)
+
+    async def ready(self) -> None:
+        """Return when auth server and database answer. Raises the AppError of the one that does not."""
+        await self._gotrue.ping()
+        await self._store.ping()
+
+    async def _signed_in(self, sign_in: SignIn, tokens: Tokens) -> tuple[auth_pb2.User, auth_pb2.AuthSession]:
+        try:
+            user = await self._store.get_me(await self._verified(tokens))
+        except AppError as error:
+            if error.reason not in _PASSING:
+                raise
+            # The tokens exist now and the refresh token or code before them is spent: failing would lose the sign-in.
+            _LOG.warning("auth.user_incomplete", user_id=sign_in.user_id, reason=error.reason)
+            user = _bare_user(sign_in)
+        session = auth_pb2.AuthSession(
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token,
+            token_type="bearer",  # noqa: S106 (the kind of token)
+            expires_in=tokens.expires_in,
+            expires_at=tokens.expires_at,
+        )
+        return user, session
+
+    async def _verified(self, tokens: Tokens) -> Caller:
+        try:
+            return await self._verifier.verify(tokens.access_token)
+        except AppError as error:
+            if error.reason in _PASSING:
+                raise
+        # The client did nothing wrong: the service is set up for another project.
+        cause = "a new token does not verify: check SUPABASE_URL, SUPABASE_JWT_SECRET and SUPABASE_JWT_ISSUER"
+        raise AppError("INTERNAL", cause=cause)
+
+
+def _need_tokens(sign_in: SignIn) -> Tokens:
+    if sign_in.tokens is None:
+        raise AppError("AUTH_SERVER_UNAVAILABLE", cause="an answer without a session")
+    return sign_in.tokens
+
+
+def _bare_user(sign_in: SignIn) -> auth_pb2.User:
+    return auth_pb2.User(id=sign_in.user_id, email=sign_in.email)

@@ -1,0 +1,1 @@
+"""Language models: how they are asked, what they answer, and what goes wrong at a provider."""

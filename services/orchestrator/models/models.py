@@ -1,0 +1,348 @@
+"""The language models: a provider's or the offline one, behind one stream of pieces."""
+
+import asyncio
+import contextlib
+import time
+import warnings
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import langsmith
+import openai
+from langchain_core.callbacks import AsyncCallbackManager
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.runnables.config import ensure_config
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+from typing_extensions import override
+
+from servicekit.errors import AppError
+from services.orchestrator.agents.tool_calls import CallParts
+from services.orchestrator.models import offline
+from services.orchestrator.models.messages import METADATA
+from services.orchestrator.models.model_calls import ModelCalls
+from services.orchestrator.models.provider_errors import from_provider
+from services.orchestrator.models.provider_stream import Part, Reads, parts_of
+from services.orchestrator.settings import Settings
+from services.orchestrator.steps import Piece, TokenUsage, ToolCall
+
+S = TypeVar("S", bound=openai.AsyncStream[Any])
+
+PROVIDER_URL = "https://api.openai.com/v1"
+CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 60.0
+"""How long a connection to the provider is kept for the next turn."""
+MAX_ANSWER_BYTES = 1024 * 1024
+
+# Only failures that pass quickly and before anything was said are worth a silent second try.
+_RETRIED = ("MODEL_UNREACHABLE", "MODEL_CONNECTION_LOST", "MODEL_UNAVAILABLE")
+_TRIES = 2
+_TOGETHER_SECONDS = 0.001
+_PAUSE_SECONDS = 0.3
+
+
+class Models:
+    """Makes answers. One HTTP client and one model object serve all turns of the process."""
+
+    def __init__(self, settings: Settings) -> None:
+        # LangSmith would otherwise follow variables that were set for another program.
+        langsmith.configure(enabled=settings.tracing)
+        # Such a warning quotes what a provider sent; a malformed chunk has its own reason.
+        warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
+        self.calls = ModelCalls(settings)
+        """Watches what is asked here, and what others ask the provider themselves."""
+        self._default = offline.NAME if settings.offline else settings.model
+        self._offline = settings.offline
+        self._stall_seconds = settings.stall_seconds
+        self._client: openai.DefaultAsyncHttpxClient | None = None
+        self._chat: BaseChatModel = offline.OfflineModel() if settings.offline else self._chat_openai(settings)
+
+    @property
+    def is_offline(self) -> bool:
+        """True when no provider is configured; the offline model can use no tools."""
+        return self._offline
+
+    @property
+    def provider(self) -> openai.AsyncOpenAI | None:
+        """The provider's client, on the connections that all models share; None when no provider is configured."""
+        return self._chat.root_async_client if isinstance(self._chat, ChatOpenAI) else None
+
+    def name_for(self, wanted: str) -> str:
+        """Return the model that answers when a turn asks for `wanted`; empty asks for the configured one."""
+        return self._default if self._offline or not wanted else wanted
+
+    async def answer(
+        self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any] | None = None
+    ) -> AsyncGenerator[Piece | ToolCall, None]:
+        """Yield the answer's pieces as the model says them, ready to be stored (no NUL, no half characters).
+
+        The tools that the model asks come last, whole, and only when `options` offers it some.
+        model: as `name_for` gives it.
+        options: further fields of the request as OpenAI names them (tools, max_completion_tokens, temperature …).
+        Raises AppError with a reason of the table's Models section; what was yielded before stays said. An answer
+        that ends without the model saying why, counts as cut off.
+        """
+        call = self.calls.watch(model)
+        with call or contextlib.nullcontext():
+            for attempt in range(1, _TRIES + 1):
+                spoken = False
+                attempting = self._attempt(messages, model=model, options=options or {})
+                try:
+                    async with contextlib.aclosing(attempting) as pieces:
+                        async for piece in pieces:
+                            spoken = spoken or isinstance(piece, ToolCall) or bool(piece.text)
+                            if call is not None:
+                                call.take(piece)
+                            yield piece
+                    return
+                except AppError as error:
+                    if spoken or attempt == _TRIES or error.reason not in _RETRIED:
+                        raise
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def close(self) -> None:
+        """Close the connections to the provider."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _attempt(
+        self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
+    ) -> AsyncGenerator[Piece | ToolCall, None]:
+        mender, size, finish_reason, calls, last_at = Mender(), 0, "", CallParts(), 0.0
+        usage: UsageMetadata | None = None
+        try:
+            async with contextlib.aclosing(self._parts(messages, model=model, options=options)) as parts:
+                async for part in parts:
+                    if part.tool_calls:
+                        size += calls.add(part.tool_calls)
+                    for text in part.texts:
+                        # One read may bring hundreds of pieces; those who store and read them get their turns.
+                        last_at, before_at = time.monotonic(), last_at
+                        if last_at - before_at < _TOGETHER_SECONDS:
+                            await asyncio.sleep(0)
+                        mended = mender.feed(text)
+                        size += len(mended) if mended.isascii() else len(mended.encode())
+                        if size <= MAX_ANSWER_BYTES and mended:
+                            yield Piece(text=mended)
+                    if size > MAX_ANSWER_BYTES:
+                        yield Piece(finish_reason="length")
+                        return
+                    finish_reason = part.finish_reason or finish_reason
+                    # Some servers count in each chunk what there was so far; the last count is the call's.
+                    usage = part.usage or usage
+        except (AppError, GeneratorExit):
+            raise
+        except Exception as error:
+            known = from_provider(error, model=model)
+            if known is None:
+                raise
+            raise known from error
+        if (tail := mender.finish()) or usage is not None:
+            yield Piece(text=tail, usage=_usage_of(usage))
+        if not finish_reason:
+            raise AppError("MODEL_CONNECTION_LOST", cause="the stream ended without a finish_reason")
+        if finish_reason == "content_filter":
+            raise AppError("CONTENT_FILTERED", cause="finish_reason content_filter")
+        yield Piece(finish_reason=finish_reason)
+        if finish_reason != "length":
+            for call in calls.whole():
+                yield call
+
+    def _parts(
+        self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
+    ) -> AsyncGenerator[Part, None]:
+        if isinstance(self._chat, _LeanChatOpenAI) and self._chat.is_unwatched(messages):
+            return self._chat.parts(list(messages), stall_seconds=self._stall_seconds, model=model, **options)
+        return self._watched_parts(messages, model=model, options=options)
+
+    async def _watched_parts(
+        self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
+    ) -> AsyncGenerator[Part, None]:
+        stream = self._chat.astream(list(messages), model=model, **options)
+        try:
+            async for chunk in stream:
+                if isinstance(chunk, AIMessageChunk):
+                    yield Part(
+                        texts=[text] if (text := str(chunk.text)) else (),
+                        finish_reason=str(chunk.response_metadata.get("finish_reason") or ""),
+                        usage=chunk.usage_metadata,
+                        tool_calls=chunk.tool_call_chunks,
+                    )
+        finally:
+            # Closing it is what tells the provider to stop.
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
+
+    def _chat_openai(self, settings: Settings) -> BaseChatModel:
+        timeout = openai.Timeout(settings.stall_seconds, connect=min(CONNECT_SECONDS, settings.stall_seconds))
+        self._client = openai.DefaultAsyncHttpxClient(timeout=timeout, limits=_limits())
+        chat = _LeanChatOpenAI(
+            model=settings.model,
+            # Local servers need no key, but the client insists on one.
+            api_key=settings.openai_api_key or SecretStr("not-needed"),
+            # Always named, so that no other variable leads the conversation elsewhere.
+            base_url=settings.openai_base_url or PROVIDER_URL,
+            http_async_client=self._client,
+            timeout=timeout,
+            stream_chunk_timeout=settings.stall_seconds,
+            max_retries=0,
+            max_completion_tokens=settings.max_output_tokens,
+            stream_usage=True,
+            # Compatible servers know chat completions; not all know OpenAI's newer Responses API.
+            use_responses_api=False,
+        )
+        chat.async_client = _LeanCompletions(chat.root_async_client)
+        return chat
+
+
+def _limits() -> Any:
+    known = openai.DEFAULT_CONNECTION_LIMITS
+    # The next turn comes when a person has read this one; the client's own five seconds would have it connect anew.
+    return type(known)(
+        max_connections=known.max_connections,
+        max_keepalive_connections=known.max_keepalive_connections,
+        keepalive_expiry=IDLE_SECONDS,
+    )
+
+
+class _LeanCompletions:
+    """The client's completions, but a stream's chunks stay the JSON that they are.
+
+    Making typed objects of them, which LangChain takes apart again at once, costs more than all else that is done for
+    a token.
+    """
+
+    def __init__(self, client: openai.AsyncOpenAI) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client.chat.completions, name)
+
+    async def create(
+        self, *, stream: bool = False, extra_body: Mapping[str, object] | None = None, **fields: Any
+    ) -> Any:
+        """Ask for a completion, as the client's own method does."""
+        if not stream or any(name in fields for name in ("extra_headers", "extra_query", "timeout")):
+            return await self._client.chat.completions.create(stream=stream, extra_body=extra_body, **fields)
+        return await self._post(openai.AsyncStream[object], fields, extra_body)
+
+    async def reads(
+        self,
+        *,
+        stream: bool = True,  # noqa: ARG002 (part of a payload)
+        extra_body: Mapping[str, object] | None = None,
+        **fields: Any,
+    ) -> Reads:
+        """Ask for a completion whose stream is read as it comes."""
+        return await self._post(Reads, fields, extra_body)
+
+    async def _post(self, stream_cls: type[S], fields: Mapping[str, Any], extra: Mapping[str, object] | None) -> S:
+        return await self._client.post(
+            "/chat/completions",
+            body={**fields, "stream": True},
+            options={"extra_json": extra or {}},
+            cast_to=object,
+            stream=True,
+            stream_cls=stream_cls,
+        )
+
+
+class _LeanChatOpenAI(ChatOpenAI):
+    """ChatOpenAI with a short way for streams that nobody but the caller watches.
+
+    Its client does not walk each message by its type hints either, which costs 0.15 ms per message of history.
+    """
+
+    def is_unwatched(self, messages: Sequence[BaseMessage]) -> bool:
+        """Say whether `parts` does all that `astream` would do: nothing traces it, and all messages are plain text."""
+        if not all(isinstance(message.content, str) for message in messages):
+            return False
+        config = ensure_config()
+        manager = AsyncCallbackManager.configure(config.get("callbacks"), self.callbacks, self.verbose)
+        return not manager.handlers and self.rate_limiter is None
+
+    async def parts(
+        self, messages: list[BaseMessage], *, stall_seconds: float, **options: Any
+    ) -> AsyncGenerator[Part, None]:
+        """Yield what `astream` would, without making and merging LangChain's objects for each token."""
+        if self._should_stream_usage(**options):
+            options["stream_options"] = {"include_usage": True}
+        payload = self._get_request_payload(messages, stream=True, **options)
+        reads = await self.async_client.reads(**payload)
+        parts = parts_of(reads, convert=self._converted, stall_seconds=stall_seconds)
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                yield part
+
+    def _converted(self, chunk: dict[str, Any]) -> ChatGenerationChunk | None:
+        return self._convert_chunk_to_generation_chunk(chunk, AIMessageChunk, None)
+
+    @override
+    def _get_request_payload(
+        self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        messages = self._convert_input(input_).to_messages()
+        others = [message for message in messages if not _is_plain(message)]
+        payload = super()._get_request_payload(others, stop=stop, **kwargs)
+        converted = iter(payload["messages"])
+        written = [
+            {"content": message.content, "role": _PLAIN_ROLES[type(message)]} if _is_plain(message) else next(converted)
+            for message in messages
+        ]
+        # What extra_body holds goes into the body as it is, in the place of what stands there under its name.
+        payload["extra_body"] = {**(payload.get("extra_body") or {}), "messages": written}
+        payload["messages"] = []
+        return payload
+
+
+_PLAIN_ROLES: Mapping[type[BaseMessage], str] = {HumanMessage: "user", AIMessage: "assistant"}
+
+
+def _is_plain(message: BaseMessage) -> bool:
+    """Say whether the provider is told of the message's text alone.
+
+    LangChain's conversion, which would tell the same, looks at each character of an answer: a history of long answers
+    takes it milliseconds.
+    """
+    return (
+        type(message) in _PLAIN_ROLES
+        and isinstance(message.content, str)
+        and message.name is None
+        and message.additional_kwargs.keys() <= {METADATA}
+        and not (isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls))
+    )
+
+
+class Mender:
+    """Makes text storable: characters that a provider cut in two are joined, what no text may hold is replaced."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def feed(self, text: str) -> str:
+        """Return the text, mended; half a character at its end waits for the next one."""
+        if text.isascii() and not self._half:
+            return text.replace("\0", "\ufffd")
+        text, self._half = self._half + text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+
+    def finish(self) -> str:
+        """Return what is left of half a character."""
+        half, self._half = self._half, ""
+        return "\ufffd" if half else ""
+
+
+def _usage_of(usage: UsageMetadata | None) -> TokenUsage | None:
+    if usage is None:
+        return None
+    details = usage.get("input_token_details") or {}
+    return TokenUsage(
+        prompt_tokens=usage["input_tokens"],
+        completion_tokens=usage["output_tokens"],
+        cached_tokens=details.get("cache_read") or 0,
+    )

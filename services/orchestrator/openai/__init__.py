@@ -1,0 +1,1 @@
+"""Completions in OpenAI's own form."""

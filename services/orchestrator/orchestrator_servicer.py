@@ -1,0 +1,123 @@
+"""The rpcs of the orchestrator service."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from concerto.sessions.v1 import runs_pb2
+
+from servicekit.errors import AppError
+from servicekit.rpc import identity
+from services.orchestrator.agents.registry import Agents
+from services.orchestrator.openai.chat import ChatCompletions
+from services.orchestrator.runs.registry import Runs
+from services.orchestrator.runs.run import Turn
+from services.orchestrator.sessions_client import SessionsClient
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
+    """Lets models answer in sessions."""
+
+    def __init__(self, runs: Runs, *, store: SessionsClient, agents: Agents, chat: ChatCompletions) -> None:
+        self._runs = runs
+        self._store = store
+        self._agents = agents
+        self._chat = chat
+
+    async def CreateRun(
+        self, request: orchestrator_pb2.CreateRunRequest, context: Context
+    ) -> orchestrator_pb2.CreateRunResponse:
+        """Start the run and return it; it goes on by itself."""
+        return orchestrator_pb2.CreateRunResponse(run=await self._runs.begin(_turn_of(request)))
+
+    async def StreamRun(
+        self, request: orchestrator_pb2.StreamRunRequest, context: Context
+    ) -> AsyncIterator[orchestrator_pb2.StreamRunResponse]:
+        """Pass on the run's events, from this process's memory or from the table."""
+        user_id = identity.current_caller().user_id
+        events = self._runs.follow(request.run_id, user_id=user_id, after_seq=request.after_seq)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield orchestrator_pb2.StreamRunResponse(event=event)
+
+    async def StreamTurn(
+        self, request: orchestrator_pb2.StreamTurnRequest, context: Context
+    ) -> AsyncIterator[orchestrator_pb2.StreamTurnResponse]:
+        """Start the run and pass its events on; when the client goes, the run stays."""
+        turn = _turn_of(request)
+        run = await self._runs.begin(turn)
+        events = self._runs.follow(run.id, user_id=turn.user_id)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield orchestrator_pb2.StreamTurnResponse(event=event)
+
+    async def GetRun(
+        self, request: orchestrator_pb2.GetRunRequest, context: Context
+    ) -> orchestrator_pb2.GetRunResponse:
+        """Return the run as it is stored."""
+        return orchestrator_pb2.GetRunResponse(run=await self._store.get_run(request.run_id))
+
+    async def ListRuns(
+        self, request: orchestrator_pb2.ListRunsRequest, context: Context
+    ) -> orchestrator_pb2.ListRunsResponse:
+        """Return a page of the caller's runs; the token is the sessions service's."""
+        page = await self._store.list_runs(
+            runs_pb2.ListStoredRunsRequest(
+                page_size=request.page_size, page_token=request.page_token, session_id=request.session_id
+            )
+        )
+        return orchestrator_pb2.ListRunsResponse(runs=page.runs, next_page_token=page.next_page_token)
+
+    async def CancelRun(
+        self, request: orchestrator_pb2.CancelRunRequest, context: Context
+    ) -> orchestrator_pb2.CancelRunResponse:
+        """Cancel the run at once where it executes here, else by way of the sessions service."""
+        user_id = identity.current_caller().user_id
+        return orchestrator_pb2.CancelRunResponse(run=await self._runs.cancel(request.run_id, user_id=user_id))
+
+    async def ListAgents(
+        self, request: orchestrator_pb2.ListAgentsRequest, context: Context
+    ) -> orchestrator_pb2.ListAgentsResponse:
+        """Return a page of the agents."""
+        return self._agents.list_agents(request)
+
+    async def ListModels(
+        self, request: orchestrator_pb2.ListModelsRequest, context: Context
+    ) -> orchestrator_pb2.ListModelsResponse:
+        """Return a page of the models."""
+        return self._agents.list_models(request)
+
+    async def StreamChatCompletion(
+        self, request: orchestrator_pb2.StreamChatCompletionRequest, context: Context
+    ) -> AsyncIterator[orchestrator_pb2.StreamChatCompletionResponse]:
+        """Pass on the model's answer in OpenAI's own JSON."""
+        async with contextlib.aclosing(self._chat.answer(request)) as answers:
+            async for answer in answers:
+                yield answer
+
+
+def _turn_of(request: orchestrator_pb2.CreateRunRequest | orchestrator_pb2.StreamTurnRequest) -> Turn:
+    """Return what is asked for, checked as far as the fields' own limits cannot."""
+    if request.regenerate_message_id:
+        for field in ("content", "edit_message_id"):
+            if getattr(request, field):
+                problem = "it must be empty when regenerate_message_id is set"
+                raise AppError("INVALID_FIELD", metadata={"field": field, "problem": problem})
+    elif not request.content.strip():
+        raise AppError("MISSING_FIELD", metadata={"field": "content"})
+    return Turn(
+        user_id=identity.current_caller().user_id,
+        session_id=request.session_id,
+        content=request.content,
+        metadata=request.metadata if request.HasField("metadata") else None,
+        model=request.model,
+        agent=request.agent,
+        request_id=request.request_id,
+        if_running=request.if_running,
+        regenerate_message_id=request.regenerate_message_id,
+        edit_message_id=request.edit_message_id,
+    )

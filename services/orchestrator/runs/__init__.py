@@ -1,0 +1,1 @@
+"""Runs: turns that go on whoever listens, their events, leases and titles."""

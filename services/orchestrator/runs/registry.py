@@ -1,0 +1,252 @@
+"""The runs of this process, and the way to the events of any run."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Mapping
+
+import structlog
+from concerto.sessions.v1 import runs_pb2
+
+from servicekit.errors import AppError
+from servicekit.rpc import request
+from servicekit.telemetry import logs, observing
+from services.orchestrator.models.models import Models
+from services.orchestrator.models.window import Window
+from services.orchestrator.runs.event_writer import EventWriter
+from services.orchestrator.runs.leases import LEASE_SECONDS, Leases
+from services.orchestrator.runs.run import Run, Surroundings, Turn
+from services.orchestrator.sessions_client import SessionsClient, is_passing
+from services.orchestrator.steps import Answerer, Namer
+
+_LOG = structlog.stdlib.get_logger(__name__)
+
+CLOSE_SECONDS = 10.0
+"""How long interrupted runs may take to store their end."""
+
+TABLE_PATIENCE_SECONDS = 15.0
+"""How long a reader waits for a sessions service that is away."""
+
+RETRY_AFTER_SECONDS = 2.0
+_FIRST_PAUSE_SECONDS = 0.1
+_MAX_PAUSE_SECONDS = 1.0
+_ENDED = (
+    runs_pb2.RUN_STATE_SUCCEEDED,
+    runs_pb2.RUN_STATE_FAILED,
+    runs_pb2.RUN_STATE_CANCELLED,
+    runs_pb2.RUN_STATE_INTERRUPTED,
+)
+
+
+class Runs:
+    """Begins runs, executes each in a task of its own, and gives their events to whoever follows them.
+
+    max_runs: most runs of this process at once, queued ones included. max_user_runs: most runs of one user anywhere.
+    prices: by model; a model without prices costs nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: SessionsClient,
+        models: Models,
+        window: Window,
+        answerer: Answerer,
+        namer: Namer,
+        max_runs: int,
+        max_user_runs: int,
+        prices: Mapping[str, runs_pb2.Prices],
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._leases = Leases(store)
+        self._writer = EventWriter(store)
+        self._around = Surroundings(
+            store=store, writer=self._writer, leases=self._leases, window=window, answerer=answerer, namer=namer
+        )
+        self._max_runs = max_runs
+        self._max_user_runs = max_user_runs
+        self._prices = prices
+        self._runs: dict[str, Run] = {}
+        self._starting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._is_draining = False
+        self._is_closing = False
+        if (metrics := observing.metrics()) is not None:
+            metrics.runs.active.set(0)  # there before the first run
+
+    def __len__(self) -> int:
+        """Return how many runs this process executes."""
+        return len(self._runs)
+
+    async def begin(self, turn: Turn) -> runs_pb2.Run:
+        """Store the user's message and start its run; for a repetition, return the run that exists.
+
+        Goes on when the caller goes away. Raises AppError TOO_MANY_RUNS, SHUTTING_DOWN, AGENT_NOT_FOUND and what the
+        sessions service raises, before anything runs.
+        """
+        known = self._find_repeated(turn)
+        if known is not None:
+            return await self._store.get_run(known.id)
+        if self._is_draining:
+            raise AppError("SHUTTING_DOWN")
+        if len(self._runs) + self._starting >= self._max_runs:
+            raise AppError("TOO_MANY_RUNS", metadata={"scope": "per server"}, retry_after_seconds=RETRY_AFTER_SECONDS)
+        agent = (turn.answerer or self._around.answerer).agent_for(turn.agent)
+        self._starting += 1
+        starting = asyncio.create_task(self._start(turn, agent), name="start a run")
+        starting.add_done_callback(self._note_started)
+        # A client that vanishes in between must not leave a run that nobody executes.
+        return await asyncio.shield(starting)
+
+    async def follow(self, run_id: str, *, user_id: str, after_seq: int = 0) -> AsyncGenerator[runs_pb2.RunEvent, None]:
+        """Yield a run's events after `after_seq`, and each new one, until it has ended; nothing when that is all.
+
+        From this process's memory where the run executes here, else from the table as the current caller.
+        Raises AppError RUN_NOT_FOUND and what the sessions service raises.
+        """
+        run = self._runs.get(run_id)
+        if run is not None and run.turn.user_id == user_id:
+            async with contextlib.aclosing(run.log.follow(after_seq)) as events:
+                async for event in events:
+                    yield event
+                    after_seq = event.seq
+                    if event.HasField("run_finished"):
+                        return
+        async with contextlib.aclosing(self._follow_table(run_id, after_seq)) as events:
+            async for event in events:
+                yield event
+
+    async def cancel(self, run_id: str, *, user_id: str) -> runs_pb2.Run:
+        """Ask that a run be cancelled, here or elsewhere, and return it. Raises AppError RUN_NOT_FOUND."""
+        run = self._runs.get(run_id)
+        # Stored first: a run that ends as CANCELLED always says that somebody asked. It stops even if that fails.
+        try:
+            return await self._store.request_cancellation(run_id)
+        finally:
+            if run is not None and run.turn.user_id == user_id:
+                run.cancel()
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing more; give the runs `seconds` to end, then interrupt them and let them store that."""
+        self._is_draining = True
+        if self._tasks:
+            _LOG.info("runs.draining", count=len(self._runs), seconds=seconds)
+        await self._wait_for_runs(seconds)
+        self._is_closing = True
+        for run in list(self._runs.values()):
+            run.interrupt()
+        await self._wait_for_runs(CLOSE_SECONDS)
+
+    async def close(self) -> None:
+        """Interrupt what still runs, and end what works beside it."""
+        await self.drain(0.0)
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(set(self._background))
+        await self._writer.close()
+        await self._leases.close()
+
+    def _find_repeated(self, turn: Turn) -> Run | None:
+        """Return the run of this process that the turn repeats, so that a limit refuses no repetition."""
+        if not turn.request_id or (len(self._runs) + self._starting < self._max_runs and not self._is_draining):
+            return None
+        key = (turn.user_id, turn.session_id.lower(), turn.request_id.lower())
+        for run in self._runs.values():
+            if (run.turn.user_id, run.turn.session_id.lower(), run.turn.request_id.lower()) == key:
+                return run
+        return None
+
+    async def _start(self, turn: Turn, agent: str) -> runs_pb2.Run:
+        request.begin(request.current_id(), None)
+        model = self._models.name_for(turn.model)
+        started = await self._store.start_run(
+            runs_pb2.StartRunRequest(
+                session_id=turn.session_id,
+                request_id=turn.request_id,
+                content=turn.content,
+                metadata=turn.metadata,
+                regenerate_message_id=turn.regenerate_message_id,
+                edit_message_id=turn.edit_message_id,
+                model=model,
+                agent=agent,
+                if_running=turn.if_running,
+                lease_seconds=LEASE_SECONDS,
+                max_user_runs=self._max_user_runs,
+                prices=self._prices.get(model),
+                source=turn.source,
+                history_messages=0 if turn.prompt is not None else self._around.window.messages_at_start,
+            )
+        )
+        if started.HasField("lease"):
+            self._execute(Run(turn, started, self._around))
+        return started.run
+
+    def _execute(self, run: Run) -> None:
+        self._runs[run.id] = run
+        if run.is_queued and run.turn.if_running == runs_pb2.IF_RUNNING_CANCEL:
+            # The sessions service has noted it for runs elsewhere; those that are here need not wait for a heartbeat.
+            for other in self._runs.values():
+                if other is not run and other.turn.session_id == run.turn.session_id:
+                    other.cancel()
+        if (metrics := observing.metrics()) is not None:
+            metrics.runs.active.inc()
+        task = asyncio.create_task(run.execute(), name=f"run {run.id}")
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._forget(run, done))
+        if self._is_closing:
+            run.interrupt()
+
+    def _note_started(self, starting: "asyncio.Task[runs_pb2.Run]") -> None:
+        self._starting -= 1
+        if not starting.cancelled():
+            # Whoever asked may be gone; without a look at it asyncio would complain.
+            starting.exception()
+
+    def _forget(self, run: Run, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._runs.pop(run.id, None)
+        if (metrics := observing.metrics()) is not None:
+            metrics.runs.active.dec()
+        if run.naming is not None and not run.naming.done():
+            self._background.add(run.naming)
+            run.naming.add_done_callback(self._background.discard)
+        for other in self._runs.values():
+            if other.turn.session_id == run.turn.session_id:
+                other.session_may_be_free.set()
+        if not task.cancelled() and task.exception() is not None:
+            _LOG.error("run.broken", run_id=run.id, cause=logs.describe(task.exception() or ""))
+
+    async def _wait_for_runs(self, seconds: float) -> None:
+        give_up_at = time.monotonic() + seconds
+        while (self._tasks or self._starting) and (left_seconds := give_up_at - time.monotonic()) > 0:
+            if self._tasks:
+                await asyncio.wait(set(self._tasks), timeout=min(left_seconds, 0.1))
+            else:
+                await asyncio.sleep(min(left_seconds, 0.02))
+
+    async def _follow_table(self, run_id: str, after_seq: int) -> AsyncGenerator[runs_pb2.RunEvent, None]:
+        """Yield the run's events from the table; a sessions service that is away for a while is waited for."""
+        give_up_at, pause_seconds = time.monotonic() + TABLE_PATIENCE_SECONDS, _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                async with contextlib.aclosing(self._store.watch_run_events(run_id, after_seq=after_seq)) as events:
+                    async for event in events:
+                        yield event
+                        after_seq = event.seq
+                        give_up_at, pause_seconds = time.monotonic() + TABLE_PATIENCE_SECONDS, _FIRST_PAUSE_SECONDS
+                        if event.HasField("run_finished"):
+                            return
+                if (await self._store.get_run(run_id)).state in _ENDED:
+                    return
+            except AppError as error:
+                if not is_passing(error) or min(give_up_at - time.monotonic(), _left_seconds()) < pause_seconds:
+                    raise
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(pause_seconds * 2, _MAX_PAUSE_SECONDS)
+
+
+def _left_seconds() -> float:
+    return request.remaining_seconds(TABLE_PATIENCE_SECONDS)

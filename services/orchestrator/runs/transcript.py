@@ -1,0 +1,160 @@
+"""What was said in a run so far: the messages to keep, and the tokens that were used."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from concerto.sessions.v1 import runs_pb2, sessions_pb2
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from servicekit.errors import AppError
+from services.orchestrator.models.messages import from_langchain, to_struct
+from services.orchestrator.models.window import count_messages, count_text
+from services.orchestrator.steps import Piece, Step, TokenUsage, ToolCall, ToolResult
+
+MAX_MESSAGES = 100
+"""Most messages that one run stores; of more, the newest are kept."""
+
+MAX_CONTENT_BYTES = 1024 * 1024
+"""Most bytes of one message."""
+
+# After these the provider has read the prompt, and is likely to charge for it.
+_CHARGED = ("CANCELLED", "MODEL_TIMEOUT", "MODEL_CONNECTION_LOST", "CONTENT_FILTERED", "RUN_INTERRUPTED")
+
+
+class Transcript:
+    """Gathers the steps of one answer.
+
+    The answer is what was said after the last tool's result; what was said before stands in messages of its own, in
+    front of it: the assistant's with its tool calls, then one per result.
+    """
+
+    def __init__(self, *, run_id: str, model: str, agent: str) -> None:
+        self.prompt: Sequence[BaseMessage] = ()
+        self.was_asked = False
+        self._run_id = run_id
+        self._model = model
+        self._agent = agent
+        self._before: list[sessions_pb2.NewMessage] = []
+        self._text: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._finish_reason = ""
+        self._usage: TokenUsage | None = None
+        self._uncounted: list[str] = []
+
+    def ask(self, prompt: Sequence[BaseMessage]) -> None:
+        """Note that the model is asked now, and what."""
+        self.prompt = prompt
+        self.was_asked = True
+
+    def add(self, step: Step) -> None:
+        """Take in the next step."""
+        match step:
+            case Piece():
+                if step.text:
+                    if self._calls:
+                        self._keep_calls()
+                    self._text.append(step.text)
+                    self._uncounted.append(step.text)
+                if step.usage is not None:
+                    self._usage = step.usage if self._usage is None else self._usage + step.usage
+                    self._uncounted.clear()
+                self._finish_reason = step.finish_reason or self._finish_reason
+            case ToolCall():
+                self._calls.append(step)
+            case ToolResult():
+                if self._calls:
+                    self._keep_calls()
+                self._before.append(
+                    from_langchain(
+                        ToolMessage(
+                            cut(step.output, MAX_CONTENT_BYTES),
+                            tool_call_id=step.call_id,
+                            name=step.name,
+                            status="error" if step.is_error else "success",
+                            additional_kwargs=self._notes({"name": step.name}),
+                        )
+                    )
+                )
+
+    def messages(self, error: AppError | None) -> list[sessions_pb2.NewMessage]:
+        """Return the messages to store, the answer last; none when nothing was said and no tool asked.
+
+        error: why the run does not succeed; the answer is then marked as partial.
+        """
+        if self._calls:
+            self._keep_calls()
+        if error is not None and not self._text and not self._before:
+            return []
+        return [*self._before, self.answer(error)][-MAX_MESSAGES:]
+
+    def answer(self, error: AppError | None) -> sessions_pb2.NewMessage:
+        """Return the answer alone."""
+        usage, is_estimated = self._counts(error)
+        metadata: dict[str, Any] = {
+            "model": self._model,
+            "agent": self._agent,
+            "run_id": self._run_id,
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "cached_tokens": usage.cached_tokens,
+            },
+        }
+        if is_estimated:
+            metadata["usage"]["estimated"] = True
+        if self._finish_reason:
+            metadata["finish_reason"] = self._finish_reason
+        if error is not None:
+            metadata |= {"partial": True, "error_reason": error.reason}
+        return sessions_pb2.NewMessage(
+            role=sessions_pb2.ROLE_ASSISTANT,
+            content=cut("".join(self._text), MAX_CONTENT_BYTES),
+            metadata=to_struct(metadata),
+        )
+
+    def usage(self, error: AppError | None) -> runs_pb2.Usage | None:
+        """Return what the run has used; None when no model was asked. Counts are estimated where none were given."""
+        if not self.was_asked:
+            return None
+        usage, is_estimated = self._counts(error)
+        return runs_pb2.Usage(
+            model=self._model,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
+            is_estimated=is_estimated,
+        )
+
+    def _counts(self, error: AppError | None) -> tuple[TokenUsage, bool]:
+        # Providers count only at the end, which a broken stream does not reach.
+        said = "".join(self._uncounted)
+        estimated = TokenUsage(completion_tokens=count_text(said) if said else 0)
+        if self._usage is not None:
+            return self._usage + estimated, self._usage.is_estimated or bool(said)
+        if error is not None and not said and error.reason not in _CHARGED:
+            return TokenUsage(), False
+        return estimated + TokenUsage(prompt_tokens=count_messages(self.prompt)), True
+
+    def _keep_calls(self) -> None:
+        calls, self._calls = self._calls, []
+        text, self._text = "".join(self._text), []
+        message = AIMessage(
+            text,
+            tool_calls=[
+                {"type": "tool_call", "id": call.call_id, "name": call.name, "args": dict(call.arguments)}
+                for call in calls
+            ],
+            additional_kwargs=self._notes({"model": self._model, "agent": self._agent}),
+        )
+        self._before.append(from_langchain(message))
+
+    def _notes(self, notes: dict[str, Any]) -> dict[str, Any]:
+        return {"metadata": {"run_id": self._run_id, **notes}}
+
+
+def cut(text: str, max_bytes: int) -> str:
+    """Return the text, or as much of its beginning as fits."""
+    if len(text) * 4 <= max_bytes:
+        return text
+    encoded = text.encode()
+    return text if len(encoded) <= max_bytes else encoded[:max_bytes].decode(errors="ignore")

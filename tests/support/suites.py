@@ -1,0 +1,306 @@
+"""Starts the suite for tests, on free ports and in a folder of its own, and gives them what they need to reach it."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from dotenv import dotenv_values
+
+from local.embedded.credentials import Credentials, credentials_file, read_credentials
+from local.embedded.postgres import SUPERUSER, Postgres
+from local.files import make_private_folder, write_private
+from local.settings import PORT_NAMES, ROOT
+from local.suite.processes import PARTS, WHOLE, Mode, replicas_of
+
+START_SECONDS = 120
+STOP_SECONDS = 60
+PORTS = 6
+OF_A_PROJECT = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_DB_URL", "SUPABASE_JWT_SECRET")
+"""What the services are told of a hosted project; how to administer it is for tests alone."""
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """The suite as the tests see it. `env` is what `concerto env --admin` prints, by name.
+
+    replicas: processes of each of our parts.
+    """
+
+    home: Path
+    base_port: int
+    mode: Mode
+    replicas: int
+    env: dict[str, str] = field(repr=False)
+    supervisor: "subprocess.Popen[bytes]" = field(repr=False)
+    variables: dict[str, str] = field(default_factory=dict, repr=False)
+    """What it was started with beside its ports and its folder."""
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the gateway answers."""
+        return self.env["GATEWAY_PUBLIC_URL"]
+
+    @property
+    def supabase_url(self) -> str:
+        """Where the embedded Supabase answers."""
+        return self.env["SUPABASE_URL"]
+
+    @property
+    def publishable_key(self) -> str:
+        """The API key of everybody."""
+        return self.env["SUPABASE_PUBLISHABLE_KEY"]
+
+    @property
+    def secret_key(self) -> str:
+        """The API key that passes row level security."""
+        return self.env["SUPABASE_SECRET_KEY"]
+
+    @property
+    def jwt_secret(self) -> str:
+        """What the access tokens are signed with (HS256)."""
+        return self.env["SUPABASE_JWT_SECRET"]
+
+    @property
+    def db_url(self) -> str:
+        """As the role that the services log in with."""
+        return self.env["SUPABASE_DB_URL"]
+
+    @property
+    def admin_db_url(self) -> str:
+        """As the superuser."""
+        return self.env["SUPABASE_ADMIN_DB_URL"]
+
+    @property
+    def migration_db_url(self) -> str:
+        """As the role that owns the tables."""
+        return self.env["SUPABASE_MIGRATION_DB_URL"]
+
+    @property
+    def output(self) -> str:
+        """What `concerto up` has printed so far."""
+        return (self.home.parent / "up.out").read_text(errors="replace")
+
+    def state(self) -> dict[str, object]:
+        """The content of run/state.json; empty while there is none."""
+        try:
+            return dict(json.loads((self.home / "run" / "state.json").read_text()))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def process(self, name: str) -> int:
+        """The process id of one part of the suite, as it is now; of a part of the one process, that process's.
+
+        Of several replicas, the first one's; `sessions-2` is the second.
+        """
+        processes = self.processes()
+        pid: int = processes[WHOLE if WHOLE in processes and name in PARTS else name]["pid"]
+        return pid
+
+    def processes(self) -> dict[str, dict[str, int]]:
+        """What run/state.json says of each process that runs, by its name."""
+        return dict(json.loads((self.home / "run" / "state.json").read_text())["processes"])
+
+    @property
+    def own_processes(self) -> tuple[str, ...]:
+        """The names of the whole suite's processes that are ours."""
+        if self.mode == "one-process":
+            return (WHOLE,)
+        return tuple(name for part in PARTS for name in replicas_of(part, self.replicas))
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run `concerto <arguments>` on this data folder."""
+        return subprocess.run(
+            [sys.executable, "-m", "local.cli", *arguments],
+            cwd=ROOT,
+            env=stack_environment(self.home, self.base_port, **self.variables),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=START_SECONDS,
+        )
+
+
+def running_elsewhere(file: Path) -> RunningStack:
+    """Return a suite that somebody else has started, by the settings in a file like .env.
+
+    SUPABASE_URL is where tests find Supabase, so SUPABASE_PUBLIC_URL is it where there is one. The suite's processes,
+    logs and data are out of reach; a test that wants them fails.
+    """
+    env = {name: value for name, value in dotenv_values(file).items() if value is not None}
+    env["SUPABASE_URL"] = env.get("SUPABASE_PUBLIC_URL") or env["SUPABASE_URL"]
+    nowhere = Path("/nonexistent")
+    return RunningStack(home=nowhere, base_port=0, mode="processes", replicas=1, env=env, supervisor=cast("Any", None))
+
+
+def stack_environment(home: Path, base_port: int, **extra: str) -> dict[str, str]:
+    """The environment for `concerto`: no setting of the person who runs the tests leaks in."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}  # noqa: TID251
+    own = {"CONCERTO_HOME": str(home), "CONCERTO_PORT": str(base_port), "CONCERTO_ENV_FILE": "/dev/null"}
+    # All the tests' people sign in from one address.
+    limits = dict.fromkeys(("GATEWAY_LOGIN_LIMIT_PER_EMAIL", "GATEWAY_LOGIN_LIMIT_PER_ADDRESS"), "100000/minute")
+    return {**inherited, **own, **limits, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def free_base_port(replicas: int = 1) -> int:
+    """A base port whose block of six for each replica, and one more, is free.
+
+    Below the range from which systems hand out ports by themselves.
+    """
+    count = PORTS * replicas + 1
+    start = 20000 + (os.getpid() * 610) % 9000  # so that test runs side by side do not begin near each other
+    for base in chain(range(start, 29000, 10), range(20000, start, 10)):
+        if all(_is_free(base + offset) for offset in range(count)):
+            return base
+    raise RuntimeError(f"No block of {count} free ports between 20000 and 29000.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def start_stack(
+    folder: Path,
+    *,
+    only: str | None = None,
+    port: int | None = None,
+    mode: Mode = "one-process",
+    replicas: int = 1,
+    migrate: bool = True,
+    project: Mapping[str, str] | None = None,
+    **extra: str,
+) -> RunningStack:
+    """Start `concerto up` with its data in `folder`/home and wait until it is ready.
+
+    mode: one process for all of our parts, or one for each; replicas: of each of these. migrate: False leaves a new
+    database without ours. project: a hosted project's variables, by which the suite runs on it; the stack's `env` then
+    holds all of them. `extra` goes into its environment. Raises RuntimeError with the output when it does not become
+    ready.
+    """
+    home, base_port = folder / "home", port or free_base_port(replicas)
+    project = project or {}
+    extra = {**{name: project[name] for name in OF_A_PROJECT if name in project}, **extra}
+    environment = stack_environment(home, base_port, **extra)
+    command = [sys.executable, "-m", "local.cli", "up", f"--{mode}", "--replicas", str(replicas)]
+    command += ["--only", only] if only else []
+    command += [] if migrate else ["--no-migrate"]
+    output = folder / "up.out"
+    with output.open("wb") as stream:
+        supervisor = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    stack = RunningStack(
+        home=home,
+        base_port=base_port,
+        mode=mode,
+        replicas=replicas,
+        env={},
+        supervisor=supervisor,
+        variables=extra,
+    )
+    deadline = time.monotonic() + START_SECONDS
+    while not _is_ready(stack):
+        if supervisor.poll() is not None or time.monotonic() > deadline:
+            stop_stack(stack)
+            raise RuntimeError(f"`concerto up` did not become ready:\n{output.read_text(errors='replace')}")
+        time.sleep(0.05)
+    printed = stack.command("env", "--admin")
+    for line in printed.stdout.splitlines():
+        name, _, value = line.removeprefix("export ").partition("=")
+        stack.env[name] = "".join(shlex.split(value))
+    stack.env.update(project)
+    return stack
+
+
+def _is_ready(stack: RunningStack) -> bool:
+    state = stack.state()
+    return bool(state.get("ready")) and state.get("pid") == stack.supervisor.pid
+
+
+def stop_stack(stack: RunningStack) -> int:
+    """Stop a stack as Ctrl-C would; returns the exit code of `concerto up`."""
+    if stack.supervisor.poll() is None:
+        stack.supervisor.send_signal(signal.SIGINT)
+    try:
+        return stack.supervisor.wait(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        stack.supervisor.send_signal(signal.SIGINT)
+        return stack.supervisor.wait(timeout=STOP_SECONDS)
+
+
+class PreparedStarts:
+    """Starts suites, the first on an empty folder, and the others on a copy of what that one has made of it.
+
+    Making a database and applying each migration takes longer than all the rest of a start. The copy holds nobody and
+    nothing, and each suite gets keys of its own. What a first start does is tested where `start_stack` is called.
+    """
+
+    # Hashing passwords for hundreds of people would be most of what the embedded Supabase does.
+    SETTINGS: ClassVar = {"CONCERTO_BCRYPT_COST": "4"}
+
+    def __init__(self, folder: Path) -> None:
+        self._data = folder / "postgres"
+        self._credentials: Credentials | None = None
+
+    def start(self, folder: Path, **options: Any) -> RunningStack:
+        """As `start_stack`. A folder with data in it is started as it is."""
+        home = folder / "home"
+        is_new = not home.exists()
+        if is_new and self._credentials is not None:
+            self._copy_to(home, self._credentials)
+        running = start_stack(folder, **{**self.SETTINGS, **options})
+        if is_new and self._credentials is None:
+            self._take(running)
+        return running
+
+    def _take(self, running: RunningStack) -> None:
+        if not (running.home / "postgres").exists():
+            return  # a hosted project's
+        port = running.base_port + PORT_NAMES.index("postgres")
+        postgres = Postgres(running.home, port, read_credentials(running.home))
+        if postgres.account.user is not None:
+            return  # a copy would not belong to that account
+        subprocess.run(
+            [
+                *(str(postgres.binaries / "pg_basebackup"), f"--pgdata={self._data}", "--checkpoint=fast"),
+                *(
+                    "--no-sync",
+                    "--no-manifest",
+                    "--no-password",
+                    f"--dbname=postgresql://{SUPERUSER}@127.0.0.1:{postgres.port}/?sslmode=disable",
+                ),
+            ],
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PGPASSWORD": postgres.credentials.admin_password},
+            check=True,
+            capture_output=True,
+        )
+        self._credentials = postgres.credentials
+
+    def _copy_to(self, home: Path, credentials: Credentials) -> None:
+        make_private_folder(home)
+        shutil.copytree(self._data, home / "postgres")
+        # The superuser's password is in the data; those of other roles are set at each start.
+        own = Credentials.generate().model_copy(update={"admin_password": credentials.admin_password})
+        write_private(credentials_file(home), own.model_dump_json(indent=2) + "\n")
