@@ -17,7 +17,7 @@ import { SettingSwitch } from "./controls/setting-switch";
 import { sentences } from "./sentences";
 import { useUpdateMe } from "./use-update-me";
 
-const { permissions } = sentences.notifications satisfies { permissions: Record<NotificationPermissionState, string> };
+const PERMISSIONS: Readonly<Record<NotificationPermissionState, string>> = sentences.notifications.permissions;
 
 /** How the person wants to be told of an answer. */
 export function NotificationSettings({ user }: { user: User }) {
@@ -40,7 +40,7 @@ export function NotificationSettings({ user }: { user: User }) {
     <Section title={sentences.notifications.title} description={sentences.notifications.description}>
       <SettingSwitch
         label={sentences.notifications.answerReady}
-        hint={sentences.notifications.answerReadyHint(permission.state ? permissions[permission.state] : "")}
+        hint={sentences.notifications.answerReadyHint(permission.state ? PERMISSIONS[permission.state] : "")}
         checked={preferences.answer_ready}
         onChange={(wanted) => void changeAnswerReady(wanted)}
       />
