@@ -2,6 +2,7 @@ import { fireEvent, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { createRef } from "react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { until } from "@/test/until";
 import { Composer, type ComposerHandle } from "./composer";
 import type { Choices } from "./use-choices";
 
@@ -145,6 +146,6 @@ describe("drafts", () => {
     const { handle } = show();
     await userEvent.type(box(), "new");
     handle()?.add("old");
-    await vi.waitFor(() => expect(box().value).toBe("old\n\nnew"));
+    await until(() => expect(box().value).toBe("old\n\nnew"));
   });
 });

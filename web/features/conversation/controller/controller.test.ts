@@ -1,7 +1,8 @@
 import createClient from "openapi-fetch";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { ApiError } from "@/lib/api/errors";
 import type { paths } from "@/lib/api/schema";
+import { until } from "@/test/until";
 import { conversationApi } from "../conversation-api";
 import { TestServer } from "../testing/test-server";
 import { ConversationController, type Place } from "./controller";
@@ -67,12 +68,10 @@ function words(item: ConversationItem, controller: ConversationController): stri
 const shown = (controller: ConversationController) =>
   controller.getSnapshot().items.map((item) => words(item, controller));
 const keysOf = (controller: ConversationController) => controller.getSnapshot().items.map((item) => item.key);
-const until = (controller: ConversationController, expected: string[]) =>
-  vi.waitFor(() => expect(shown(controller)).toEqual(expected), { timeout: 4000, interval: 5 });
-const ready = (controller: ConversationController) =>
-  vi.waitFor(() => expect(controller.getSnapshot().phase).toBe("ready"), { interval: 5 });
-const idle = (controller: ConversationController) =>
-  vi.waitFor(() => expect(controller.getSnapshot().turn).toBe("idle"), { timeout: 4000, interval: 5 });
+const untilShown = (controller: ConversationController, expected: string[]) =>
+  until(() => expect(shown(controller)).toEqual(expected));
+const ready = (controller: ConversationController) => until(() => expect(controller.getSnapshot().phase).toBe("ready"));
+const idle = (controller: ConversationController) => until(() => expect(controller.getSnapshot().turn).toBe("idle"));
 const lastRun = () => {
   const served = server.runs.at(-1);
   if (served === undefined) throw new Error("no run");
@@ -99,15 +98,15 @@ describe("a new chat", () => {
     expect(controller.send("Hello", {})).toBe(true);
     expect(shown(controller)).toEqual(["sending: Hello", "live: "]);
     const keys = keysOf(controller);
-    await until(controller, ["you: Hello", "live: "]);
+    await untilShown(controller, ["you: Hello", "live: "]);
     expect(told.created).toMatchObject([{ id: "s1" }]);
     expect(told.accepted).toEqual([["s1", "Hello"]]);
     server.send(lastRun(), "message.delta", { text: "Good " });
     server.send(lastRun(), "message.delta", { text: "day" });
-    await until(controller, ["you: Hello", "live: Good day"]);
+    await untilShown(controller, ["you: Hello", "live: Good day"]);
     expect(controller.send("Again", {})).toBe(false);
     server.finish(lastRun(), "Good day");
-    await until(controller, ["you: Hello", "answer: Good day"]);
+    await untilShown(controller, ["you: Hello", "answer: Good day"]);
     await idle(controller);
     // Nothing on the page is replaced on the way.
     expect(keysOf(controller)).toEqual(keys);
@@ -118,7 +117,7 @@ describe("a new chat", () => {
   it("keeps its page until the address names the session", async () => {
     const controller = open(null);
     controller.send("Hello", {});
-    await until(controller, ["you: Hello", "live: "]);
+    await untilShown(controller, ["you: Hello", "live: "]);
     expect([null, "s1", "s2"].map((id) => controller.belongsTo(id))).toEqual([true, true, false]);
     controller.settleAddress("s1");
     expect([null, "s1"].map((id) => controller.belongsTo(id))).toEqual([false, true]);
@@ -128,7 +127,7 @@ describe("a new chat", () => {
     server.failures.push({ begins: "POST /sessions/s1/runs", answer: "cut" });
     const controller = open(null);
     controller.send("Hello", {});
-    await until(controller, ["you: Hello", "live: "]);
+    await untilShown(controller, ["you: Hello", "live: "]);
     expect(server.runs).toHaveLength(1);
   });
 
@@ -136,17 +135,17 @@ describe("a new chat", () => {
     server.failures.push({ begins: "POST /sessions", answer: 400, reason: "INVALID_FIELD" });
     const controller = open(null);
     controller.send("Hello", {});
-    await until(controller, ["failed: Hello"]);
+    await untilShown(controller, ["failed: Hello"]);
     expect(told.accepted).toBeUndefined();
     controller.retry();
-    await until(controller, ["you: Hello", "live: "]);
+    await untilShown(controller, ["you: Hello", "live: "]);
   });
 
   it("gives what could not be sent back", async () => {
     server.failures.push({ begins: "POST /sessions", answer: 400 });
     const controller = open(null);
     controller.send("Hello", {});
-    await until(controller, ["failed: Hello"]);
+    await untilShown(controller, ["failed: Hello"]);
     controller.takeBack();
     expect(shown(controller)).toEqual([]);
     expect(told.returned).toEqual(["Hello"]);
@@ -156,7 +155,7 @@ describe("a new chat", () => {
     const controller = open(null);
     controller.send("Hello", {});
     controller.detach();
-    await vi.waitFor(() => expect(server.runs).toHaveLength(1));
+    await until(() => expect(server.runs).toHaveLength(1));
     expect(server.asked.some((route) => route.endsWith("/events"))).toBe(false);
   });
 });
@@ -165,37 +164,37 @@ describe("a turn", () => {
   it("goes on when the connection is lost, and says so", async () => {
     const controller = await loaded(2);
     controller.send("More", {});
-    await until(controller, ["you: t1", "answer: t2", "you: More", "live: "]);
+    await untilShown(controller, ["you: t1", "answer: t2", "you: More", "live: "]);
     server.send(lastRun(), "message.delta", { text: "one " });
-    await until(controller, ["you: t1", "answer: t2", "you: More", "live: one "]);
+    await untilShown(controller, ["you: t1", "answer: t2", "you: More", "live: one "]);
     server.failures.push({ begins: "GET /runs/r1/events", answer: "cut" });
     server.cut();
-    await vi.waitFor(() => expect(controller.getSnapshot().isReconnecting).toBe(true), { interval: 2 });
+    await until(() => expect(controller.getSnapshot().isReconnecting).toBe(true));
     server.send(lastRun(), "message.delta", { text: "two" });
     server.finish(lastRun(), "one two");
-    await until(controller, ["you: t1", "answer: t2", "you: More", "answer: one two"]);
+    await untilShown(controller, ["you: t1", "answer: t2", "you: More", "answer: one two"]);
     expect(controller.getSnapshot().isReconnecting).toBe(false);
   });
 
   it("that runs when the page is opened is followed from its beginning", async () => {
     const first = await loaded(2);
     first.send("More", {});
-    await until(first, ["you: t1", "answer: t2", "you: More", "live: "]);
+    await untilShown(first, ["you: t1", "answer: t2", "you: More", "live: "]);
     server.send(lastRun(), "message.delta", { text: "one " });
     first.detach();
     const second = open("s1");
-    await until(second, ["you: t1", "answer: t2", "you: More", "live: one "]);
+    await untilShown(second, ["you: t1", "answer: t2", "you: More", "live: one "]);
     server.finish(lastRun(), "one two");
-    await until(second, ["you: t1", "answer: t2", "you: More", "answer: one two"]);
+    await untilShown(second, ["you: t1", "answer: t2", "you: More", "answer: one two"]);
   });
 
   it("is stopped, and what was said is kept", async () => {
     const controller = await loaded(0);
     controller.send("Go", {});
-    await until(controller, ["you: Go", "live: "]);
+    await untilShown(controller, ["you: Go", "live: "]);
     server.send(lastRun(), "message.delta", { text: "one" });
     await controller.stop();
-    await until(controller, ["you: Go", "answer: one"]);
+    await untilShown(controller, ["you: Go", "answer: one"]);
     expect(controller.getSnapshot().items.at(-1)).toMatchObject({ notes: { isPartial: true } });
   });
 
@@ -204,7 +203,7 @@ describe("a turn", () => {
     controller.send("Go", {});
     void controller.stop();
     expect(controller.getSnapshot().turn).toBe("stopping");
-    await until(controller, ["you: Go", "failure: You stopped this answer."]);
+    await untilShown(controller, ["you: Go", "failure: You stopped this answer."]);
   });
 
   it("that failed with nothing said says why, also after a reload, and is tried again", async () => {
@@ -215,12 +214,12 @@ describe("a turn", () => {
       server.finish(served, "", "FAILED");
     };
     controller.send("Go", {});
-    await until(controller, ["you: Go", "failure: Too slow."]);
+    await untilShown(controller, ["you: Go", "failure: Too slow."]);
     const again = open("s1");
-    await until(again, ["you: Go", "failure: The model did not answer in time."]);
+    await untilShown(again, ["you: Go", "failure: The model did not answer in time."]);
     server.onRun = (served) => server.finish(served, "Now.");
     again.regenerate("m1", {});
-    await until(again, ["you: Go", "answer: Now."]);
+    await untilShown(again, ["you: Go", "answer: Now."]);
   });
 
   it("with tools brings their messages", async () => {
@@ -238,7 +237,7 @@ describe("a turn", () => {
       server.send(served, "run.finished", { state: "SUCCEEDED" });
     };
     controller.send("Look", {});
-    await until(controller, ["you: Look", "answer: [search]Found."]);
+    await untilShown(controller, ["you: Look", "answer: [search]Found."]);
   });
 
   it("whose events are gone is read from what is stored", async () => {
@@ -250,7 +249,7 @@ describe("a turn", () => {
       served.frames[1] = ": gone\n\n";
     };
     controller.send("Go", {});
-    await until(controller, ["you: Go", "answer: ab"]);
+    await untilShown(controller, ["you: Go", "answer: ab"]);
   });
 
   it("that another tab runs gives the text back and shows theirs", async () => {
@@ -258,11 +257,11 @@ describe("a turn", () => {
     const other = open("s1");
     await ready(other);
     other.send("Mine", {});
-    await until(other, ["you: Mine", "live: "]);
+    await untilShown(other, ["you: Mine", "live: "]);
     const failure = { begins: "POST /sessions/s1/runs", answer: 409, reason: "RUN_IN_PROGRESS" };
     server.failures.push({ ...failure, metadata: { run_id: "r1" } });
     controller.send("Yours", {});
-    await until(controller, ["you: Mine", "live: "]);
+    await untilShown(controller, ["you: Mine", "live: "]);
     expect(told.returned).toEqual(["Yours"]);
   });
 });
@@ -274,25 +273,25 @@ describe("versions", () => {
     server.onRun = (served) => server.finish(served, `answer of ${served.run.id}`);
     controller.regenerate("m1", {});
     expect(shown(controller)).toEqual(["you: t1", "live: "]);
-    await until(controller, ["you: t1", "answer: answer of r1"]);
+    await untilShown(controller, ["you: t1", "answer: answer of r1"]);
     expect(controller.getSnapshot().items[1]).toMatchObject({ alternatives: { ids: ["m2", "m3"], index: 1 } });
     expect(keysOf(controller)).toEqual(keys);
     await idle(controller);
     controller.edit("m1", "other", {});
     expect(shown(controller)).toEqual(["sending: other", "live: "]);
-    await until(controller, ["you: other", "answer: answer of r2"]);
+    await untilShown(controller, ["you: other", "answer: answer of r2"]);
     await idle(controller);
     await controller.selectBranch("m1");
     expect(shown(controller)).toEqual(["you: t1", "answer: answer of r1"]);
     const again = open("s1");
-    await until(again, ["you: t1", "answer: answer of r1"]);
+    await untilShown(again, ["you: t1", "answer: answer of r1"]);
   });
 
   it("that cannot be switched go back", async () => {
     server.store({ role: "user", content: "a" });
     server.store({ role: "user", content: "b", parent_id: "" });
     const controller = open("s1");
-    await until(controller, ["you: b"]);
+    await untilShown(controller, ["you: b"]);
     server.failures.push({ begins: "POST /sessions/s1/branch", answer: 409, reason: "RUN_IN_PROGRESS" });
     await controller.selectBranch("m1");
     expect(shown(controller)).toEqual(["you: b"]);
@@ -317,7 +316,7 @@ describe("a long conversation", () => {
     await controller.loadLater();
     expect(shown(controller).length).toBeGreaterThan(100);
     controller.send("End", {});
-    await vi.waitFor(() => expect(shown(controller).at(-2)).toBe("you: End"));
+    await until(() => expect(shown(controller).at(-2)).toBe("you: End"));
     expect(shown(controller).at(-3)).toBe("answer: t200");
   });
 
@@ -325,7 +324,7 @@ describe("a long conversation", () => {
     server.store({ role: "user", content: "a" });
     server.store({ role: "user", content: "b", parent_id: "" });
     const controller = open("s1", { messageId: "m1", order: 1 });
-    await until(controller, ["you: a"]);
+    await untilShown(controller, ["you: a"]);
     expect(server.asked).toContain("POST /sessions/s1/branch");
   });
 
@@ -344,19 +343,19 @@ it("what other tabs say is heard", async () => {
   const other = open("s1");
   await ready(other);
   other.send("More", {});
-  await until(other, ["you: t1", "answer: t2", "you: More", "live: "]);
+  await untilShown(other, ["you: t1", "answer: t2", "you: More", "live: "]);
   controller.onAnnouncement({ kind: "run-started", sessionId: "s1", runId: "r1" });
-  await until(controller, ["you: t1", "answer: t2", "you: More", "live: "]);
+  await untilShown(controller, ["you: t1", "answer: t2", "you: More", "live: "]);
   server.finish(lastRun(), "Yes.");
-  await until(controller, ["you: t1", "answer: t2", "you: More", "answer: Yes."]);
+  await untilShown(controller, ["you: t1", "answer: t2", "you: More", "answer: Yes."]);
 });
 
 it("a session that cannot be loaded says so, and loads when it is asked again", async () => {
   server.store({ role: "user", content: "a" });
   server.failures.push({ begins: "GET /runs", answer: 404, reason: "SESSION_NOT_FOUND" });
   const controller = open("s1");
-  await vi.waitFor(() => expect(controller.getSnapshot().phase).toBe("failed"));
+  await until(() => expect(controller.getSnapshot().phase).toBe("failed"));
   expect(controller.getSnapshot().loadError).toMatchObject({ code: 404 });
   await controller.load();
-  await until(controller, ["you: a"]);
+  await untilShown(controller, ["you: a"]);
 });

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { cpuTime } from "@/test/cpu-time";
 import { messageOf } from "../testing/stored";
 import {
   activePath,
@@ -144,10 +145,11 @@ describe("branches", () => {
   });
 });
 
-it("ten thousand messages are put together quickly", () => {
-  const began = performance.now();
+it("ten thousand messages are put together with little work", async () => {
   let window = windowOf(range(9951, 10_000), { hasEarlier: true, hasLater: false });
-  for (let low = 9851; low > 0; low -= 100) window = withEarlier(window, range(low, low + 99), low > 51);
+  const took = await cpuTime(() => {
+    for (let low = 9851; low > 0; low -= 100) window = withEarlier(window, range(low, low + 99), low > 51);
+  });
   expect(activePath(window).length).toBeGreaterThan(9900);
-  expect(performance.now() - began).toBeLessThan(4000);
+  expect(took).toBeLessThan(4000);
 });

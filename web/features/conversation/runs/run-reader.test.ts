@@ -2,6 +2,7 @@ import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { ApiError } from "@/lib/api/errors";
+import { until } from "@/test/until";
 import type { RunEvent } from "./run-events";
 import { type ConnectionState, followRun, type RunReaderOptions, type Verdict } from "./run-reader";
 
@@ -13,7 +14,7 @@ afterEach(() => {
 type Answer = (after: number, response: ServerResponse) => void;
 
 /** Serves one answer after the other over real HTTP; the last one again and again. */
-async function serve(...answers: Answer[]): Promise<{ address: string; asked: number[] }> {
+async function serve(...answers: Answer[]): Promise<{ address: string; asked: number[]; cut: () => void }> {
   const asked: number[] = [];
   const server = createServer((request, response) => {
     const after = Number(request.headers["last-event-id"] ?? 0);
@@ -25,7 +26,8 @@ async function serve(...answers: Answer[]): Promise<{ address: string; asked: nu
     server.closeAllConnections();
     server.close();
   });
-  return { address: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, asked };
+  const cut = () => server.closeAllConnections();
+  return { address: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, asked, cut };
 }
 
 const frame = (seq: number, type = "message.delta", data: object = { text: `t${seq}` }) =>
@@ -34,15 +36,14 @@ const FINISHED = { state: "SUCCEEDED" };
 
 /** Sends the events up to `last` that the reader does not have, then ends as it is told. */
 const events =
-  (last: number, end: "finish" | "close" | "hang" | "cut"): Answer =>
+  (last: number, end: "finish" | "close" | "hang"): Answer =>
   (after, response) => {
     response.writeHead(200, { "content-type": "text/event-stream" });
     for (let seq = after + 1; seq <= last; seq += 1) {
       const isLast = end === "finish" && seq === last;
       response.write(isLast ? frame(seq, "run.finished", FINISHED) : frame(seq));
     }
-    if (end === "cut") setTimeout(() => response.destroy(), 30);
-    else if (end !== "hang") response.end();
+    if (end !== "hang") response.end();
   };
 const refuse =
   (code: number, reason: string, headers: Record<string, string> = {}): Answer =>
@@ -93,8 +94,16 @@ describe("followRun", () => {
   });
 
   it("goes on behind the last event after each lost connection", async () => {
-    const { address, asked } = await serve(events(2, "close"), events(4, "cut"), refuse(503, "X"), events(7, "finish"));
-    const reading = follow(address);
+    const { address, asked, cut } = await serve(
+      events(2, "close"),
+      events(4, "hang"),
+      refuse(503, "X"),
+      events(7, "finish"),
+    );
+    const reading = follow(address, {}, (all) => {
+      if (all.at(-1) === 4) cut();
+      return "continue";
+    });
     expect(await reading.end).toBe("ended");
     expect(reading.seqs).toEqual([1, 2, 3, 4, 5, 6, 7]);
     expect(asked).toEqual([0, 2, 4, 4]);
@@ -128,8 +137,7 @@ describe("followRun", () => {
       close();
     });
     const reading = follow(address);
-    await new Promise((resolve) => setTimeout(resolve, 60));
-    expect(reading.states.at(-1)).toBe("reconnecting");
+    await until(() => expect(reading.states.at(-1)).toBe("reconnecting"));
     const server = createServer((_, response) => events(2, "finish")(0, response));
     await new Promise<void>((resolve) => server.listen(Number(port), "127.0.0.1", resolve));
     closers.push(() => server.close());
@@ -145,7 +153,7 @@ describe("followRun", () => {
 
   it("leaves a connection that says nothing", async () => {
     const { address, asked } = await serve(events(2, "hang"), events(3, "finish"));
-    const reading = follow(address, { silenceMs: 80 });
+    const reading = follow(address, { silenceMs: 400 });
     expect(await reading.end).toBe("ended");
     expect(asked).toEqual([0, 2]);
   });
@@ -153,7 +161,8 @@ describe("followRun", () => {
   it("stops when it is told", async () => {
     const { address } = await serve(events(2, "hang"));
     const reading = follow(address);
-    setTimeout(() => reading.stop.abort(), 50);
+    await until(() => expect(reading.seqs).toEqual([1, 2]));
+    reading.stop.abort();
     expect(await reading.end).toBe("aborted");
     expect(reading.seqs).toEqual([1, 2]);
   });
@@ -161,7 +170,7 @@ describe("followRun", () => {
   it("leaves its connection when the network goes", async () => {
     const { address, asked } = await serve(events(2, "hang"), events(3, "finish"));
     const reading = follow(address);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await until(() => expect(reading.seqs).toEqual([1, 2]));
     window.dispatchEvent(new Event("offline"));
     expect(await reading.end).toBe("ended");
     expect(asked).toEqual([0, 2]);
@@ -171,7 +180,7 @@ describe("followRun", () => {
   it("asks again at once when the network is back", async () => {
     const { address, asked } = await serve(events(1, "close"), events(2, "finish"));
     const reading = follow(address, { firstPauseMs: 60_000 });
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await until(() => expect(reading.states.at(-1)).toBe("reconnecting"));
     expect(asked).toHaveLength(1);
     window.dispatchEvent(new Event("online"));
     expect(await reading.end).toBe("ended");

@@ -1,6 +1,8 @@
 import { QueryClient } from "@tanstack/react-query";
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import type { Session } from "@/lib/api/types";
+import { announce } from "@/lib/broadcast";
+import { until } from "@/test/until";
 import { makeSession } from "../testing/fake-gateway";
 import {
   cachedSession,
@@ -90,10 +92,11 @@ test("other tabs hear of what is new, and of nothing else", async () => {
   upsertSession(queryClient, makeSession(9));
   upsertSession(queryClient, makeSession(9, { name: "Better" }));
   upsertSession(queryClient, makeSession(9, { name: "Better" }));
-  await vi.waitFor(() => expect(heard).toHaveBeenCalled());
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  // Announcements arrive in their order: behind this one nothing is on its way.
+  announce({ kind: "signed-out" });
+  await until(() => expect(heard).toHaveBeenCalledWith({ kind: "signed-out" }));
   otherTab.close();
-  expect(heard.mock.calls).toEqual([[{ kind: "sessions-changed" }]]);
+  expect(heard.mock.calls).toEqual([[{ kind: "sessions-changed" }], [{ kind: "signed-out" }]]);
 });
 
 describe("lists", () => {
