@@ -4,7 +4,7 @@ import path from "node:path";
 import { parseSync, Visitor } from "vite";
 
 const ROOT = path.resolve(import.meta.dirname, "..");
-const FOLDERS = ["app", "components", "features", "lib"];
+const FOLDERS = ["app", "components", "features", "lib", "test"];
 // Made at set-up from the gateway's contract; it imports nothing.
 const GENERATED = "lib/api/schema.d.ts";
 const ENDINGS = ["", ".ts", ".tsx", ".d.ts"];
@@ -37,7 +37,7 @@ export function readModules(): Module[] {
         .filter((specifier) => /^(?:\.|@\/)/.test(specifier))
         .map((specifier) => resolve(file, specifier, known));
       // Where tests keep their stand-ins is a test's as well.
-      return { path: file, text, isTest: /\.test\.tsx?$|\/testing\//.test(file), imports };
+      return { path: file, text, isTest: /\.test\.tsx?$|\/testing\/|^test\//.test(file), imports };
     });
 }
 
