@@ -73,10 +73,10 @@ describe("events out of order", () => {
     expect(textOf(state)).toBe("Hel");
   });
 
-  it("are mended by the events after the last good one", () => {
+  it("are repaired by the events after the last good one", () => {
     const broken = stateAfter(started(1), delta(2, "Hel"), delta(4, " you"));
-    const mended = reduceTurnEvents(resume(broken), WHOLE.slice(2));
-    expect(mended).toEqual(stateAfter(...WHOLE));
+    const repaired = reduceTurnEvents(resume(broken), WHOLE.slice(2));
+    expect(repaired).toEqual(stateAfter(...WHOLE));
   });
 
   it("count as missing when their data is damaged", () => {
