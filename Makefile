@@ -9,7 +9,7 @@ CLEAN_ENV := env CONCERTO_ENV_FILE=/dev/null
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools up down status doctor test test-long pytest webtest lint browser test-deploy test-containers screenshots bench migration format lock clean
+.PHONY: help setup tools up down status doctor test test-long pytest webtest lint browser test-deploy test-containers screenshots bench migration parts format lock clean
 
 help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +72,9 @@ bench: tools ## Measure the suite beside its references; QUICK=1 takes less than
 
 migration: tools ## Write a migration from what supabase/schemas changes; NAME=what_changes
 	@$(CLEAN_ENV) $(BIN)/python -m local.migrations.difference "$(NAME)"
+
+parts: tools ## Write what depends on services/parts.toml: images, compose file, manifests
+	@$(CLEAN_ENV) $(BIN)/python -m deploy.parts
 
 format: setup ## Put the code into its standard form
 	$(BIN)/ruff check --fix .
