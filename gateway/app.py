@@ -19,7 +19,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from gateway import failures
+from gateway import failures, reasons
 from gateway.attempts import Attempts
 from gateway.health import Health
 from gateway.middleware import CrashMiddleware, RequestMiddleware
@@ -76,6 +76,7 @@ async def build(
     The services behind it need not run yet. Raises ContractError when the contract cannot be served,
     SystemExit with what to do when the certificates cannot be used.
     """
+    reasons.register()
     targets = (settings.auth_target, settings.sessions_target, settings.orchestrator_target)
     known = certificates or credentials.load(settings)
     async with contextlib.AsyncExitStack() as stack:

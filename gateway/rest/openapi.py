@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 from concerto.auth.v1 import auth_pb2
-from concerto.sessions.v1 import runs_pb2
+from concerto.errors.v1 import errors_pb2
 
 from gateway.openai import schemas as openai_schemas
 from gateway.rest import contract, incoming, sse
@@ -81,7 +81,7 @@ class _Writer:
     def __init__(self, comments: Mapping[str, str]) -> None:
         self.schemas = Schemas(comments)
         self.paths: dict[str, dict[str, Any]] = {}
-        error = self.schemas.output(runs_pb2.Error.DESCRIPTOR)
+        error = self.schemas.output(errors_pb2.Error.DESCRIPTOR)
         self._error_body = self.schemas.add(
             "ErrorBody",
             {

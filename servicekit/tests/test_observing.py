@@ -41,7 +41,7 @@ class Sessions(sessions_pb2_grpc.SessionsServiceServicer):
         with observing.querying("get_session"):
             await asyncio.sleep(0)
             if request.session_id == MISSING:
-                raise AppError("SESSION_NOT_FOUND", metadata={"session_id": SECRET}, cause=SECRET)
+                raise AppError("THING_NOT_FOUND", metadata={"thing_id": SECRET}, cause=SECRET)
         if request.session_id == CRASH:
             raise ValueError(SECRET)
         if request.session_id == SLOW:
@@ -139,7 +139,7 @@ async def test_failures_are_codes_and_reasons_and_none_of_their_text(
 ) -> None:
     in_a_request(seen)
     with acting_as(make_caller()):
-        for session_id, reason in ((MISSING, "SESSION_NOT_FOUND"), (CRASH, "INTERNAL"), (SECRET, "INVALID_FIELD")):
+        for session_id, reason in ((MISSING, "THING_NOT_FOUND"), (CRASH, "INTERNAL"), (SECRET, "INVALID_FIELD")):
             with pytest.raises(AppError) as caught:
                 await get(connection, session_id)
             assert caught.value.reason == reason
@@ -149,7 +149,7 @@ async def test_failures_are_codes_and_reasons_and_none_of_their_text(
     with pytest.raises(AppError):
         await get(connection)  # nobody is signed in
     types = [span.attributes.get("error.type") for span in seen.spans if span.kind.name == "SERVER"]
-    assert types == ["SESSION_NOT_FOUND", "ValueError", "INVALID_FIELD", "CANCELLED", "TOKEN_MISSING"]
+    assert types == ["THING_NOT_FOUND", "ValueError", "INVALID_FIELD", "CANCELLED", "TOKEN_MISSING"]
     statuses = [span.status for span in seen.spans if span.kind.name == "SERVER"]
     assert [status.status_code.name for status in statuses] == ["UNSET", "ERROR", "UNSET", "UNSET", "UNSET"]
     assert {span.status.description for span in seen.spans} == {None}
@@ -239,7 +239,7 @@ async def test_what_is_repeated_is_counted_and_leaves_no_span_on_either_side(
     ("error", "outcome"),
     [
         (None, "ok"),
-        (AppError("SESSION_NOT_FOUND", metadata={"session_id": "x"}), "refused"),
+        (AppError("THING_NOT_FOUND", metadata={"thing_id": "x"}), "refused"),
         (AppError("DATABASE_BUSY"), "busy"),
         (AppError("DATABASE_UNAVAILABLE"), "unavailable"),
         (AppError("INTERNAL"), "failed"),

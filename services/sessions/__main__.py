@@ -7,6 +7,7 @@ from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions
 
 from servicekit.database.client import open_database
 from servicekit.rpc import server
+from services.sessions import reasons
 from services.sessions.notifications import Notifications
 from services.sessions.runs_servicer import RunsServicer
 from services.sessions.runs_store import RunsStore
@@ -22,6 +23,7 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
 
     Notifications and upkeep need database connections; over REST the service does without them and keeps no runs.
     """
+    reasons.register()
     async with AsyncExitStack() as opened:
         database = await open_database(settings)
         opened.push_async_callback(database.close)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from concerto.errors.v1 import errors_pb2
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.protobuf import struct_pb2
 from langchain_core.messages import BaseMessage
 
 from servicekit.errors import AppError
-from servicekit.messages import converter
 from servicekit.rpc import request
 from servicekit.telemetry import logs, observing
 from services.orchestrator.models.messages import to_struct
@@ -158,7 +158,7 @@ class Run:
     def _abandon(self) -> None:
         _LOG.warning("run.lost", run_id=self.id, session_id=self.turn.session_id)
         self.log.close()
-        self._stop(AppError("LEASE_LOST", metadata={"run_id": self.id}))
+        self._stop(AppError("CANCELLED", cause="the lease is lost"))
 
     def _announce(self) -> None:
         """Publish the first event, which the sessions service has stored itself."""
@@ -342,7 +342,7 @@ class Run:
             del finish.messages[:]
             finish.messages.extend(self._transcript.messages(error)[-1:])
             finish.state = runs_pb2.RUN_STATE_FAILED
-            finish.error.CopyFrom(_error_of(error) or runs_pb2.Error())
+            finish.error.CopyFrom(_error_of(error) or errors_pb2.Error())
             answer = await self._finish_until(time.monotonic() + _LEAST_FINISH_SECONDS, finish)
         self._note_end(finish.state, error)
         self.log.publish(answer.events)
@@ -394,10 +394,10 @@ def _state_after(error: AppError | None) -> runs_pb2.RunState.ValueType:
             return runs_pb2.RUN_STATE_FAILED
 
 
-def _error_of(error: AppError | None) -> runs_pb2.Error | None:
+def _error_of(error: AppError | None) -> errors_pb2.Error | None:
     if error is None or error.reason == "CANCELLED":
         return None
-    return converter.from_json(runs_pb2.Error, error.to_json())
+    return error.to_message()
 
 
 def _cause_of(error: AppError) -> str | None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import grpc
+from concerto.errors.v1 import errors_pb2
 from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2
 from google.protobuf import timestamp_pb2
 
 from servicekit.errors import AppError
-from servicekit.messages import converter, paging
+from servicekit.messages import paging
 from servicekit.rpc import identity
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         stored = self.runs[run_id]
         text = self.text_of(run_id)
         messages = [sessions_pb2.NewMessage(role=sessions_pb2.ROLE_ASSISTANT, content=text)] if text else []
-        error = converter.from_json(runs_pb2.Error, AppError("RUN_INTERRUPTED").to_json())
+        error = AppError("RUN_INTERRUPTED").to_message()
         self._end(stored, runs_pb2.RUN_STATE_INTERRUPTED, messages, None, error)
         stored.lease_hash = b""
 
@@ -269,7 +270,7 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         state: runs_pb2.RunState.ValueType,
         messages: Iterable[sessions_pb2.NewMessage],
         usage: runs_pb2.Usage | None,
-        error: runs_pb2.Error | None,
+        error: errors_pb2.Error | None,
     ) -> list[runs_pb2.RunEvent]:
         run = stored.run
         payloads: list[dict[str, Any]] = []
