@@ -37,7 +37,7 @@ from gateway.web.social import SocialLogIn
 from servicekit.errors import AppError
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Verifier
-from servicekit.telemetry import observing
+from servicekit.telemetry import watches
 from servicekit.tls import credentials
 
 
@@ -151,7 +151,7 @@ def _bare_app(settings: Settings) -> FastAPI:
                     "Content-Type",
                     "X-Request-Id",
                     "Last-Event-ID",
-                    observing.TRACEPARENT,
+                    watches.TRACEPARENT,
                     *door.REQUEST_HEADERS,
                 ],
                 expose_headers=["X-Request-Id", "Retry-After"],

@@ -16,7 +16,7 @@ from gateway import __main__ as gateway
 from gateway.settings import Settings as GatewaySettings
 from servicekit.rpc import loop, server
 from servicekit.rpc.inprocess.transport import TARGET
-from servicekit.telemetry import logs, observing
+from servicekit.telemetry import process, watches
 from services.auth.__main__ import build as build_auth
 from services.auth.settings import Settings as AuthSettings
 from services.orchestrator.__main__ import build as build_orchestrator
@@ -74,7 +74,7 @@ def plan() -> tuple[Sequence[Part], Drain]:
     auth = AuthSettings.load(**at_once)
     orchestrator = OrchestratorSettings.load(SESSIONS_TARGET=TARGET, **at_once)
     front = GatewaySettings.load(AUTH_TARGET=TARGET, SESSIONS_TARGET=TARGET, ORCHESTRATOR_TARGET=TARGET, **_NO_TLS)
-    logs.configure(front, service="one-process")
+    process.configure(front, service="one-process")
     drain = Drain(front.drain_delay_seconds + front.drain_seconds)
     left = drain.left_seconds
     return (
@@ -92,7 +92,7 @@ async def running(part: Part) -> AsyncIterator["asyncio.Task[None]"]:
 
     async def serve() -> None:
         # A task has its own context: what the part starts has the part's name in logs and traces.
-        observing.name_service(part.name)
+        watches.name_service(part.name)
         try:
             await part.serve(started=started, stop=stop)
         except SystemExit as error:
@@ -134,7 +134,7 @@ def main() -> None:
     except StartError as error:
         raise SystemExit(str(error)) from None
     finally:
-        logs.close()
+        process.close()
 
 
 if __name__ == "__main__":

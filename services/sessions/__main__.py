@@ -10,7 +10,7 @@ from servicekit.rpc import server
 from services.sessions import reasons
 from services.sessions.notifications import Notifications
 from services.sessions.runs_servicer import RunsServicer
-from services.sessions.runs_store import RunsStore
+from services.sessions.runs_store import SYSTEM_OPERATIONS, RunsStore
 from services.sessions.sessions_servicer import SessionsServicer
 from services.sessions.sessions_store import SessionsStore
 from services.sessions.settings import Settings
@@ -25,7 +25,7 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
     """
     reasons.register()
     async with AsyncExitStack() as opened:
-        database = await open_database(settings)
+        database = await open_database(settings, system_operations=SYSTEM_OPERATIONS)
         opened.push_async_callback(database.close)
         runs = RunsStore(database)
         notifications: Notifications | None = None

@@ -9,7 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from servicekit.database.client import SYSTEM_OPERATIONS
+from services.sessions.runs_store import SYSTEM_OPERATIONS
 from tests.support.suites import RunningStack
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from concerto.sessions.v1 import runs_pb2
 
 from servicekit.errors import AppError
 from servicekit.rpc import request
-from servicekit.telemetry import logs, observing
+from servicekit.telemetry import logs, measures
 from services.orchestrator.models.models import Models
 from services.orchestrator.models.window import Window
 from services.orchestrator.runs.event_writer import EventWriter
@@ -26,6 +26,8 @@ CLOSE_SECONDS = 10.0
 
 TABLE_PATIENCE_SECONDS = 15.0
 """How long a reader waits for a sessions service that is away."""
+
+ACTIVE = measures.Gauge("concerto_runs_active", "Runs that are executed, queued ones included.")
 
 RETRY_AFTER_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.1
@@ -73,8 +75,7 @@ class Runs:
         self._background: set[asyncio.Task[None]] = set()
         self._is_draining = False
         self._is_closing = False
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.active.set(0)  # there before the first run
+        ACTIVE.set(0)  # there before the first run
 
     def __len__(self) -> int:
         """Return how many runs this process executes."""
@@ -191,8 +192,7 @@ class Runs:
             for other in self._runs.values():
                 if other is not run and other.turn.session_id == run.turn.session_id:
                     other.cancel()
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.active.inc()
+        ACTIVE.add(1)
         task = asyncio.create_task(run.execute(), name=f"run {run.id}")
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._forget(run, done))
@@ -208,8 +208,7 @@ class Runs:
     def _forget(self, run: Run, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._runs.pop(run.id, None)
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.active.dec()
+        ACTIVE.add(-1)
         if run.naming is not None and not run.naming.done():
             self._background.add(run.naming)
             run.naming.add_done_callback(self._background.discard)

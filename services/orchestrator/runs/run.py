@@ -15,7 +15,7 @@ from langchain_core.messages import BaseMessage
 
 from servicekit.errors import AppError
 from servicekit.rpc import request
-from servicekit.telemetry import logs, observing
+from servicekit.telemetry import logs, measures, observing, watches
 from services.orchestrator.models.messages import to_struct
 from services.orchestrator.models.window import Window
 from services.orchestrator.runs.event_writer import MAX_WAITING, EventWriter, Outbox, now
@@ -35,6 +35,8 @@ NAME_AFTER_SECONDS = 1.0
 
 MAX_EVENT_OUTPUT_CHARS = 4_000
 """Most of a tool's output that its event shows; the stored message has it whole."""
+
+FINISHED = measures.Counter("concerto_runs_finished", "Runs that have stored their end, by their state.", ("state",))
 
 # A lease that was last renewed long ago may still be valid where nobody could take it.
 _LEAST_FINISH_SECONDS = 5.0
@@ -108,7 +110,7 @@ class Run:
         self._speech: asyncio.Task[None] | None = None
         self._started_at = time.monotonic()
         self._first_token_at: float | None = None
-        self._watch = observing.NOTHING
+        self._watch = watches.NOTHING
         surroundings.leases.add(self._held)
         if not self.is_queued:
             self._announce()
@@ -132,7 +134,7 @@ class Run:
         request.begin(request.current_id(), None)
         try:
             with observing.working("run", self._attributes()) as self._watch:
-                self._outbox.place = observing.here()
+                self._outbox.place = observing.place()
                 error = await self._wait_in_queue() if self.is_queued else None
                 if error is None and not self._held.is_lost:
                     error = await self._listen()
@@ -361,8 +363,7 @@ class Run:
     def _note_end(self, state: runs_pb2.RunState.ValueType, error: AppError | None) -> None:
         name = runs_pb2.RunState.Name(state).removeprefix("RUN_STATE_")
         self._watch.note({"concerto.run.state": name} | ({"error.type": error.reason} if error is not None else {}))
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.finished.labels(name).inc()
+        FINISHED.add(1, name)
         values: dict[str, Any] = {
             "run_id": self.id,
             "session_id": self.turn.session_id,
