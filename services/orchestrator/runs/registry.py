@@ -16,7 +16,7 @@ from services.orchestrator.models.window import Window
 from services.orchestrator.runs.event_writer import EventWriter
 from services.orchestrator.runs.leases import LEASE_SECONDS, Leases
 from services.orchestrator.runs.run import Run, Surroundings, Turn
-from services.orchestrator.sessions_client import SessionsClient, is_passing
+from services.orchestrator.sessions_client import SessionsClient, is_retryable
 from services.orchestrator.steps import Answerer, Namer
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -241,7 +241,7 @@ class Runs:
                 if (await self._store.get_run(run_id)).state in _ENDED:
                     return
             except AppError as error:
-                if not is_passing(error) or min(give_up_at - time.monotonic(), _left_seconds()) < pause_seconds:
+                if not is_retryable(error) or min(give_up_at - time.monotonic(), _left_seconds()) < pause_seconds:
                     raise
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * 2, _MAX_PAUSE_SECONDS)

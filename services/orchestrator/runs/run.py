@@ -22,7 +22,7 @@ from services.orchestrator.runs.event_writer import MAX_WAITING, EventWriter, Ou
 from services.orchestrator.runs.leases import HeldLease, Leases
 from services.orchestrator.runs.run_log import RunLog
 from services.orchestrator.runs.transcript import Transcript
-from services.orchestrator.sessions_client import SessionsClient, is_passing
+from services.orchestrator.sessions_client import SessionsClient, is_retryable
 from services.orchestrator.steps import Answerer, Namer, Piece, Step, ToolCall
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -191,7 +191,7 @@ class Run:
                     with observing.unseen():
                         promoted = await self._around.store.promote_run(self._held.lease)
                 except AppError as error:
-                    is_unknown = is_passing(error)
+                    is_unknown = is_retryable(error)
                     if error.reason == "LEASE_LOST":
                         self._held.lose()
                     elif error.reason != "RUN_NOT_NEXT" and not is_unknown:
@@ -337,7 +337,7 @@ class Run:
                 self._held.lose()
                 return
             _LOG.error("run.not_finished", run_id=self.id, reason=failure.reason, cause=_cause_of(failure))
-            if is_passing(failure):
+            if is_retryable(failure):
                 return
             error = AppError("INTERNAL", cause=failure)
             # What was refused is most likely a message; the answer's text alone is worth another try.
@@ -355,7 +355,7 @@ class Run:
             try:
                 return await self._around.store.finish_run(finish)
             except AppError as error:
-                if not is_passing(error) or time.monotonic() + pause_seconds > give_up_at:
+                if not is_retryable(error) or time.monotonic() + pause_seconds > give_up_at:
                     raise
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * 2, _MAX_PAUSE_SECONDS)

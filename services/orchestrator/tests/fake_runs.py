@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import grpc
@@ -17,12 +18,23 @@ from servicekit.errors import AppError
 from servicekit.messages import paging
 from servicekit.rpc import identity
 
-if TYPE_CHECKING:
-    from services.orchestrator.tests.fakes import FakeSessions
-
 RUNS_SERVICE = runs_pb2.DESCRIPTOR.services_by_name["RunsService"]
 Context = grpc.aio.ServicerContext[Any, Any]
 ALIVE = (runs_pb2.RUN_STATE_RUNNING, runs_pb2.RUN_STATE_QUEUED)
+
+
+class Conversations(Protocol):
+    """The sessions and messages that runs belong to; FakeSessions holds them."""
+
+    sessions: dict[str, sessions_pb2.Session]
+    messages: dict[str, list[sessions_pb2.Message]]
+    calls: Counter[str]
+    hold: dict[str, asyncio.Event]
+    refuse: dict[str, str]
+
+    def add(
+        self, session_id: str, new: sessions_pb2.NewMessage, *, parent_id: str | None = None
+    ) -> sessions_pb2.Message: ...
 
 
 @dataclass
@@ -62,7 +74,7 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
     `appended` records the sizes of AppendRunEvents calls; `tokens` whether lease rpcs came with a bearer token.
     """
 
-    def __init__(self, sessions: "FakeSessions") -> None:
+    def __init__(self, sessions: Conversations) -> None:
         self.sessions = sessions
         self.runs: dict[str, StoredRun] = {}
         self.appended: list[int] = []
@@ -193,7 +205,7 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
                 content=request.content,
                 metadata=request.metadata if request.HasField("metadata") else None,
             )
-            user_message = self.sessions._add(run.session_id, new, parent_id=place.parent_id if place else None)
+            user_message = self.sessions.add(run.session_id, new, parent_id=place.parent_id if place else None)
         run.state = runs_pb2.RUN_STATE_RUNNING
         run.user_message_id = user_message.id
         run.started_at.CopyFrom(now())
@@ -274,7 +286,7 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
     ) -> list[runs_pb2.RunEvent]:
         run = stored.run
         payloads: list[dict[str, Any]] = []
-        kept = [self.sessions._add(run.session_id, message) for message in messages]
+        kept = [self.sessions.add(run.session_id, message) for message in messages]
         if kept and kept[-1].role == sessions_pb2.ROLE_ASSISTANT:
             run.answer_message_id = kept[-1].id
             payloads.append({"message_completed": runs_pb2.MessageCompleted(message=kept[-1])})
