@@ -19,7 +19,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from gateway import failures
+from gateway import failures, reasons
 from gateway.attempts import Attempts
 from gateway.health import Health
 from gateway.middleware import CrashMiddleware, RequestMiddleware
@@ -38,7 +38,7 @@ from servicekit import parts
 from servicekit.errors import AppError
 from servicekit.rpc import channel, contracts
 from servicekit.rpc.identity import Verifier
-from servicekit.telemetry import observing
+from servicekit.telemetry import watches
 from servicekit.tls import credentials
 
 
@@ -77,6 +77,7 @@ async def build(
     The services behind it need not run yet. Raises ContractError when the contract cannot be served,
     SystemExit with what to do when the certificates cannot be used.
     """
+    reasons.register()
     known = certificates or credentials.load(settings)
     async with contextlib.AsyncExitStack() as stack:
         client = await stack.enter_async_context(httpx.AsyncClient())
@@ -153,7 +154,7 @@ def _bare_app(settings: Settings) -> FastAPI:
                     "Content-Type",
                     "X-Request-Id",
                     "Last-Event-ID",
-                    observing.TRACEPARENT,
+                    watches.TRACEPARENT,
                     *door.REQUEST_HEADERS,
                 ],
                 expose_headers=["X-Request-Id", "Retry-After"],

@@ -12,6 +12,7 @@ from google.protobuf import message_factory, timestamp_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
+from gateway.rest.folding import folding_of
 from servicekit import parts
 from servicekit.rpc import contracts
 from servicekit.rpc.interceptor import policy_of
@@ -47,7 +48,7 @@ class Binding:
     verb: str
     """GET, POST, PUT, PATCH or DELETE."""
     path: str
-    """Path with its parameters in braces: `/sessions/{session_id}`."""
+    """Path with its parameters in braces: `/things/{thing_id}`."""
     body: str
     """`*`, a field's name, or empty when the request has no body."""
     response_body: str
@@ -60,7 +61,7 @@ class Binding:
 
     @cached_property
     def service(self) -> str:
-        """Short name of the service: `sessions`."""
+        """Short name of the service: `things` for concerto.things.v1.ThingsService."""
         return short_name(self.method.containing_service)
 
     @cached_property
@@ -133,7 +134,7 @@ def message_of(field: FieldDescriptor) -> Descriptor:
 
 
 def short_name(service: ServiceDescriptor) -> str:
-    """Return `sessions` for concerto.sessions.v1.SessionsService."""
+    """Return `things` for concerto.things.v1.ThingsService."""
     return str(service.full_name.split(".")[1])
 
 
@@ -200,6 +201,11 @@ def _check(binding: Binding) -> None:
     parts = {*binding.answer.fields_by_name, *binding.answer.oneofs_by_name}
     if binding.is_stream and not by_hand and not {"seq", "payload"} <= parts:
         raise ContractError(f"{name}: the events of a stream need `seq` and a oneof `payload`")
+    if binding.is_stream and not by_hand:
+        try:
+            folding_of(binding.answer)
+        except ValueError as error:
+            raise ContractError(f"{name}: {error}") from None
 
 
 def _scalars(descriptor: Descriptor, prefix: str, depth: int) -> Iterator[tuple[str, FieldDescriptor]]:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import uvicorn
 from concerto.auth.v1 import auth_pb2
+from concerto.errors.v1 import errors_pb2
 from concerto.orchestrator.v1 import orchestrator_pb2
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from fastapi import FastAPI
@@ -143,8 +144,8 @@ def finished(seq: int, state: "runs_pb2.RunState.ValueType" = runs_pb2.RUN_STATE
 
 
 def failed(seq: int, reason: str, *, code: int, status: str, **metadata: str) -> runs_pb2.RunEvent:
-    detail = runs_pb2.ErrorDetail(reason=reason, domain="concerto", metadata=metadata)
-    error = runs_pb2.Error(code=code, status=status, message="It failed.", details=[detail])
+    detail = errors_pb2.ErrorDetail(reason=reason, domain="concerto", metadata=metadata)
+    error = errors_pb2.Error(code=code, status=status, message="It failed.", details=[detail])
     return event(seq, error=runs_pb2.RunError(error=error))
 
 

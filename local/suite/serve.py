@@ -20,7 +20,7 @@ from servicekit import parts
 from servicekit.parts import Part
 from servicekit.rpc import loop, server
 from servicekit.rpc.inprocess.transport import TARGET
-from servicekit.telemetry import logs, observing
+from servicekit.telemetry import process, watches
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -69,7 +69,7 @@ def plan() -> tuple[Sequence[ServedPart], Drain]:
     # Only the gateway, which stops first, lets balancers forget it; the others would add their delays to its.
     services = [(part, *_load(part, CONCERTO_DRAIN_DELAY_SECONDS=0.0)) for part in parts.SERVICES]
     front = GatewaySettings.load(**_targets(parts.GATEWAY), **_NO_TLS)
-    logs.configure(front, service="one-process")
+    process.configure(front, service="one-process")
     drain = Drain(front.drain_delay_seconds + front.drain_seconds)
     served = [
         ServedPart(part.name, functools.partial(server.serve, settings, build, left_seconds=drain.left_seconds))
@@ -95,7 +95,7 @@ async def running(part: ServedPart) -> AsyncIterator["asyncio.Task[None]"]:
 
     async def serve() -> None:
         # A task has its own context: what the part starts has the part's name in logs and traces.
-        observing.name_service(part.name)
+        watches.name_service(part.name)
         try:
             await part.serve(started=started, stop=stop)
         except SystemExit as error:
@@ -137,7 +137,7 @@ def main() -> None:
     except StartError as error:
         raise SystemExit(str(error)) from None
     finally:
-        logs.close()
+        process.close()
 
 
 if __name__ == "__main__":
