@@ -28,7 +28,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks import load, rows, suites
+from benchmarks import rows, suites
+from benchmarks.load import calls, wrk
 from benchmarks.progress import say
 from benchmarks.rows import MeasurementError, Row
 from benchmarks.suites import MODES, Suite
@@ -66,8 +67,8 @@ def main() -> int:
     chosen = [group for group in GROUPS if group in arguments.groups] if arguments.groups else list(GROUPS)
     if arguments.quick and not arguments.groups:
         chosen = [group for group in chosen if group not in NOT_QUICK]
-    if "unary" in chosen and shutil.which("wrk") is None:
-        sys.stderr.write(load.WRK_MISSING + "\n")
+    if "unary" in chosen and not wrk.is_installed():
+        sys.stderr.write(wrk.MISSING + "\n")
         return 2
     is_full = not arguments.groups and not arguments.quick and arguments.mode is None
     modes = MODES if arguments.mode is None else (arguments.mode,)
@@ -135,8 +136,10 @@ async def _measure(groups: Sequence[str], modes: Sequence[Mode], found: Found, *
     async def attempt(group: str, mode: Mode, measurement: Callable[[], Awaitable[list[Row]]]) -> None:
         label = f"{mode}: {group}"
         say(label)
+        began = time.monotonic()
         try:
             found[group, mode] = await measurement()
+            say(f"{label} took {time.monotonic() - began:.0f} s")
         except Exception as error:  # noqa: BLE001 (what the other groups have found is still worth its table)
             if not isinstance(error, MeasurementError):
                 traceback.print_exception(error)
@@ -167,7 +170,7 @@ async def _in_suite(suite: Suite, group: str, *, quick: bool) -> list[Row]:
 
 def _module(group: str) -> Any:
     # Imported when it is its turn, as some bring half of the suite along.
-    return importlib.import_module(f"benchmarks.{group}")
+    return importlib.import_module(f"benchmarks.groups.{group}")
 
 
 def _report(head: rows.Head, found: Sequence[Row], failures: Sequence[str], *, write_results: bool) -> None:
@@ -209,10 +212,10 @@ def _head(*, quick: bool, groups: Sequence[str]) -> dict[str, Any]:
         if hasattr(psutil.Process, "cpu_affinity")
         else os.cpu_count(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
-        "connections": load.CONNECTIONS,
+        "connections": calls.CONNECTIONS,
         "versions": {
             "Python": ".".join(map(str, sys.version_info[:3])),
-            "Postgres": _version(str(load.find_pgbench().with_name("postgres")), "--version"),
+            "Postgres": _version(str(calls.find_pgbench().with_name("postgres")), "--version"),
             "wrk": _version("wrk", "-v"),
             **{name: metadata.version(name) for name in PACKAGES},
         },

@@ -183,7 +183,9 @@ async def running(mode: Mode, *, references: bool = True) -> AsyncIterator[Suite
         plain = stack_environment(folder / "none", free_base_port())
         log = folder / "model.out"
         model = await _started(
-            clean_up, lambda: Program.start("model server", "benchmarks.pace", env=plain, log=log), Program.stop
+            clean_up,
+            lambda: Program.start("model server", "benchmarks.load.model_server", env=plain, log=log),
+            Program.stop,
         )
         start_suite = partial(
             start_stack,

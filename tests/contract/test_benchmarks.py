@@ -9,8 +9,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from benchmarks import pace, rows, stream_load, suites
+from benchmarks import rows, suites
 from benchmarks.__main__ import ALONE, GROUPS
+from benchmarks.load import model_server
+from benchmarks.load import streams as stream_load
 from benchmarks.rows import MeasurementError, Row
 from benchmarks.suites import Program
 from servicekit.testing import mint_token
@@ -213,7 +215,7 @@ async def test_stream_py_stores_what_it_streams_and_asks_with_the_history(
 async def test_the_load_of_streams_finds_every_token(stack: RunningStack, person: Person, tmp_path: Path) -> None:
     server = Program.start(
         "model server",
-        "benchmarks.pace",
+        "benchmarks.load.model_server",
         env=suites.stack_environment(tmp_path, stack.base_port),
         log=tmp_path / "model.out",
     )
@@ -248,18 +250,18 @@ def answer_with(*texts: str, kept: str, state: str = "SUCCEEDED") -> bytes:
 
 def test_tokens_may_come_together() -> None:
     found = stream_load.StreamLoad()
-    stream_load.check(answer_with("~0 ", "~1 ~2 ", kept=pace.answer(3)), 3, found)
+    stream_load.check(answer_with("~0 ", "~1 ~2 ", kept=model_server.answer(3)), 3, found)
     assert (found.tokens, found.events, found.faults) == (3, 2, [])
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        answer_with("~0 ", "~2 ", kept=pace.answer(3)),
-        answer_with("~1 ", "~0 ", "~2 ", kept=pace.answer(3)),
-        answer_with("~0 ", "~1 ", "~1 ", "~2 ", kept=pace.answer(3)),
-        answer_with("~0 ", "~1 ", "~2 ", kept=pace.answer(2)),
-        answer_with("~0 ", "~1 ", "~2 ", kept=pace.answer(3), state="FAILED"),
+        answer_with("~0 ", "~2 ", kept=model_server.answer(3)),
+        answer_with("~1 ", "~0 ", "~2 ", kept=model_server.answer(3)),
+        answer_with("~0 ", "~1 ", "~1 ", "~2 ", kept=model_server.answer(3)),
+        answer_with("~0 ", "~1 ", "~2 ", kept=model_server.answer(2)),
+        answer_with("~0 ", "~1 ", "~2 ", kept=model_server.answer(3), state="FAILED"),
         b"HTTP/1.1 503 Service Unavailable\r\n\r\n",
         b"",
     ],
@@ -321,7 +323,7 @@ def test_latest_json_holds_the_head_and_every_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_group_has_a_module_that_measures(group: str) -> None:
-    measure = importlib.import_module(f"benchmarks.{group}").measure
+    measure = importlib.import_module(f"benchmarks.groups.{group}").measure
     subject, *further = inspect.signature(measure).parameters.values()
     assert inspect.iscoroutinefunction(measure)
     assert subject.name == ("mode" if group in ALONE else "suite")

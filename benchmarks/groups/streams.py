@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from benchmarks import stream_load
+from benchmarks.load import streams as stream_load
+from benchmarks.load.streams import Plan, StreamLoad
 from benchmarks.measures import Phase
 from benchmarks.progress import say
 from benchmarks.rows import Row
-from benchmarks.stream_load import Plan, StreamLoad
 from benchmarks.suites import Suite
 from tests.support.api import Person
 
@@ -175,5 +175,5 @@ async def _through(url: str, person: Person, shape: Shape, sessions: Sequence[st
 
 async def _directly(suite: Suite, shape: Shape) -> Phase:
     numbers = (shape.streams, shape.turns, shape.tokens, shape.milliseconds)
-    output = await stream_load.call_program("benchmarks.direct", b"", [suite.model.url, *map(str, numbers)])
+    output = await stream_load.call_program("benchmarks.load.direct", b"", [suite.model.url, *map(str, numbers)])
     return Phase(**orjson.loads(output))

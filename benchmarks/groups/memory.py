@@ -3,7 +3,8 @@
 import asyncio
 from functools import partial
 
-from benchmarks import pace, suites
+from benchmarks import suites
+from benchmarks.load import model_server
 from benchmarks.measures import Processes
 from benchmarks.progress import say
 from benchmarks.rows import Row
@@ -88,7 +89,7 @@ async def _use(suite: Suite) -> None:
     person = await suite.person()
     for _ in range(10):
         session = await person.create_session()
-        async for _event in person.turn(str(session["id"]), pace.prompt(tokens=20, milliseconds=1)):
+        async for _event in person.turn(str(session["id"]), model_server.prompt(tokens=20, milliseconds=1)):
             pass
         ok(await person.call("GET", "/sessions"))
         await person.messages(str(session["id"]))
