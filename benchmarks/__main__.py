@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -43,8 +44,10 @@ PROFILES = FOLDER / "PROFILES.md"
 """Written by hand: where the time goes, for the figures that miss their targets above all."""
 GROUPS = ("unary", "streams", "tokens", "memory", "startup", "growth", "soak")
 """In the order of the table."""
-ALONE = ("memory", "startup")
+ALONE = ("startup",)
 """Groups that start a suite of their own, while no other one runs; they come first."""
+BEFORE_REFERENCES = ("memory",)
+"""Groups that want the suite as it is at its start, before anything else runs beside it."""
 NOT_QUICK = ("soak",)
 ONCE: Mapping[str, Mode] = {"growth": "one-process", "soak": "processes"}
 """Groups that are about the database or take long: where both modes are measured, these are in one of them."""
@@ -131,6 +134,13 @@ async def _interruptible(work: Coroutine[Any, Any, list[str]]) -> list[str]:
 
 async def _measure(groups: Sequence[str], modes: Sequence[Mode], found: Found, *, quick: bool) -> list[str]:
     """Add the rows to `found`; return what went wrong. A group that fails does not keep the others from running."""
+    with tempfile.TemporaryDirectory(prefix="concerto-bench-", ignore_cleanup_errors=True) as folder:
+        return await _measure_in(Path(folder), groups, modes, found, quick=quick)
+
+
+async def _measure_in(
+    folder: Path, groups: Sequence[str], modes: Sequence[Mode], found: Found, *, quick: bool
+) -> list[str]:
     failures: list[str] = []
 
     async def attempt(group: str, mode: Mode, measurement: Callable[[], Awaitable[list[Row]]]) -> None:
@@ -151,12 +161,18 @@ async def _measure(groups: Sequence[str], modes: Sequence[Mode], found: Found, *
         due = [group for group in groups if len(modes) == 1 or ONCE.get(group, mode) == mode]
         beside = [group for group in due if group not in ALONE]
         for group in (group for group in due if group in ALONE):
-            await attempt(group, mode, partial(_module(group).measure, mode, quick=quick))
+            await attempt(group, mode, partial(_module(group).measure, mode, quick=quick, folder=folder))
         if beside:
-            say(f"{mode}: the suite and its references start")
+            say(f"{mode}: the suite starts")
             try:
                 async with suites.running(mode) as suite:
-                    for group in beside:
+                    early = [group for group in beside if group in BEFORE_REFERENCES]
+                    late = [group for group in beside if group not in early]
+                    for group in early:
+                        await attempt(group, mode, partial(_in_suite, suite, group, quick=quick))
+                    if late:
+                        await suite.start_references()
+                    for group in late:
                         await attempt(group, mode, partial(_in_suite, suite, group, quick=quick))
             except MeasurementError as error:
                 failures.append(f"{mode}: {error}")

@@ -183,7 +183,7 @@ def _percentile(seconds: Sequence[float], share: float) -> float:
 
 
 async def _alone(mode: Mode, minutes: float) -> list[Row]:
-    async with suites.running(mode, references=False) as suite:
+    async with suites.running(mode) as suite:
         return await measure(suite, quick=minutes < 1, minutes=minutes)
 
 

@@ -68,10 +68,10 @@ async def measure(suite: Suite, *, quick: bool) -> list[Row]:
     """Return the rows of one stream, and of many: as fast as models speak, slower, and without any pause."""
     rounds = 2 if quick else 5
     mode, targets = suite.mode, TARGETS[suite.mode]
-    one = await _one_stream(suite, Shape(1, 15 if quick else 40, 3, MILLISECONDS), rounds)
-    paced = await _alternate(suite, Shape(STREAMS, 1 if quick else 2, 100, MILLISECONDS), rounds)
+    one = await _one_stream(suite, Shape(1, 8 if quick else 40, 3, MILLISECONDS), rounds)
+    paced = await _alternate(suite, Shape(STREAMS, 1 if quick else 2, 50 if quick else 100, MILLISECONDS), rounds)
     slow = None if quick else await _alternate(suite, Shape(STREAMS, 1, 30, SLOW_MILLISECONDS), rounds)
-    fast = await _alternate(suite, Shape(STREAMS, 1, 100 if quick else 200, 0), rounds)
+    fast = await _alternate(suite, Shape(STREAMS, 1, 50 if quick else 200, 0), rounds)
 
     def row(name: str, sides: tuple[Found, Found], figure: str, unit: str, **target: float) -> Row:
         ours, theirs = sides

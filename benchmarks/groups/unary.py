@@ -26,7 +26,7 @@ Side = Callable[[float], Awaitable[Load]]
 
 async def measure(suite: Suite, *, quick: bool) -> list[Row]:
     """Return the rows of appending, listing messages, and listing sessions: requests per second, CPU per request."""
-    rounds, seconds = (4, 1.0) if quick else (5, 4.0)
+    rounds, seconds = (3, 1.0) if quick else (5, 4.0)
     writer, reader = await suite.person(), await suite.person()
     written = await suite.fill(writer, SESSIONS)
     listed = await suite.fill(reader, LISTED, messages=LISTED)

@@ -1,6 +1,9 @@
 import importlib
 import inspect
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,13 @@ import pytest
 
 from benchmarks import rows, suites
 from benchmarks.__main__ import ALONE, GROUPS
-from benchmarks.load import model_server
+from benchmarks.load import model_server, wrk
 from benchmarks.load import streams as stream_load
 from benchmarks.rows import MeasurementError, Row
 from benchmarks.suites import Program
 from servicekit.testing import mint_token
 from tests.support.api import Person, ok, read_events, text_of
+from tests.support.contract import ROOT
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import RunningStack
 
@@ -327,4 +331,45 @@ def test_every_group_has_a_module_that_measures(group: str) -> None:
     subject, *further = inspect.signature(measure).parameters.values()
     assert inspect.iscoroutinefunction(measure)
     assert subject.name == ("mode" if group in ALONE else "suite")
-    assert [parameter.name for parameter in further if parameter.default is inspect.Parameter.empty] == ["quick"]
+    assert [parameter.name for parameter in further if parameter.default is inspect.Parameter.empty] == (
+        ["quick", "folder"] if group in ALONE else ["quick"]
+    )
+
+
+def test_make_bench_asks_for_wrk_before_it_sets_anything_up(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    (copy / "local" / "setup").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", copy)
+    shutil.copytree(ROOT / "benchmarks", copy / "benchmarks", ignore=shutil.ignore_patterns("results", "__pycache__"))
+    for file in ("local/__init__.py", *(f"local/setup/{name}.py" for name in ("__init__", "bootstrap", "debian"))):
+        shutil.copy(ROOT / file, copy / file)
+    # A machine with make and a Python that has none of our packages, and neither wrk nor apt-get.
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("make", "sh", "awk"):
+        found = shutil.which(name)
+        assert found is not None
+        (programs / name).symlink_to(found)
+    python = Path(sys.base_prefix) / "bin" / "python3"
+    (programs / "python3").symlink_to(python)
+    before = set(copy.iterdir())
+    make = [str(programs / "make"), "bench"]
+    done = subprocess.run(make, cwd=copy, env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert wrk.MISSING in done.stderr
+    assert set(copy.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_needed"),
+    [
+        ([], True),
+        (["--mode", "processes"], True),
+        (["unary"], True),
+        (["streams", "--mode", "processes"], False),
+        (["streams", "unary"], True),
+    ],
+)
+def test_wrk_is_needed_for_single_calls_alone(arguments: list[str], is_needed: bool) -> None:
+    assert wrk.is_needed(arguments) == is_needed
+    assert wrk.USER in GROUPS
