@@ -164,3 +164,40 @@ def test_every_service_gets_an_image_under_the_name_that_is_rolled_out(docker: P
     assert [re.findall(r"SERVICE=(\w+) --tag (\S+)", call) for call in built] == [
         [(service, image)] for service, image in zip(expected, pushed, strict=True)
     ]
+
+
+def roll_out(folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run the step with a kubectl that would show its configuration."""
+    script = next(step["run"] for place, step in steps() if ROLLS_OUT in str(step.get("run")))
+    kubectl = folder / "kubectl"
+    kubectl.write_text('#!/bin/sh\ncat "$KUBECONFIG"\n')
+    kubectl.chmod(0o700)
+    environment = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "GITHUB_REPOSITORY": "Owner/Concerto",
+        "GITHUB_SHA": "abc123",
+        "OVERLAY": "staging",
+        "RUNNER_TEMP": str(folder),
+        "KUBE_CONFIG": "",
+        **variables,
+    }
+    bash = shutil.which("bash")
+    assert bash is not None
+    return subprocess.run(
+        [bash, "-e", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_an_environment_without_a_cluster_is_told_that_nothing_is_rolled_out(tmp_path: Path) -> None:
+    done = roll_out(tmp_path)
+    assert done.returncode == 0
+    assert "::notice::" in done.stdout
+    assert "KUBE_CONFIG" in done.stdout
+
+
+def test_a_roll_out_leaves_no_configuration_behind_also_when_it_fails(tmp_path: Path) -> None:
+    done = roll_out(tmp_path, KUBE_CONFIG="of the cluster")
+    # The overlay of this repository still has placeholders for names.
+    assert done.returncode == 1
+    assert ".invalid" in done.stderr
+    assert not (tmp_path / "kubeconfig").exists()
