@@ -67,7 +67,9 @@ test-containers: tools ## Build the images and run the compose file with podman,
 screenshots: setup browser ## Write pictures of every page of the web app into web/screenshots/
 	@$(CLEAN_ENV) $(BIN)/python -m tests.web.screenshots $(ARGS)
 
-bench: tools ## Measure the suite beside its references; QUICK=1 takes less than 5 minutes, ARGS="unary" chooses
+bench: ## Measure the suite beside its references; QUICK=1 takes less than 5 minutes, ARGS="unary" chooses
+	@$(PYTHON) -m benchmarks.load.wrk $(ARGS)
+	@$(MAKE) --no-print-directory setup
 	@$(CLEAN_ENV) $(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 migration: tools ## Write a migration from what supabase/schemas changes; NAME=what_changes

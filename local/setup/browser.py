@@ -1,10 +1,10 @@
 """The browser that tests and screenshots drive: a Chromium of this machine, never one that a package downloads."""
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from local.setup import debian
 
 FLAGS = (
     "--no-sandbox",
@@ -47,25 +47,10 @@ def find_chromium() -> Path:
 
 def install_chromium() -> None:
     """Install Debian's package, when this is Debian and we are root. Raises BrowserError with what to do by hand."""
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0 or not Path("/etc/debian_version").exists():
-        raise BrowserError(HINT)
-    sys.stdout.write("  Chromium, for the tests of the web app ... ")
-    sys.stdout.flush()
-    for arguments in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", "chromium")):
-        done = subprocess.run(
-            [apt, *arguments],
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},  # noqa: TID251
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode != 0:
-            raise BrowserError(f"{done.stdout[-2000:]}\napt-get could not install Chromium. {HINT}")
-    sys.stdout.write("installed\n")
+    try:
+        debian.install("chromium", label="Chromium, for the tests of the web app")
+    except debian.PackageError as error:
+        raise BrowserError(f"{error}{HINT}") from error
 
 
 def main() -> None:

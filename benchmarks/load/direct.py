@@ -1,6 +1,6 @@
 """The reference: the same model server, called with ChatOpenAI.astream and nothing around it.
 
-python -m benchmarks.direct URL STREAMS TURNS TOKENS MILLISECONDS      prints one JSON object
+python -m benchmarks.load.direct URL STREAMS TURNS TOKENS MILLISECONDS      prints one JSON object
 """
 
 import asyncio
@@ -13,13 +13,13 @@ import uvloop
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from benchmarks import pace
+from benchmarks.load import model_server
 from benchmarks.measures import Phase, spread
 
 
 async def _main(url: str, streams: int, turns: int, tokens: int, milliseconds: int) -> Phase:
     chat = ChatOpenAI(model="test-model", base_url=url, api_key=SecretStr("x"), max_retries=0, stream_usage=True)
-    async for _ in chat.astream(pace.prompt(tokens=2, milliseconds=1)):
+    async for _ in chat.astream(model_server.prompt(tokens=2, milliseconds=1)):
         pass
     phase = Phase()
     process = psutil.Process()
@@ -28,7 +28,7 @@ async def _main(url: str, streams: int, turns: int, tokens: int, milliseconds: i
     async def turn() -> None:
         asked = time.monotonic()
         first = True
-        async for chunk in chat.astream(pace.prompt(tokens=tokens, milliseconds=milliseconds)):
+        async for chunk in chat.astream(model_server.prompt(tokens=tokens, milliseconds=milliseconds)):
             if chunk.content:
                 if first:
                     phase.waits.append(time.monotonic() - asked)

@@ -1,6 +1,6 @@
 """The suite under a steady load for minutes: does its memory grow, does anything fail, do calls become slower?
 
-python -m benchmarks.soak --mode one-process --minutes 10      the soak alone
+python -m benchmarks.groups.soak --mode one-process --minutes 10      the soak alone
 """
 
 import argparse
@@ -14,11 +14,11 @@ import orjson
 import psutil
 
 from benchmarks import suites, tables
+from benchmarks.load.soak import Plan, SoakLoad
+from benchmarks.load.streams import call_program
 from benchmarks.measures import Processes
 from benchmarks.progress import say
 from benchmarks.rows import Row, foot, table
-from benchmarks.soak_load import Plan, SoakLoad
-from benchmarks.stream_load import call_program
 from benchmarks.suites import MODES, SENTENCE, Suite
 from local.suite.processes import Mode
 
@@ -72,7 +72,7 @@ def _lasting_rate(load: SoakLoad) -> float:
 
 
 async def _load(plan: bytes) -> SoakLoad:
-    return SoakLoad(**orjson.loads(await call_program("benchmarks.soak_load", plan)))
+    return SoakLoad(**orjson.loads(await call_program("benchmarks.load.soak", plan)))
 
 
 async def _sample(suite: Suite, working: asyncio.Task[SoakLoad], began: float) -> list[tuple[float, dict[str, int]]]:
@@ -183,13 +183,13 @@ def _percentile(seconds: Sequence[float], share: float) -> float:
 
 
 async def _alone(mode: Mode, minutes: float) -> list[Row]:
-    async with suites.running(mode, references=False) as suite:
+    async with suites.running(mode) as suite:
         return await measure(suite, quick=minutes < 1, minutes=minutes)
 
 
 def main() -> int:
     """Soak one suite and print the rows."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.groups.soak", description=__doc__)
     parser.add_argument("--mode", choices=MODES, default="one-process")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="behind the warm-up minute")
     arguments = parser.parse_args()

@@ -3,12 +3,12 @@
 import asyncio
 from functools import partial
 
-from benchmarks import pace, suites
+from benchmarks import suites
+from benchmarks.load import model_server
 from benchmarks.measures import Processes
 from benchmarks.progress import say
 from benchmarks.rows import Row
 from benchmarks.suites import Program, Suite
-from local.suite.processes import Mode
 from tests.support.api import ok
 
 AT_MOST_MEGABYTES = {"processes": 350.0, "one-process": 170.0}
@@ -16,35 +16,35 @@ MEGABYTE = 1_000_000
 TIMES = 3
 
 
-async def measure(mode: Mode, *, quick: bool) -> list[Row]:
+async def measure(suite: Suite, *, quick: bool) -> list[Row]:
     """Return the memory of a suite that has just become ready, and of the same one once every part has worked.
 
-    It runs by itself, as pages that it shares with the references' Python would be counted to both.
+    No reference may run yet, as pages that it shares with the suite's Python would be counted to both.
     """
-    async with suites.running(mode, references=False) as suite:
-        ours = suite.our_processes()
-        await asyncio.sleep(1.0 if quick else 10.0)
-        say(f"{mode}: memory, idle")
-        idle, parts = await _take(ours)
-        resident = ours.resident() / MEGABYTE
-        await _use(suite)
-        await asyncio.sleep(1.0 if quick else 10.0)
-        say(f"{mode}: memory, after use")
-        used, used_parts = await _take(ours)
-        start = partial(
-            suites.start_reference,
-            "monolith",
-            suite.stack,
-            model_url=suite.model.url,
-            log=suite.folder / "monolith.out",
-        )
-        program = await asyncio.to_thread(start)
-        try:
-            monolith = Processes({"monolith": program.pid})
-            references, _ = await _take(monolith)
-            their_resident = monolith.resident() / MEGABYTE
-        finally:
-            Program.stop(program)
+    mode = suite.mode
+    ours = suite.our_processes()
+    await asyncio.sleep(1.0 if quick else 10.0)
+    say(f"{mode}: memory, idle")
+    idle, parts = await _take(ours)
+    resident = ours.resident() / MEGABYTE
+    await _use(suite)
+    await asyncio.sleep(1.0 if quick else 10.0)
+    say(f"{mode}: memory, after use")
+    used, used_parts = await _take(ours)
+    start = partial(
+        suites.start_reference,
+        "monolith",
+        suite.stack,
+        model_url=suite.model.url,
+        log=suite.folder / "monolith.out",
+    )
+    program = await asyncio.to_thread(start)
+    try:
+        monolith = Processes({"monolith": program.pid})
+        references, _ = await _take(monolith)
+        their_resident = monolith.resident() / MEGABYTE
+    finally:
+        Program.stop(program)
     return [
         Row.absolute(
             "memory, idle, PSS",
@@ -88,7 +88,7 @@ async def _use(suite: Suite) -> None:
     person = await suite.person()
     for _ in range(10):
         session = await person.create_session()
-        async for _event in person.turn(str(session["id"]), pace.prompt(tokens=20, milliseconds=1)):
+        async for _event in person.turn(str(session["id"]), model_server.prompt(tokens=20, milliseconds=1)):
             pass
         ok(await person.call("GET", "/sessions"))
         await person.messages(str(session["id"]))

@@ -3,7 +3,7 @@
 It reads raw bytes, counts the marks of tokens in them and looks at nothing else while a phase runs; afterwards it reads
 every event of every stream and checks that each token came, once and in order.
 
-python -m benchmarks.stream_load < plan.json      prints one JSON object (see StreamLoad)
+python -m benchmarks.load.streams < plan.json      prints one JSON object (see StreamLoad)
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import orjson
 import psutil
 import uvloop
 
-from benchmarks import pace
+from benchmarks.load import model_server
 from benchmarks.measures import spread
 from benchmarks.rows import MeasurementError
 from local.settings import ROOT
@@ -95,7 +95,7 @@ class Turn(asyncio.Protocol):
 async def run(plan: Plan) -> StreamLoad:
     """Make the load. Failures are told in `faults`."""
     address = urlsplit(plan.url)
-    content = orjson.dumps({"content": pace.prompt(tokens=plan.tokens, milliseconds=plan.milliseconds)})
+    content = orjson.dumps({"content": model_server.prompt(tokens=plan.tokens, milliseconds=plan.milliseconds)})
     left = list(reversed(plan.paths))
     done: list[Turn] = []
     load = StreamLoad()
@@ -145,7 +145,7 @@ def check(answer: bytes, tokens: int, load: StreamLoad) -> None:
         elif kind == "run.finished":
             state = data["state"]
     load.events += len(said)
-    expected = pace.answer(tokens)
+    expected = model_server.answer(tokens)
     if "".join(said) != expected:
         load.faults.append(f"{len(expected)} characters were said, {len(''.join(said))} came or came in another order")
     elif kept != expected:
@@ -180,7 +180,7 @@ def events(text: bytes) -> list[tuple[str, Any]]:
 
 async def measure(plan: Plan) -> StreamLoad:
     """Make the load from a process of its own. Raises MeasurementError when a stream failed or a token was lost."""
-    output = await call_program("benchmarks.stream_load", orjson.dumps(plan))
+    output = await call_program("benchmarks.load.streams", orjson.dumps(plan))
     load = StreamLoad(**orjson.loads(output))
     if load.faults or load.tokens != plan.streams * plan.turns * plan.tokens:
         raise MeasurementError(

@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from benchmarks import load
-from benchmarks.load import Load
+from benchmarks.load import calls
+from benchmarks.load.calls import Load
 from benchmarks.measures import Processes
 from benchmarks.progress import say
 from benchmarks.rows import MeasurementError, Row
@@ -26,7 +26,7 @@ Side = Callable[[float], Awaitable[Load]]
 
 async def measure(suite: Suite, *, quick: bool) -> list[Row]:
     """Return the rows of appending, listing messages, and listing sessions: requests per second, CPU per request."""
-    rounds, seconds = (4, 1.0) if quick else (5, 4.0)
+    rounds, seconds = (3, 1.0) if quick else (5, 4.0)
     writer, reader = await suite.person(), await suite.person()
     written = await suite.fill(writer, SESSIONS)
     listed = await suite.fill(reader, LISTED, messages=LISTED)
@@ -34,13 +34,13 @@ async def measure(suite: Suite, *, quick: bool) -> list[Row]:
     def asks(url: str, person: Person, paths: Sequence[str], body: object = None) -> Side:
         async def side(for_seconds: float) -> Load:
             token = person.tokens["access_token"]
-            return await load.wrk(url, paths, token=token, seconds=for_seconds, body=body)
+            return await calls.wrk(url, paths, token=token, seconds=for_seconds, body=body)
 
         return side
 
     async def in_the_database(for_seconds: float) -> Load:
         arguments = [{"session_id": session_id, "request_id": None, "messages": [MESSAGE]} for session_id in written]
-        return await load.pgbench(
+        return await calls.pgbench(
             suite.stack.db_url,
             operation="append_messages",
             claims=claims_of(writer),

@@ -4,7 +4,7 @@ At a fixed rate each operation is due at its own time, whatever became of those 
 that time: a suite that stands still for a second is seen by all the operations of that second. Without a rate the
 operations follow one another on so many workers, which finds the peak.
 
-python -m benchmarks.soak_load < plan.json      prints one JSON object (see SoakLoad)
+python -m benchmarks.load.soak < plan.json      prints one JSON object (see SoakLoad)
 """
 
 import asyncio
@@ -21,8 +21,8 @@ import orjson
 import psutil
 import uvloop
 
-from benchmarks import pace
-from benchmarks.stream_load import Turn
+from benchmarks.load import model_server
+from benchmarks.load.streams import Turn
 
 PATIENCE_SECONDS = 30.0
 MIXTURE = ("append", "messages", "append", "sessions", "append", "messages", "append", "messages", "append", "session")
@@ -125,7 +125,7 @@ class Load:
             "Content-Type: application/json\r\n"
         )
         self._append = orjson.dumps({"messages": [{"role": "user", "content": plan.message}]})
-        self._ask = orjson.dumps({"content": pace.prompt(tokens=plan.tokens, milliseconds=plan.milliseconds)})
+        self._ask = orjson.dumps({"content": model_server.prompt(tokens=plan.tokens, milliseconds=plan.milliseconds)})
         # In turn, so that none is idle for so long that the gateway closes it.
         self._lines: asyncio.Queue[Line] = asyncio.Queue()
         self._turn_sessions = itertools.cycle(plan.turn_sessions)

@@ -3,7 +3,7 @@
 It does as little as such a server can, as it takes its time from the same cores as those that are measured: raw HTTP on
 uvloop, the pieces of an answer put together once per length. A token of an answer is `~` and its place.
 
-python -m benchmarks.pace      prints its address, serves until SIGINT
+python -m benchmarks.load.model_server      prints its address, serves until SIGINT
 """
 
 import asyncio

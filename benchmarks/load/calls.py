@@ -15,14 +15,12 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from benchmarks.load.wrk import MISSING
 from benchmarks.rows import MeasurementError
 from local.embedded.postgres import DATABASE, LOGIN_ROLE
 from tests.support.suites import INHERITED
 
 CONNECTIONS = 16
-WRK_MISSING = (
-    "`wrk` is not installed, and the load comes from it: apt-get install wrk (Debian, Ubuntu), or brew install wrk."
-)
 
 _SCRIPT = """
 local paths = {%(paths)s}
@@ -81,7 +79,7 @@ async def wrk(
     """
     program = shutil.which("wrk")
     if program is None:
-        raise MeasurementError(WRK_MISSING)
+        raise MeasurementError(MISSING)
     text = _SCRIPT % {
         "paths": ", ".join(json.dumps(path) for path in paths),
         "method": "GET" if body is None else "POST",

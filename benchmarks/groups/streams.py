@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from benchmarks import stream_load
+from benchmarks.load import streams as stream_load
+from benchmarks.load.streams import Plan, StreamLoad
 from benchmarks.measures import Phase
 from benchmarks.progress import say
 from benchmarks.rows import Row
-from benchmarks.stream_load import Plan, StreamLoad
 from benchmarks.suites import Suite
 from tests.support.api import Person
 
@@ -68,10 +68,10 @@ async def measure(suite: Suite, *, quick: bool) -> list[Row]:
     """Return the rows of one stream, and of many: as fast as models speak, slower, and without any pause."""
     rounds = 2 if quick else 5
     mode, targets = suite.mode, TARGETS[suite.mode]
-    one = await _one_stream(suite, Shape(1, 15 if quick else 40, 3, MILLISECONDS), rounds)
-    paced = await _alternate(suite, Shape(STREAMS, 1 if quick else 2, 100, MILLISECONDS), rounds)
+    one = await _one_stream(suite, Shape(1, 8 if quick else 40, 3, MILLISECONDS), rounds)
+    paced = await _alternate(suite, Shape(STREAMS, 1 if quick else 2, 50 if quick else 100, MILLISECONDS), rounds)
     slow = None if quick else await _alternate(suite, Shape(STREAMS, 1, 30, SLOW_MILLISECONDS), rounds)
-    fast = await _alternate(suite, Shape(STREAMS, 1, 100 if quick else 200, 0), rounds)
+    fast = await _alternate(suite, Shape(STREAMS, 1, 50 if quick else 200, 0), rounds, is_warm=quick)
 
     def row(name: str, sides: tuple[Found, Found], figure: str, unit: str, **target: float) -> Row:
         ours, theirs = sides
@@ -120,7 +120,8 @@ async def _one_stream(suite: Suite, shape: Shape, rounds: int) -> dict[str, list
     found: dict[str, list[float]] = {"suite": [], "stream": [], "direct": []}
     for number in range(rounds + 1):
         say(f"{suite.mode}: 1 stream, round {number} of {rounds}")
-        waits = {"direct": (await _directly(suite, shape)).waits}
+        # The program that asks the model directly warms up by itself.
+        waits = {"direct": (await _directly(suite, shape)).waits} if number else {}
         for name, url in urls.items():
             sessions = await suite.fill(person, shape.streams * shape.turns, messages=EARLIER_MESSAGES)
             waits[name] = (await _through(url, person, shape, sessions)).waits
@@ -130,15 +131,15 @@ async def _one_stream(suite: Suite, shape: Shape, rounds: int) -> dict[str, list
     return found
 
 
-async def _alternate(suite: Suite, shape: Shape, rounds: int) -> tuple[Found, Found]:
-    """What was found of the suite and of stream.py, who take turns."""
+async def _alternate(suite: Suite, shape: Shape, rounds: int, *, is_warm: bool = False) -> tuple[Found, Found]:
+    """What was found of the suite and of stream.py, which take turns. is_warm: both have streamed just before."""
     person = await suite.person()
     urls = {"suite": suite.url, "stream": suite.references["stream"].url}
     python = {"suite": suite.our_processes(), "stream": suite.reference_processes("stream")}
     database = suite.database_processes()
     found = {name: Found() for name in urls}
     small = Shape(shape.streams // 5, 1, 20, shape.milliseconds)
-    for url in urls.values():  # warms up
+    for url in () if is_warm else urls.values():
         await _through(url, person, small, await suite.fill(person, small.streams, messages=EARLIER_MESSAGES))
     for number in range(rounds):
         pace = f"{1000 // shape.milliseconds} tokens/s" if shape.milliseconds else "no delay"
@@ -175,5 +176,5 @@ async def _through(url: str, person: Person, shape: Shape, sessions: Sequence[st
 
 async def _directly(suite: Suite, shape: Shape) -> Phase:
     numbers = (shape.streams, shape.turns, shape.tokens, shape.milliseconds)
-    output = await stream_load.call_program("benchmarks.direct", b"", [suite.model.url, *map(str, numbers)])
+    output = await stream_load.call_program("benchmarks.load.direct", b"", [suite.model.url, *map(str, numbers)])
     return Phase(**orjson.loads(output))
