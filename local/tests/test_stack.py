@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -43,6 +44,17 @@ async def login_status(stack: RunningStack) -> int:
     async with httpx.AsyncClient(base_url=stack.supabase_url, headers={"apikey": stack.publishable_key}) as client:
         body = {"email": "nobody@example.com", "password": "wrong password"}
         return (await client.post("/auth/v1/token?grant_type=password", json=body)).status_code
+
+
+def test_env_prints_what_the_suites_processes_are_told(small: RunningStack) -> None:
+    printed = small.command("env", "--admin")
+    assert printed.returncode == 0
+    lines = [line.removeprefix("export ").partition("=") for line in printed.stdout.splitlines()]
+    assert {name: "".join(shlex.split(value)) for name, _, value in lines} == small.env
+    usual = small.command("env").stdout
+    assert "SUPABASE_DB_URL" in usual
+    assert small.secret_key not in usual
+    assert small.admin_db_url not in usual
 
 
 async def test_killed_postgres_is_reported_and_started_again_and_the_host_recovers(small: RunningStack) -> None:
