@@ -39,8 +39,8 @@ status: tools ## Show what runs
 doctor: tools ## Check this machine and the settings
 	@$(BIN)/concerto doctor
 
-test: setup browser ## Set everything up, check the code and run the tests
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint webtest ARGS=
+test: tools ## Set everything up, check the code and run the tests
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target setup lint webtest browser ARGS=
 	@$(MAKE) --no-print-directory pytest ARGS="$(SIDE_BY_SIDE)"
 
 test-long: setup browser ## Run the tests that take half a minute and more each: many deaths, a rolling restart, every page
@@ -59,12 +59,12 @@ webtest: setup ## Run the web app's component tests only; ARGS="lib/auth" choose
 
 lint: lint-python lint-contract lint-web ## Check style, types, SQL and contracts, of the web app too
 
-lint-python: setup
+lint-python: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(CLEAN_ENV) $(BIN)/mypy
 
-lint-contract: setup
+lint-contract: tools
 	$(BIN)/sqlfluff lint supabase
 	$(BUF) lint $(CONTRACT) --config buf.yaml --path concerto
 	$(BUF) breaking $(CONTRACT) --against $(LANDED) --config buf.yaml --against-config buf.yaml --path concerto
