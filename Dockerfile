@@ -45,10 +45,11 @@ RUN node ../node_modules/openapi-typescript/bin/cli.js openapi.json --output lib
 
 # ── The process's own packages and modules, with their bytecode: a read-only container writes none ───────────────────
 FROM python:3.13-slim AS process
-ARG SERVICE
 # Of several libraries, debug symbols are the larger part; `strip` takes them away.
 # hadolint ignore=DL3008
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
+# Not before it is needed: what is above is made once for all images.
+ARG SERVICE
 WORKDIR /build
 COPY requirements.lock pyproject.toml ./
 COPY deploy/image.py deploy/

@@ -133,6 +133,8 @@ def main() -> None:
     # Stopping a suite or looking at it need not wait for a build of the web app, nor fail with it.
     wanted = steps() if "--no-web" in sys.argv[1:] else [*steps(), *web_steps()]
     try:
+        if all(step.is_done() for step in wanted):
+            return  # also while another run makes what is not wanted now
         with _only_one():
             for step in wanted:
                 run_step(step)

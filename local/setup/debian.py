@@ -16,16 +16,20 @@ class PackageError(Exception):
     """The package was not installed. The message is what apt-get said, or empty where it was not asked."""
 
 
+def can_install() -> bool:
+    """Whether this is Debian, we are root, and it has apt-get."""
+    return DEBIAN.exists() and os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
 def install(package: str, *, label: str) -> None:
     """Install `package` with apt-get and print `label` meanwhile. Raises PackageError elsewhere, or when it fails."""
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0 or not DEBIAN.exists():
+    if not can_install():
         raise PackageError
     sys.stdout.write(f"  {label} ... ")
     sys.stdout.flush()
     for arguments in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", package)):
         done = subprocess.run(
-            [apt, *arguments],
+            ["apt-get", *arguments],  # noqa: S607
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},  # noqa: TID251
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

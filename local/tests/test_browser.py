@@ -13,9 +13,10 @@ def test_a_browser_of_this_machine_is_found() -> None:
 def test_without_a_browser_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(browser, "_APPLICATIONS", ())
-    with pytest.raises(browser.BrowserError, match="apt-get install chromium"):
+    with pytest.raises(browser.BrowserError, match="apt-get install chromium-headless-shell"):
         browser.find_chromium()
-    with pytest.raises(SystemExit, match="apt-get install chromium"):
+    monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)
+    with pytest.raises(SystemExit, match="apt-get install chromium-headless-shell"):
         browser.main()
 
 
@@ -35,6 +36,30 @@ def test_what_apt_get_said_stands_before_what_to_do(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(debian.os, "geteuid", lambda: 0)
     monkeypatch.setattr(debian, "DEBIAN", tmp_path)
-    with pytest.raises(browser.BrowserError, match=r"(?s)E: no such host.*could not install chromium.*apt-get install"):
+    with pytest.raises(
+        browser.BrowserError, match=r"(?s)E: no such host.*could not install chromium-headless-shell.*apt-get install"
+    ):
         browser.install_chromium()
     assert "Chromium" in capsys.readouterr().out
+
+
+def test_the_browser_without_windows_goes_before_the_one_with_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("chromium", "google-chrome", "chromium-headless-shell"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert browser.find_chromium() == tmp_path / "chromium-headless-shell"
+    browser.main()
+    (tmp_path / "chromium-headless-shell").unlink()
+    assert browser.find_chromium() == tmp_path / "chromium"
+
+
+def test_a_browser_with_windows_is_enough_where_nothing_can_be_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "chromium").write_text("")
+    (tmp_path / "chromium").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    browser.main()
