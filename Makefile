@@ -43,10 +43,12 @@ test: tools ## Set everything up, check the code and run the tests
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target setup lint webtest browser ARGS=
 	@$(MAKE) --no-print-directory pytest ARGS="$(SIDE_BY_SIDE)"
 
+test-long: WORKERS = 2
 test-long: setup browser ## Run the tests that take half a minute and more each: many deaths, a rolling restart, every page
-	@$(MAKE) --no-print-directory pytest ARGS="--long -m 'long and not alone' $(SIDE_BY_SIDE)" WORKERS=2
+	@$(MAKE) --no-print-directory pytest ARGS="--long -m 'long and not alone' $(SIDE_BY_SIDE)"
 	@$(MAKE) --no-print-directory pytest ARGS="--long -m alone"
 
+test-replicas: WORKERS = 3
 test-replicas: setup ## Run what differs by mode once more, with two processes for each of our parts
 	@$(MAKE) --no-print-directory pytest ARGS="tests/integration tests/e2e --mode processes --replicas 2 \
 		-m 'not own_mode' --ignore-glob='*/test_database_*' $(SIDE_BY_SIDE)"
