@@ -16,7 +16,7 @@ CONTRACT := gen/concerto/descriptors.binpb
 LANDED := protos/landed.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest lint lint-python lint-contract lint-web contract-landed browser test-deploy test-containers screenshots bench format lock clean
+.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest lint lint-python lint-contract lint-web contract-landed browser test-deploy images test-containers screenshots bench format lock clean
 
 help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +83,9 @@ browser: tools # The tests of the web app drive a Chromium of this machine.
 
 test-deploy: tools ## Check the Dockerfile, the compose file and the Kubernetes manifests
 	@$(CLEAN_ENV) $(BIN)/python -m deploy.check
+
+images: tools ## Build the images with podman, as root on Debian
+	@$(CLEAN_ENV) $(BIN)/python -m deploy.containers --images
 
 test-containers: tools ## Build the images and run the compose file with podman, as root on Debian
 	@$(CLEAN_ENV) $(BIN)/python -m deploy.containers $(ARGS)
