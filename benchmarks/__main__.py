@@ -191,8 +191,8 @@ def _module(group: str) -> Any:
 
 def _report(head: rows.Head, found: Sequence[Row], failures: Sequence[str], *, write_results: bool) -> None:
     if found:
-        foot = [*rows.foot(found), *(f"FAILED {failure}" for failure in failures)]
-        print("\n".join([rows.table(found), "", *foot, "", *_circumstances(head)]))
+        footnotes = [*rows.footnotes(found), *(f"FAILED {failure}" for failure in failures)]
+        print("\n".join([rows.table(found), "", *footnotes, "", *_conditions(head)]))
         rows.write_json(LATEST, {**head, "failures": list(failures)}, found)
         say(f"{LATEST.relative_to(ROOT)} is written")
     for failure in failures:
@@ -209,11 +209,11 @@ def _results(head: rows.Head, found: Sequence[Row]) -> str:
         "Written by `make bench`. How each figure is measured stands in [README.md](README.md). A missed target stays",
         "here as it is." + (f" Where the time goes: [{PROFILES.name}]({PROFILES.name})." if PROFILES.exists() else ""),
         "",
-        *(f"- {line}" for line in _circumstances(head)),
+        *(f"- {line}" for line in _conditions(head)),
         "",
         rows.markdown(found),
         "",
-        *(f"- {line}" for line in rows.foot(found)),
+        *(f"- {line}" for line in rows.footnotes(found)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -238,7 +238,7 @@ def _head(*, quick: bool, groups: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _circumstances(head: rows.Head) -> list[str]:
+def _conditions(head: rows.Head) -> list[str]:
     kind = "quick run" if head["quick"] else "full phases"
     waiting = ", ".join(map(str, head["load_average"]))
     return [

@@ -24,12 +24,12 @@ class Phase:
 async def spread(turn: Callable[[], Awaitable[None]], *, streams: int, turns: int, over_seconds: float) -> None:
     """Keep `streams` turns under way, each followed by the next, `turns` per stream; their starts are spread."""
 
-    async def one(place: int) -> None:
-        await asyncio.sleep(over_seconds * place / streams)
+    async def one(index: int) -> None:
+        await asyncio.sleep(over_seconds * index / streams)
         for _ in range(turns):
             await turn()
 
-    await asyncio.gather(*(one(place) for place in range(streams)))
+    await asyncio.gather(*(one(index) for index in range(streams)))
 
 
 class Processes:

@@ -79,7 +79,7 @@ class Row:
             beside=beside, note=note, generator_share=generator_share,
             values=tuple(values), references=tuple(references),
         )  # fmt: skip
-        return row._judged(row.ratio, "×", at_least, at_most)
+        return row._with_target(row.ratio, "×", at_least, at_most)
 
     @classmethod
     def difference(
@@ -100,7 +100,7 @@ class Row:
             name, mode, value, unit, reference, value - reference,
             beside=beside, note=note, values=tuple(values), references=tuple(references),
         )  # fmt: skip
-        return row._judged(row.ratio, unit, None, at_most, sign="+")
+        return row._with_target(row.ratio, unit, None, at_most, sign="+")
 
     @classmethod
     def absolute(
@@ -120,9 +120,9 @@ class Row:
         value = statistics.median(values)
         ratio = value / reference if reference else None
         row = cls(name, mode, value, unit, reference, ratio, beside=beside, note=note, values=tuple(values))
-        return row._judged(value, unit, at_least, at_most)
+        return row._with_target(value, unit, at_least, at_most)
 
-    def _judged(
+    def _with_target(
         self, figure: float | None, unit: str, at_least: float | None, at_most: float | None, *, sign: str = ""
     ) -> "Row":
         if figure is None or (at_least is None and at_most is None):
@@ -179,7 +179,7 @@ def markdown(rows: Iterable[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def foot(rows: Sequence[Row]) -> list[str]:
+def footnotes(rows: Sequence[Row]) -> list[str]:
     """Return the sentences under the table: the rows' notes, each once, and what the load generator took."""
     lines = list(dict.fromkeys(f"{row.name}, {row.mode}: {row.note}" for row in rows if row.note))
     shares = [row.generator_share for row in rows if row.generator_share is not None]

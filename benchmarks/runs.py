@@ -125,11 +125,11 @@ async def hold_open(suite: Suite) -> None:
     most_at_once = 0
     text = model_server.prompt(tokens=OPEN_TOKENS, milliseconds=OPEN_MILLISECONDS)
 
-    async def one(place: int, session_id: str) -> None:
+    async def one(index: int, session_id: str) -> None:
         def seen(kind: str) -> None:
-            (under_way.discard if kind == "run.finished" else under_way.add)(place)
+            (under_way.discard if kind == "run.finished" else under_way.add)(index)
 
-        await asyncio.sleep(OPEN_TOKENS * OPEN_MILLISECONDS / 1000 / 4 * place / OPEN_STREAMS)
+        await asyncio.sleep(OPEN_TOKENS * OPEN_MILLISECONDS / 1000 / 4 * index / OPEN_STREAMS)
         await suite.turn(session_id, text, phase, seen)
 
     async def watch() -> None:
@@ -142,7 +142,7 @@ async def hold_open(suite: Suite) -> None:
 
     watching = asyncio.create_task(watch())
     began = time.monotonic()
-    await asyncio.gather(*(one(place, session_id) for place, session_id in enumerate(sessions)))
+    await asyncio.gather(*(one(index, session_id) for index, session_id in enumerate(sessions)))
     watching.cancel()
     seconds = time.monotonic() - began
     reference = await directly(suite, streams=OPEN_STREAMS, turns=1, tokens=OPEN_TOKENS, milliseconds=OPEN_MILLISECONDS)
@@ -190,7 +190,7 @@ async def start_in_sessions(suite: Suite) -> bool:
     long_session = await suite.session()
     await fill(suite, long_session, LONG_SESSION)
     starts: dict[int, list[float]] = {LONG_SESSION: [], SHORT_SESSION: []}
-    firsts: dict[int, list[float]] = {LONG_SESSION: [], SHORT_SESSION: []}
+    first_waits: dict[int, list[float]] = {LONG_SESSION: [], SHORT_SESSION: []}
     text = model_server.prompt(tokens=2, milliseconds=MILLISECONDS)
     for turn in range(STARTS + 1):
         short_session = await suite.session()
@@ -207,13 +207,13 @@ async def start_in_sessions(suite: Suite) -> bool:
             await suite.turn(session_id, text, phase, seen)
             if turn:  # the first ones warm up
                 starts[size].append(started[0])
-                firsts[size].append(phase.waits[0])
+                first_waits[size].append(phase.waits[0])
     rows = [("a turn in a session of (ms, p50)", f"{LONG_SESSION}", f"{SHORT_SESSION}", "ratio")]
     ratios = []
     for label, found, less in (
         ("until run.started", starts, 0.0),
-        ("until its first token", firsts, 0.0),
-        (f"until its first token, minus the model's {MILLISECONDS} ms", firsts, MILLISECONDS / 1000),
+        ("until its first token", first_waits, 0.0),
+        (f"until its first token, minus the model's {MILLISECONDS} ms", first_waits, MILLISECONDS / 1000),
     ):
         a, b = (statistics.median(found[size]) - less for size in (LONG_SESSION, SHORT_SESSION))
         ratios.append(a / b)
@@ -225,10 +225,10 @@ async def start_in_sessions(suite: Suite) -> bool:
 async def fill(suite: Suite, session_id: str, count: int) -> None:
     """Append `count` messages of about a sentence."""
     for start in range(0, count, 100):
-        places = range(start, min(start + 100, count))
+        indexes = range(start, min(start + 100, count))
         messages = [
-            {"role": "assistant" if place % 2 else "user", "content": f"Message {place} says a few words and no more."}
-            for place in places
+            {"role": "assistant" if index % 2 else "user", "content": f"Message {index} says a few words and no more."}
+            for index in indexes
         ]
         ok(await suite.person.call("POST", f"/sessions/{session_id}/messages", {"messages": messages}))
 

@@ -153,7 +153,7 @@ class Suite:
     async def fill(self, person: Person, sessions: int, *, messages: int = 0, text: str = SENTENCE) -> list[str]:
         """Create so many sessions with so many messages (at most 100), past the gateway, and return the ids."""
         claims = claims_of(person)
-        lines = [{"role": "assistant" if place % 2 else "user", "content": text} for place in range(messages)]
+        lines = [{"role": "assistant" if index % 2 else "user", "content": text} for index in range(messages)]
         async with self.database() as pool:
 
             async def one() -> str:

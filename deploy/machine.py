@@ -112,8 +112,8 @@ class Machine:
                 capture_output=True, text=True, errors="replace", check=False,
             )  # fmt: skip
         if check and done.returncode != 0:
-            said = f"{done.stdout.rstrip()}\n{done.stderr.rstrip()}"
-            tail = "\n".join(said.splitlines()[-TAIL_LINES:])
+            output = f"{done.stdout.rstrip()}\n{done.stderr.rstrip()}"
+            tail = "\n".join(output.splitlines()[-TAIL_LINES:])
             raise PodmanError(f"{tail}\n{' '.join(command[:6])} failed with exit code {done.returncode}.")
         return done.stdout
 
@@ -142,8 +142,8 @@ def _mounts_under(folder: Path) -> list[str]:
         lines = Path("/proc/self/mounts").read_text().splitlines()
     except OSError:
         return []
-    places = [line.split(" ")[1].encode().decode("unicode_escape") for line in lines]
-    return [place for place in places if place.startswith(f"{folder}/")]
+    paths = [line.split(" ")[1].encode().decode("unicode_escape") for line in lines]
+    return [path for path in paths if path.startswith(f"{folder}/")]
 
 
 def _chains() -> set[tuple[str, str]]:

@@ -95,8 +95,8 @@ def abandoned() -> list[Path]:
     wanted = set(contents())
     return [
         file.relative_to(ROOT)
-        for place in FILES_OF_A_SERVICE
-        for file in sorted((ROOT / place.parent).glob("*.yaml"))
+        for path in FILES_OF_A_SERVICE
+        for file in sorted((ROOT / path.parent).glob("*.yaml"))
         if "Written by `make parts`" in file.read_text() and file.relative_to(ROOT) not in wanted
     ]
 
@@ -170,14 +170,14 @@ def _environment(part: Part) -> str:
     """Return what the compose file tells a service besides what it tells all, or all with a database."""
     compose = (ROOT / "docker-compose.yml").read_text()
     anchors = yaml.safe_load("\n".join(_SHARED.findall(compose)))
-    told = {*anchors["x-common"], *(anchors["x-database"] if part.database else ())}
+    provided = {*anchors["x-common"], *(anchors["x-database"] if part.database else ())}
     if not part.publishable_key:
-        told |= {"SUPABASE_PUBLISHABLE_KEY", "SUPABASE_PUBLIC_URL"}
-    told |= {f"{part.variable}_HOST", f"{part.variable}_PORT"}  # set in the image
+        provided |= {"SUPABASE_PUBLISHABLE_KEY", "SUPABASE_PUBLIC_URL"}
+    provided |= {f"{part.variable}_HOST", f"{part.variable}_PORT"}  # set in the image
     targets = {parts.named(name).target_variable: _address(parts.named(name)) for name in part.calls}
     lines = []
     for name in variables_of(part):
-        if name in told or name in NOT_IN_COMPOSE:
+        if name in provided or name in NOT_IN_COMPOSE:
             continue
         given = f"{name}: {targets[name]}" if name in targets else f"{name}:"
         lines.append(PUBLISHABLE_KEY if name == "SUPABASE_PUBLISHABLE_KEY" else given)

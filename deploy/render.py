@@ -137,7 +137,7 @@ def merge(target: Any, change: Any, *, field: str = "") -> Any:
     if isinstance(target, list) and isinstance(change, list) and key and all(key in entry for entry in change):
         result_list = copy.deepcopy(target)
         for entry in change:
-            at = next((place for place, known in enumerate(result_list) if known.get(key) == entry[key]), None)
+            at = next((index for index, known in enumerate(result_list) if known.get(key) == entry[key]), None)
             if at is None:
                 result_list.append(merge({}, entry))
             else:
@@ -178,8 +178,8 @@ def _add_labels(manifests: list[Manifest], entries: list[dict[str, Any]]) -> Non
                 _labels(manifest["spec"]["template"]).update(entry["pairs"])
 
 
-def _labels(thing: Manifest) -> dict[str, str]:
-    found: dict[str, str] = thing.setdefault("metadata", {}).setdefault("labels", {})
+def _labels(manifest: Manifest) -> dict[str, str]:
+    found: dict[str, str] = manifest.setdefault("metadata", {}).setdefault("labels", {})
     return found
 
 

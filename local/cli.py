@@ -23,7 +23,7 @@ from local.files import make_private_folder, write_private
 from local.settings import MOST_REPLICAS, ROOT, Settings, SettingsError, load_settings
 from local.suite import stack
 from local.suite.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, node_program, part_of, suite_variables
-from local.suite.state import end_leftovers, read_state, supervisor_lock
+from local.suite.state import end_orphans, read_state, supervisor_lock
 from local.suite.supervisor import last_lines
 
 # A command imports what it alone needs: `up` stays, and would keep all of it in memory.
@@ -158,8 +158,8 @@ def down() -> None:
             time.sleep(0.05)
         typer.echo("Concerto has stopped.")
         return
-    with supervisor_lock(settings.home) as mine:
-        ended = end_leftovers(settings.home) if mine else []
+    with supervisor_lock(settings.home) as is_acquired:
+        ended = end_orphans(settings.home) if is_acquired else []
     typer.echo(f"Ended what was left: {', '.join(ended)}." if ended else "Concerto does not run.")
 
 
@@ -280,14 +280,14 @@ def _migrate_embedded(*, seed: bool, undo: int | None, ask: "Ask | None") -> int
             from local.hosted.migrate import undo_embedded
 
             asyncio.run(undo_embedded(ROOT, postgres, console, count=undo, ask=ask))
-            stack.tell_schema_changed(state)
+            stack.notify_schema_changed(state)
             return 0
         asyncio.run(stack.migrate_running(ROOT, postgres, state, seed=seed, console=console))
         console.line("The database is up to date.")
         return 0
     if undo is not None:
         raise SettingsError("The database does not run. Start it: concerto up --only postgres,supabase --detach")
-    code = stack.run(settings, stack.Plan(EMBEDDED, ROOT, stay=False, seed=seed), console)
+    code = stack.run(settings, stack.Plan(EMBEDDED, ROOT, in_foreground=False, seed=seed), console)
     if code == 0:
         console.line("The database is up to date.")
     return code
@@ -306,7 +306,7 @@ def backup(
     """Write the embedded database and the stored files into one file, whether the suite runs or not."""
     from local.backup import create as backups
     from local.backup import restore as restores
-    from local.embedded.borrowed import run_stoppable
+    from local.embedded.temporary import run_stoppable
 
     settings, console = load_settings(), Console()
     backups.refuse_hosted(settings)
@@ -330,7 +330,7 @@ def restore(
     """Put the content of a backup in the place of the present data, which is kept. The suite must be stopped."""
     from local.backup import restore as restores
     from local.backup.create import refuse_hosted
-    from local.embedded.borrowed import run_stoppable
+    from local.embedded.temporary import run_stoppable
 
     settings, console = load_settings(), Console()
     refuse_hosted(settings)
@@ -347,10 +347,10 @@ def restore(
             )
         typer.confirm(f"Replace what is in {settings.home}? The present data is kept beside it.", abort=True)
     stack.open_home(settings.home)
-    with supervisor_lock(settings.home) as mine:
-        if not mine:
+    with supervisor_lock(settings.home) as is_acquired:
+        if not is_acquired:
             raise BackupError(stack.already_running(settings.home))
-        end_leftovers(settings.home)
+        end_orphans(settings.home)
         kept = run_stoppable(restores.restore(settings, found, console))
     for line in restores.list_tables(found.manifest):
         console.line(line)

@@ -46,12 +46,12 @@ class Console:
 
     def counter(self, label: str, total: int | None = None) -> Callable[[int], None]:
         """A function that is told the bytes done so far, and prints them now and then while a step takes long."""
-        told = time.monotonic()
+        printed_at = time.monotonic()
 
         def count(done: int) -> None:
-            nonlocal told
-            if time.monotonic() - told >= _COUNT_SECONDS:
-                told = time.monotonic()
+            nonlocal printed_at
+            if time.monotonic() - printed_at >= _COUNT_SECONDS:
+                printed_at = time.monotonic()
                 whole = f" of {human_bytes(total)}" if total else ""
                 self.line(f"  {label}: {human_bytes(done)}{whole}")
 

@@ -58,8 +58,8 @@ async def run(console: Console) -> int:
     else:
         named = check_variables(settings.variables, known_names(ROOT))
         named += _hosted(settings) if settings.is_hosted else []
-        told = {finding.subject for finding in named}
-        named += [finding for finding in check_processes(settings) if finding.subject not in told]
+        reported = {finding.subject for finding in named}
+        named += [finding for finding in check_processes(settings) if finding.subject not in reported]
         findings += named or [Finding("settings", "no mistake found")]
         findings += check_tls(settings)
         findings += [] if settings.is_hosted else check_data(settings)

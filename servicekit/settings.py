@@ -159,7 +159,7 @@ class DatabaseSettings(ProcessSettings):
     """Prepared statements kept per connection; absent: 100, and 0 on the port of a pooler in transaction mode."""
 
     @model_validator(mode="after")
-    def _need_a_way(self) -> Self:
+    def _need_an_address(self) -> Self:
         if self.db_url is None and self.supabase_publishable_key is None:
             raise ValueError("set SUPABASE_DB_URL (direct) or SUPABASE_PUBLISHABLE_KEY (REST)")
         return self

@@ -108,8 +108,8 @@ async def _fill(addresses: Addresses, sizes: Sizes, *, alone: bool) -> Content:
             return Content(user, sessions)
 
         people = await tables.add_users(owner, sizes.users)
-        lived_in = await tables.add_sessions(owner, people, 2, sizes.messages_each)
-        wanted |= dict.fromkeys(lived_in, sizes.messages_each)
+        sessions_with_runs = await tables.add_sessions(owner, people, 2, sizes.messages_each)
+        wanted |= dict.fromkeys(sessions_with_runs, sizes.messages_each)
         await tables.add_sessions(owner, [collector], sizes.many_sessions)
         [collected] = await tables.add_sessions(owner, [collector], 1, sizes.messages_each)
         wanted[collected] = sizes.messages_each
@@ -124,7 +124,7 @@ async def _fill(addresses: Addresses, sizes: Sizes, *, alone: bool) -> Content:
         shorter = await tables.add_sessions(owner, [writer], sizes.rounds + 1, SHORTER_SESSION)
         wanted |= dict.fromkeys(shorter, SHORTER_SESSION)
         await tables.fill(owner, wanted, rebuild=True)
-        await tables.add_runs(owner, lived_in, 2)
+        await tables.add_runs(owner, sessions_with_runs, 2)
         return Content(
             user, sessions, **own, shorter=tuple(shorter), writer=writer, collector=collector, collected=collected
         )
@@ -203,12 +203,12 @@ class Asked:
 
     def turn(self, session_ids: Sequence[UUID]) -> Call:
         """Return the call that starts a run and ends it with an answer, in one of the sessions after the other."""
-        place = 0
+        index = 0
 
         async def once() -> float:
-            nonlocal place
-            place += 1
-            args = _json({"session_id": session_ids[place % len(session_ids)], "content": SENTENCE})
+            nonlocal index
+            index += 1
+            args = _json({"session_id": session_ids[index % len(session_ids)], "content": SENTENCE})
             began = time.perf_counter()
             started = await self.line.fetchval(
                 "select private.call($1::jsonb, 'start_run', $2::jsonb)::text", self._claims, args

@@ -54,7 +54,7 @@ async def measure(suite: Suite, *, quick: bool) -> list[Row]:
             at_most=AT_MOST_MEGABYTES[mode],
             reference=references[-1],
             beside="monolith.py",
-            note=f"in MB: {_told(parts)}.",
+            note=f"in MB: {_format_parts(parts)}.",
         ),
         Row.absolute(
             "memory, idle, resident",
@@ -69,7 +69,7 @@ async def measure(suite: Suite, *, quick: bool) -> list[Row]:
             mode,
             used,
             unit="MB",
-            note=f"in MB: {_told(used_parts)}.",
+            note=f"in MB: {_format_parts(used_parts)}.",
         ),
     ]
 
@@ -94,5 +94,5 @@ async def _use(suite: Suite) -> None:
         await person.messages(str(session["id"]))
 
 
-def _told(parts: dict[str, int]) -> str:
+def _format_parts(parts: dict[str, int]) -> str:
     return ", ".join(f"{name} {held / MEGABYTE:.0f}" for name, held in sorted(parts.items()))

@@ -18,7 +18,7 @@ from benchmarks.load.soak import Plan, SoakLoad
 from benchmarks.load.streams import call_program
 from benchmarks.measures import Processes
 from benchmarks.progress import say
-from benchmarks.rows import Row, foot, table
+from benchmarks.rows import Row, footnotes, table
 from benchmarks.suites import MODES, SENTENCE, Suite
 from local.suite.processes import Mode
 
@@ -147,7 +147,7 @@ def _rows(
                     unit="ms",
                     at_most=at_most,
                     beside=beside,
-                    note=f"Span by span of {span}, in ms: {_course(found, share, first[1] - first[0], last[1])}.",
+                    note=f"Span by span of {span}, in ms: {_over_time(found, share, first[1] - first[0], last[1])}.",
                 )
             )
     for name in samples[0][1]:
@@ -169,9 +169,9 @@ def _rows(
     return rows
 
 
-def _course(found: Sequence[tuple[float, float]], share: float, span: float, end: float) -> str:
+def _over_time(found: Sequence[tuple[float, float]], share: float, span: float, end: float) -> str:
     """Return the percentile of each span from the warm-up's on, which tells a drift from an outlier."""
-    starts = [place * span for place in range(round(end / span))]
+    starts = [index * span for index in range(round(end / span))]
     values = [_percentile([wait for due, wait in found if low <= due < low + span], share) for low in starts]
     return " ".join(f"{value:.0f}" for value in values)
 
@@ -194,7 +194,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="behind the warm-up minute")
     arguments = parser.parse_args()
     found = asyncio.run(_alone(arguments.mode, arguments.minutes))
-    print("\n".join([table(found), "", *foot(found)]))
+    print("\n".join([table(found), "", *footnotes(found)]))
     return 0
 
 

@@ -59,7 +59,7 @@ class Found:
     """Share of a core that the load generator took."""
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The processor time by process, for people."""
         return "in µs: " + ", ".join(f"{name} {used:.0f}" for name, used in sorted(self.parts.items()) if used >= 0.5)
 
@@ -83,7 +83,7 @@ async def measure(suite: Suite, *, quick: bool) -> list[Row]:
             unit=unit,
             beside="stream.py; both with Postgres" if figure == "cpu" else "stream.py",
             generator_share=statistics.median(ours.generator),
-            note=ours.told if figure == "cpu" else "",
+            note=ours.summary if figure == "cpu" else "",
             **target,
         )
 

@@ -33,7 +33,7 @@ async def measure(suite: Suite, *, quick: bool) -> list[Row]:
         cached.append(statistics.median([await _seconds(known, token) for _ in range(repeats)]) * 1e6)
         fresh = await _verifier(key)
         await fresh.verify(_mint(key))  # fetches the key set
-        new = [_mint(key, place=place) for place in range(tokens)]
+        new = [_mint(key, index=index) for index in range(tokens)]
         uncached.append(statistics.median([await _seconds(fresh, token) for token in new]) * 1e6)
         await known.close()
         await fresh.close()

@@ -97,7 +97,7 @@ async def measure(suite: Suite, *, quick: bool) -> list[Row]:
                 [sum(parts.values()) for parts in cpu["monolith"]],
                 unit="µs",
                 beside="monolith.py; both with Postgres",
-                note=f"in µs: {_told(cpu['suite'][-1])}; monolith.py: {_told(cpu['monolith'][-1])}",
+                note=f"in µs: {_format_parts(cpu['suite'][-1])}; monolith.py: {_format_parts(cpu['monolith'][-1])}",
             )
         )
     return rows
@@ -120,12 +120,12 @@ async def _alternate(
     for number in range(rounds):
         say(f"{suite.mode}: {work}, round {number + 1} of {rounds}")
         for name, side in sides.items():
-            before = [some.cpu() for some in programs[name]]
+            before = [program.cpu() for program in programs[name]]
             phase = await side(seconds)
             parts = {
                 part: used / phase.requests * 1e6
-                for some, past in zip(programs[name], before, strict=True)
-                for part, used in some.since(past).items()
+                for program, past in zip(programs[name], before, strict=True)
+                for part, used in program.since(past).items()
             }
             found[name].append(phase)
             cpu[name].append(parts)
@@ -138,5 +138,5 @@ def _generator_share(phases: Sequence[Load]) -> float:
     return sum(phase.generator_cpu_seconds for phase in phases) / sum(phase.seconds for phase in phases)
 
 
-def _told(parts: Mapping[str, float]) -> str:
+def _format_parts(parts: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {used:.0f}" for name, used in sorted(parts.items()) if used >= 0.5)

@@ -143,10 +143,10 @@ async def pgbench(
     variables = ["-D", f"claims={claims}"]
     scripts: list[str] = []
     try:
-        for place, args in enumerate(arguments):
-            script = folder / f"{place}.sql"
-            script.write_text(f"select private.call(:claims::jsonb, '{operation}', :args{place}::jsonb)::text;\n")
-            variables += ["-D", f"args{place}={orjson.dumps(args).decode()}"]
+        for index, args in enumerate(arguments):
+            script = folder / f"{index}.sql"
+            script.write_text(f"select private.call(:claims::jsonb, '{operation}', :args{index}::jsonb)::text;\n")
+            variables += ["-D", f"args{index}={orjson.dumps(args).decode()}"]
             scripts += ["-f", str(script)]
         command = [
             *(str(program), "-n", "-M", "prepared", "-c", str(clients), "-j", "1", "-T", str(max(1, round(seconds)))),

@@ -30,7 +30,7 @@ def prompt(*, tokens: int, milliseconds: int) -> str:
 
 def answer(tokens: int) -> str:
     """Return what the prompt with so many tokens is answered with."""
-    return "".join(f"~{place} " for place in range(tokens))
+    return "".join(f"~{position} " for position in range(tokens))
 
 
 def _event(content: object) -> bytes:
@@ -49,10 +49,10 @@ def _chunk(delta: dict[str, str] | None, **fields: Any) -> bytes:
 @lru_cache(maxsize=16)
 def _pieces(tokens: int) -> tuple[list[bytes], bytes]:
     """The tokens of an answer as they are sent, and what follows them."""
-    said = [_chunk({"content": f"~{place} "}) for place in range(tokens)]
+    chunks = [_chunk({"content": f"~{position} "}) for position in range(tokens)]
     usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
     tail = _chunk({}, finish_reason="stop") + _chunk(None, usage=usage) + _event(b"[DONE]") + b"0\r\n\r\n"
-    return said, tail
+    return chunks, tail
 
 
 class Conversation(asyncio.Protocol):
@@ -92,31 +92,31 @@ class Conversation(asyncio.Protocol):
         marks = _MARK.findall(self._received)
         self._received.clear()
         tokens, milliseconds = map(int, marks[-1]) if marks else (1, 0)
-        said, tail = _pieces(tokens)
+        chunks, tail = _pieces(tokens)
         self._transport.write(_HEAD + _chunk({"role": "assistant", "content": ""}))
         # Each token is due at its own time, so that what one write takes does not slow down the whole answer.
-        self._say(said, 0, tail, self._loop.time(), milliseconds / 1000)
+        self._send_due(chunks, 0, tail, self._loop.time(), milliseconds / 1000)
 
-    def _say(self, said: list[bytes], place: int, tail: bytes, began: float, pause: float) -> None:
+    def _send_due(self, chunks: list[bytes], position: int, tail: bytes, began: float, pause: float) -> None:
         if self._held_back:
-            self._timer = self._loop.call_later(0.005, self._say, said, place, tail, began, pause)
+            self._timer = self._loop.call_later(0.005, self._send_due, chunks, position, tail, began, pause)
             return
         if not pause:
-            for piece in said[place : place + _TURN]:
+            for piece in chunks[position : position + _TURN]:
                 self._transport.write(piece)
-            place += _TURN
-            if place < len(said):
-                self._timer = self._loop.call_soon(self._say, said, place, tail, began, pause)
+            position += _TURN
+            if position < len(chunks):
+                self._timer = self._loop.call_soon(self._send_due, chunks, position, tail, began, pause)
             else:
                 self._transport.write(tail)
             return
         now = self._loop.time()
-        while place < len(said) and began + pause * (place + 1) <= now + 0.0005:
-            self._transport.write(said[place])
-            place += 1
-        if place < len(said):
-            due = began + pause * (place + 1)
-            self._timer = self._loop.call_at(due, self._say, said, place, tail, began, pause)
+        while position < len(chunks) and began + pause * (position + 1) <= now + 0.0005:
+            self._transport.write(chunks[position])
+            position += 1
+        if position < len(chunks):
+            due = began + pause * (position + 1)
+            self._timer = self._loop.call_at(due, self._send_due, chunks, position, tail, began, pause)
         else:
             self._transport.write(tail)
 

@@ -136,18 +136,18 @@ def check(answer: bytes, tokens: int, load: StreamLoad) -> None:
     if b" 200 " not in status:
         load.faults.append(f"answered {status.decode(errors='replace')}: {body[:200].decode(errors='replace')}")
         return
-    said, kept, state = [], "", ""
+    texts, kept, state = [], "", ""
     for kind, data in events(unchunked(body)):
         if kind == "message.delta":
-            said.append(data["text"])
+            texts.append(data["text"])
         elif kind == "message.completed":
             kept = data["message"]["content"]
         elif kind == "run.finished":
             state = data["state"]
-    load.events += len(said)
+    load.events += len(texts)
     expected = model_server.answer(tokens)
-    if "".join(said) != expected:
-        load.faults.append(f"{len(expected)} characters were said, {len(''.join(said))} came or came in another order")
+    if "".join(texts) != expected:
+        load.faults.append(f"{len(expected)} characters were said, {len(''.join(texts))} came or came in another order")
     elif kept != expected:
         load.faults.append("the stored answer is another than the streamed one")
     elif state != "SUCCEEDED":
@@ -158,13 +158,13 @@ def check(answer: bytes, tokens: int, load: StreamLoad) -> None:
 
 def unchunked(body: bytes) -> bytes:
     """Return a chunked body's content, as far as it came."""
-    parts, place = [], 0
-    while (line := body.find(b"\r\n", place)) >= 0:
-        size = int(body[place:line], 16)
+    parts, position = [], 0
+    while (line := body.find(b"\r\n", position)) >= 0:
+        size = int(body[position:line], 16)
         if size == 0:
             break
         parts.append(body[line + 2 : line + 2 + size])
-        place = line + 2 + size + 2
+        position = line + 2 + size + 2
     return b"".join(parts)
 
 

@@ -157,9 +157,9 @@ async def list_sessions(
     return SessionPage(sessions=page.sessions, next_page_token=token)
 
 
-def encode(*place: object) -> str:
+def encode(*position: object) -> str:
     """Return the page token for a place in a list."""
-    return base64.urlsafe_b64encode(orjson.dumps(place)).decode()
+    return base64.urlsafe_b64encode(orjson.dumps(position)).decode()
 
 
 def decode(token: str, count: int) -> list[Any]:
@@ -167,12 +167,12 @@ def decode(token: str, count: int) -> list[Any]:
     if not token:
         return [None] * count
     try:
-        place = orjson.loads(base64.urlsafe_b64decode(token))
+        position = orjson.loads(base64.urlsafe_b64decode(token))
     except ValueError:
-        place = None
-    if not isinstance(place, list) or len(place) != count:
+        position = None
+    if not isinstance(position, list) or len(position) != count:
         raise ApiError(400, "INVALID_ARGUMENT", "INVALID_PAGE_TOKEN", "page_token does not belong to this list.")
-    return place
+    return position
 
 
 if __name__ == "__main__":

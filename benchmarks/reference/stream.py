@@ -82,15 +82,15 @@ async def answer(
     """Yield the events of one answer, and store it at its end."""
     session_id = user_message["session_id"]
     yield event(1, "run.started", {"session_id": session_id, "user_message": user_message})
-    seq, said, usage = 1, [], None
+    seq, texts, usage = 1, [], None
     async for chunk in chat.astream(prompt):
         usage = getattr(chunk, "usage_metadata", None) or usage
         text = str(chunk.content)
         if text:
-            said.append(text)
+            texts.append(text)
             seq += 1
             yield event(seq, "message.delta", {"text": text})
-    message = await append(database, caller, session_id, "assistant", "".join(said), {"usage": usage})
+    message = await append(database, caller, session_id, "assistant", "".join(texts), {"usage": usage})
     yield event(seq + 1, "message.completed", {"message": message})
     yield event(seq + 2, "usage", usage)
     yield event(seq + 3, "run.finished", {"state": "SUCCEEDED"})

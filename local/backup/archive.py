@@ -29,7 +29,7 @@ Progress = Callable[[int], None]
 """Is told how many bytes have been dealt with so far."""
 
 
-def untold(_: int) -> None:
+def no_progress(_: int) -> None:
     """The progress that nobody looks at."""
 
 
@@ -195,7 +195,7 @@ def _read_header(block: bytes) -> tuple[str, int] | None:
     return member.name, member.size
 
 
-async def check(file: Path, progress: Progress = untold) -> Archive:
+async def check(file: Path, progress: Progress = no_progress) -> Archive:
     """Read a backup wholly and compare every byte with what the manifest and the format say.
 
     Nothing is unpacked. Raises BackupError when the file is absent, is something else, is damaged or cut short, or was
@@ -305,5 +305,5 @@ def _cut_short(file: Path) -> BackupError:
     return BackupError(f"{file} is cut short: its end is missing. Use another copy of it.")
 
 
-def _damaged(file: Path, what: str) -> BackupError:
-    return BackupError(f"{file} is damaged: {what}. Use another copy of it, or an older backup.")
+def _damaged(file: Path, problem: str) -> BackupError:
+    return BackupError(f"{file} is damaged: {problem}. Use another copy of it, or an older backup.")

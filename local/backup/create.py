@@ -21,13 +21,13 @@ from local.backup.archive import CHUNK, ArchiveWriter, Manifest, StoredObject
 from local.backup.faults import BackupError
 from local.backup.swap import finish_exchange
 from local.console import Console, human_bytes
-from local.embedded.borrowed import on_free_ports, started_postgres
 from local.embedded.credentials import Credentials, read_credentials
 from local.embedded.postgres import Postgres
+from local.embedded.temporary import on_free_ports, started_postgres
 from local.files import make_private_folder, sync_folder
 from local.settings import Settings
 from local.suite.stack import already_running
-from local.suite.state import end_leftovers, read_state, supervisor_lock
+from local.suite.state import end_orphans, read_state, supervisor_lock
 
 SHARED_SECRETS = ("jwt_secret", "publishable_key", "secret_key", "cookie_secret")
 """What `--with-secrets` keeps. The passwords of the database are never in a backup: each cluster has its own."""
@@ -105,10 +105,10 @@ async def _open_database(settings: Settings, console: Console) -> AsyncIterator[
         credentials = read_credentials(settings.home)
         yield Postgres(settings.home, state.processes["postgres"].port, credentials), credentials
         return
-    with supervisor_lock(settings.home) as mine:
-        if not mine:
+    with supervisor_lock(settings.home) as is_acquired:
+        if not is_acquired:
             raise BackupError(already_running(settings.home))
-        end_leftovers(settings.home)
+        end_orphans(settings.home)
         finish_exchange(settings.home)
         if not (settings.home / "postgres" / "PG_VERSION").exists():
             raise BackupError(_no_database(settings.home))
@@ -150,14 +150,14 @@ def _complete_or_absent(target: Path, *, force: bool) -> Iterator[tuple[BinaryIO
 
 async def _write(settings: Settings, postgres: Postgres, writer: ArchiveWriter, console: Console) -> Manifest:
     connection = await asyncpg.connect(postgres.admin_url, timeout=10)
-    place = _place_for_links(settings.home / "run")
+    links = _folder_for_links(settings.home / "run")
     try:
         for last in (*[False] * (ATTEMPTS - 1), True):
             # One snapshot for the list of files, the dump and the counts: all see the same moment.
             await connection.execute("begin isolation level repeatable read read only")
-            pinned, unfit = objects.pin(settings.home / "storage", place, await _object_rows(connection))
-            if last or not unfit:
-                return await _write_snapshot(postgres, connection, writer, pinned, unfit, console)
+            pinned, without_content = objects.pin(settings.home / "storage", links, await _object_rows(connection))
+            if last or not without_content:
+                return await _write_snapshot(postgres, connection, writer, pinned, without_content, console)
             await connection.execute("rollback")
             # Content comes before its row: somebody may be between the two.
             await asyncio.sleep(PAUSE_SECONDS)
@@ -165,13 +165,13 @@ async def _write(settings: Settings, postgres: Postgres, writer: ArchiveWriter, 
     except (asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
         raise BackupError("The database went away meanwhile. Try again when it runs.") from error
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(links, ignore_errors=True)
         # It may be broken by now, which must not hide what went wrong.
         with suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
             await connection.close(timeout=5)
 
 
-def _place_for_links(folder: Path) -> Path:
+def _folder_for_links(folder: Path) -> Path:
     make_private_folder(folder)
     for left in folder.glob("backup-*"):  # of backups that were killed: they would keep deleted files
         owner = left.name.split("-")[1]
@@ -194,7 +194,7 @@ async def _write_snapshot(
     connection: asyncpg.Connection,
     writer: ArchiveWriter,
     pinned: list[objects.Pinned],
-    unfit: list[objects.Row],
+    without_content: list[objects.Row],
     console: Console,
 ) -> Manifest:
     created_at = datetime.now(UTC)
@@ -219,7 +219,7 @@ async def _write_snapshot(
         sequences=content.sequences,
         definitions=content.definitions,
         objects=stored,
-        missing=[f"{row.bucket}/{row.key}" for row in unfit],
+        missing=[f"{row.bucket}/{row.key}" for row in without_content],
         members={},
     )
 
@@ -244,13 +244,13 @@ async def _write_object(writer: ArchiveWriter, pinned: objects.Pinned) -> Stored
     return objects.describe(pinned, sha256=sha256, size=size)
 
 
-def _counted(take: Callable[[bytes], None], told: Callable[[int], None]) -> Callable[[bytes], None]:
+def _counted(take: Callable[[bytes], None], report: Callable[[int], None]) -> Callable[[bytes], None]:
     done = 0
 
-    def take_and_tell(chunk: bytes) -> None:
+    def take_and_report(chunk: bytes) -> None:
         nonlocal done
         take(chunk)
         done += len(chunk)
-        told(done)
+        report(done)
 
-    return take_and_tell
+    return take_and_report

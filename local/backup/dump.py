@@ -93,13 +93,13 @@ async def _program(
     )
     if process.stdin is None or process.stderr is None:
         raise BackupError(f"{name} was started without its pipes.")
-    said = asyncio.create_task(process.stderr.read())
+    errors_read = asyncio.create_task(process.stderr.read())
     try:
         yield process, process.stdin
-        errors = (await said).decode(errors="replace")
+        errors = (await errors_read).decode(errors="replace")
         code = await process.wait()
     finally:
-        said.cancel()
+        errors_read.cancel()
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

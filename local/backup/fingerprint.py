@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from local.backup.archive import Table, untold
+from local.backup.archive import Table, no_progress
 
 # How values are written as text must not depend on the server's or the client's settings.
 _SETTINGS = {
@@ -19,14 +19,14 @@ _SETTINGS = {
     "search_path": "",
 }
 
-_OURS = "n.nspname !~ '^pg_' and n.nspname <> 'information_schema'"
+_NOT_OF_POSTGRES = "n.nspname !~ '^pg_' and n.nspname <> 'information_schema'"
 _NO_EXTENSIONS = """not exists (
     select from pg_depend as d where d.classid = '{catalog}'::regclass and d.objid = {oid} and d.deptype = 'e'
 )"""
 
 
 def _own(catalog: str, oid: str) -> str:
-    return f"{_OURS} and {_NO_EXTENSIONS.format(catalog=catalog, oid=oid)}"
+    return f"{_NOT_OF_POSTGRES} and {_NO_EXTENSIONS.format(catalog=catalog, oid=oid)}"
 
 
 # Generated columns are left out: a dump leaves them out as well, and a new version may compute them otherwise.
@@ -172,10 +172,10 @@ class Fingerprint:
     definitions: dict[str, str]
 
 
-async def take(connection: asyncpg.Connection, told: Callable[[int], None] = untold) -> Fingerprint:
+async def take(connection: asyncpg.Connection, progress: Callable[[int], None] = no_progress) -> Fingerprint:
     """Read everything in the database, within the caller's transaction, as a superuser.
 
-    told: is given the number of rows that have been read so far. Rows are never kept: they pass through a hash.
+    progress: is given the number of rows that have been read so far. Rows are never kept: they pass through a hash.
     """
     for name, value in _SETTINGS.items():
         await connection.execute("select set_config($1, $2, true)", name, value)
@@ -193,7 +193,7 @@ async def take(connection: asyncpg.Connection, told: Callable[[int], None] = unt
         status = await connection.copy_from_query(table["query"], output=add)
         tables[table["name"]] = Table(rows=int(status.split()[-1]), sha256=digest.hexdigest())
         rows += tables[table["name"]].rows
-        told(rows)
+        progress(rows)
     return Fingerprint(tables, sequences, definitions)
 
 

@@ -36,23 +36,23 @@ class Pinned:
     record: dict[str, Any]
 
 
-def pin(root: Path, place: Path, rows: Iterable[Row]) -> tuple[list[Pinned], list[Row]]:
-    """Link the content that each row speaks of into the folder `place`, and name the rows whose content is not there.
+def pin(root: Path, links: Path, rows: Iterable[Row]) -> tuple[list[Pinned], list[Row]]:
+    """Link the content that each row speaks of into the folder `links`, and name the rows whose content is not there.
 
     Content is never changed in place: replacing a file writes another one. So a link keeps what was there.
     """
     pinned: list[Pinned] = []
-    unfit: list[Row] = []
+    without_content: list[Row] = []
     for row in rows:
-        found = _pin_one(root, place, row)
+        found = _pin_one(root, links, row)
         if found is None:
-            unfit.append(row)
+            without_content.append(row)
         else:
             pinned.append(found)
-    return pinned, unfit
+    return pinned, without_content
 
 
-def _pin_one(root: Path, place: Path, row: Row) -> Pinned | None:
+def _pin_one(root: Path, links: Path, row: Row) -> Pinned | None:
     folder = root / _hash(row.bucket)
     for _ in range(ATTEMPTS):  # between reading the description and linking, the file may have been replaced
         try:
@@ -62,7 +62,7 @@ def _pin_one(root: Path, place: Path, row: Row) -> Pinned | None:
         name = record.get("file") if isinstance(record, dict) else None
         if not isinstance(name, str) or not _FILE.fullmatch(name) or row.etag not in (None, record.get("eTag")):
             return None
-        target = place / name
+        target = links / name
         try:
             _link(folder / name, target)
         except FileNotFoundError:

@@ -16,9 +16,9 @@ from local.backup.faults import BackupError
 from local.backup.fingerprint import Fingerprint
 from local.backup.swap import STAGING, exchange, finish_exchange, journal_file
 from local.console import Console, human_bytes
-from local.embedded.borrowed import on_free_ports, started_postgres
 from local.embedded.credentials import Credentials, CredentialsError, credentials_file, read_credentials
 from local.embedded.postgres import Postgres
+from local.embedded.temporary import on_free_ports, started_postgres
 from local.files import make_private_folder, write_private
 from local.migrations.apply import apply_migrations, migration_versions, pending_versions, set_role_passwords, take_over
 from local.migrations.baseline import as_of_baseline
@@ -27,7 +27,7 @@ from local.settings import ROOT, Settings
 from local.suite.processes import node_program, supabase_spec
 
 POSTGRES_MAJOR = 18
-ROOM_FACTOR = 1.3
+SPACE_FACTOR = 1.3
 """Of the bytes that the database had: what a restored one may need, with the log of its own making."""
 
 
@@ -39,7 +39,7 @@ async def open_backup(settings: Settings, file: Path, console: Console) -> Archi
     with console.step("backup read and compared"):
         backup = await archive.check(file, console.counter("reading"))
     _refuse_newer(backup.manifest)
-    _refuse_without_room(settings.home, backup.manifest)
+    _refuse_without_space(settings.home, backup.manifest)
     _shared_secrets(backup)
     return backup
 
@@ -62,10 +62,10 @@ def _refuse_newer(manifest: Manifest) -> None:
         )
 
 
-def _refuse_without_room(home: Path, manifest: Manifest) -> None:
-    place = next(folder for folder in (home, *home.parents) if folder.exists())
-    needed = int(manifest.database_bytes * ROOM_FACTOR) + manifest.object_bytes
-    free = shutil.disk_usage(place).free
+def _refuse_without_space(home: Path, manifest: Manifest) -> None:
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    needed = int(manifest.database_bytes * SPACE_FACTOR) + manifest.object_bytes
+    free = shutil.disk_usage(existing).free
     if free < needed:
         raise BackupError(
             f"Restoring needs about {human_bytes(needed)} in {home}, and {human_bytes(free)} are free there. Make "

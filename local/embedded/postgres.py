@@ -130,7 +130,7 @@ class Postgres:
         password_file = fresh.with_suffix(".password")
         write_private(password_file, self.credentials.admin_password + "\n")
         try:
-            self._give(fresh, password_file)
+            self._change_owner(fresh, password_file)
             command = [
                 *self.account.prefix,
                 str(self.binaries / "initdb"),
@@ -162,7 +162,7 @@ class Postgres:
         fresh.rename(self.data)
         return True
 
-    def _give(self, *paths: Path) -> None:
+    def _change_owner(self, *paths: Path) -> None:
         if self.account.user is None:
             return
         for path in paths:
@@ -197,7 +197,7 @@ class Postgres:
                 self._access_file,
                 f"host all all {LOOPBACK}/32 scram-sha-256\nhost {DATABASE} {LOGIN_ROLE} samenet scram-sha-256\n",
             )
-            self._give(self._access_file)
+            self._change_owner(self._access_file)
         self.remove_stale_lock()
 
     def remove_stale_lock(self) -> None:

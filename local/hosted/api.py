@@ -16,7 +16,7 @@ PROVIDERS = ("github", "google")
 TIMEOUT_SECONDS = 10.0
 PAUSED = 540
 KeyKind = Literal["publishable", "secret", "anon", "service_role", "unknown"]
-PLACE_OF_KEYS = "Copy it from the project's settings, API keys."
+WHERE_KEYS_ARE = "Copy it from the project's settings, API keys."
 
 
 async def check_api(settings: LocalSettings, client: httpx.AsyncClient) -> list[Finding]:
@@ -28,7 +28,7 @@ async def check_api(settings: LocalSettings, client: httpx.AsyncClient) -> list[
     if any(finding.advice for finding in findings):
         return findings
     api = Api(url, key, client)
-    found, auth = await _reach(api)
+    found, auth = await _fetch_settings(api)
     findings.append(found)
     if auth is None:
         return findings
@@ -91,7 +91,7 @@ def check_key(key: str, url: str) -> Iterator[Finding]:
     """Whether the key that browsers get is one for everybody, and one of this project."""
     name, kind = "SUPABASE_PUBLISHABLE_KEY", kind_of(key)
     if not key:
-        yield Finding(name, "is not set", PLACE_OF_KEYS)
+        yield Finding(name, "is not set", WHERE_KEYS_ARE)
     elif kind in ("secret", "service_role"):
         yield Finding(
             name,
@@ -100,11 +100,11 @@ def check_key(key: str, url: str) -> Iterator[Finding]:
             "publishable key, sb_publishable_…",
         )
     elif kind == "unknown":
-        yield Finding(name, "is no key of Supabase's", PLACE_OF_KEYS)
+        yield Finding(name, "is no key of Supabase's", WHERE_KEYS_ARE)
     elif kind == "anon":
         named, host = str(_claims(key).get("ref", "")), urlsplit(url).hostname or ""
         if named and host.endswith(".supabase.co") and host.split(".")[0] != named:
-            yield Finding(name, f"belongs to the project {named}, not to {host}", PLACE_OF_KEYS)
+            yield Finding(name, f"belongs to the project {named}, not to {host}", WHERE_KEYS_ARE)
         else:
             hint = "Legacy keys cannot be replaced one by one: make a publishable key (sb_publishable_…) and set that."
             yield Finding(name, "a legacy anon key", hint=hint)
@@ -130,12 +130,12 @@ def _claims(key: str) -> dict[str, Any]:
         return {}
 
 
-async def _reach(api: Api) -> tuple[Finding, dict[str, Any] | None]:
+async def _fetch_settings(api: Api) -> tuple[Finding, dict[str, Any] | None]:
     response = await api.ask("GET", "/auth/v1/settings")
     if response is None:
         return Finding("Supabase Auth", "does not answer", "Check SUPABASE_URL and this machine's network."), None
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        return Finding("SUPABASE_PUBLISHABLE_KEY", "is refused by the project", PLACE_OF_KEYS), None
+        return Finding("SUPABASE_PUBLISHABLE_KEY", "is refused by the project", WHERE_KEYS_ARE), None
     if response.status_code == PAUSED:
         return Finding("Supabase Auth", "the project is paused", "Restore it in the dashboard."), None
     found = _json(response) if response.is_success else None

@@ -16,7 +16,7 @@ from servicekit.settings import TRANSACTION_POOLER_PORT
 from services.sessions.settings import Settings
 
 TIMEOUT_SECONDS = 10.0
-HEARD_WITHIN_SECONDS = 2.0
+NOTIFICATION_SECONDS = 2.0
 WITH_DATABASE = tuple(part for part in parts.PARTS if part.database)
 POOLER_HOSTS = ".pooler.supabase.com"
 MEMBER_OF = ["anon", "authenticated"]
@@ -145,7 +145,9 @@ async def _login_role(connection: asyncpg.Connection) -> list[Finding]:
     if readable:
         wrong[f"may read {', '.join(readable)}"] = f"revoke all on {', '.join(readable)} from {LOGIN_ROLE}, public;"
     name = role["name"]
-    findings = [Finding("login role", f"{name} {what}", f"In the SQL editor: {how}") for what, how in wrong.items()]
+    findings = [
+        Finding("login role", f"{name} {problem}", f"In the SQL editor: {how}") for problem, how in wrong.items()
+    ]
     reached = await _sqlstate(connection, "select private.call('{\"role\": \"doctor\"}'::jsonb, 'get_me', '{}'::jsonb)")
     if reached != "PT403":  # what private.call answers to a role that is none of its own
         advice = "Apply the migrations: concerto migrate --target hosted."
@@ -166,9 +168,9 @@ async def _sqlstate(connection: asyncpg.Connection, statement: str) -> str:
 async def _pooling(settings: Settings, url: str, listen_url: str) -> tuple[str, list[Finding]]:
     """What kind of pooler stands before the database, told by the address and by trying, and whether settings fit."""
     parts = urlsplit(url)
-    heard, kept = await hears(url, url), await keeps_statements(url)
+    is_delivered, kept = await delivers_notifications(url, url), await keeps_statements(url)
     pooled = (parts.hostname or "").endswith(POOLER_HOSTS) or parts.port == TRANSACTION_POOLER_PORT
-    mode = "transaction" if not heard else "session" if pooled else "direct"
+    mode = "transaction" if not is_delivered else "session" if pooled else "direct"
     cache = settings.statement_cache_size
     findings: list[Finding] = []
     detail = "none, or one in session mode" if mode == "direct" else f"{mode} mode"
@@ -176,17 +178,21 @@ async def _pooling(settings: Settings, url: str, listen_url: str) -> tuple[str, 
         advice = "Set CONCERTO_DB_STATEMENT_CACHE_SIZE=0: another client's prepared statements are met there."
         findings.append(Finding("pooler", f"{detail}, which forgets prepared statements", advice))
     else:
-        hint = "CONCERTO_DB_STATEMENT_CACHE_SIZE=0 is not needed here, and dearer." if heard and cache == 0 else ""
+        hint = (
+            "CONCERTO_DB_STATEMENT_CACHE_SIZE=0 is not needed here, and costs more."
+            if is_delivered and cache == 0
+            else ""
+        )
         findings.append(Finding("pooler", f"{detail}, {cache} prepared statements per connection", hint=hint))
     if listen_url:
         try:
-            heard = await hears(listen_url, url)
+            is_delivered = await delivers_notifications(listen_url, url)
         except FAILURES as error:
             return mode, [*findings, _unreachable("SUPABASE_LISTEN_DB_URL", listen_url, error)]
-        if not heard:
+        if not is_delivered:
             advice = "Let it lead to the same database, directly or through a pooler in session mode (port 5432)."
             findings.append(Finding("SUPABASE_LISTEN_DB_URL", "notifications do not arrive", advice))
-    if heard:
+    if is_delivered:
         findings.append(Finding("notifications", "arrive"))
     elif not listen_url:
         hint = "Runs of other replicas are followed by looking, 4 times a second. Better: SUPABASE_LISTEN_DB_URL."
@@ -194,14 +200,14 @@ async def _pooling(settings: Settings, url: str, listen_url: str) -> tuple[str, 
     return mode, findings
 
 
-async def hears(listen_url: str, notify_url: str) -> bool:
+async def delivers_notifications(listen_url: str, notify_url: str) -> bool:
     """Whether what one connection notifies arrives at another one that listens."""
     channel, arrived = f"concerto_doctor_{secrets.token_hex(4)}", asyncio.Event()
     async with _connection(listen_url) as listener, _connection(notify_url) as sender:
         await listener.add_listener(channel, lambda *_: arrived.set())
         await sender.execute("select pg_notify($1, '')", channel)
         try:
-            await asyncio.wait_for(arrived.wait(), HEARD_WITHIN_SECONDS)
+            await asyncio.wait_for(arrived.wait(), NOTIFICATION_SECONDS)
         except TimeoutError:
             return False
         return True
@@ -233,10 +239,10 @@ async def _sizes(connection: asyncpg.Connection, settings: Settings, mode: str) 
     listeners = sum(part.connections - part.pool_size for part in WITH_DATABASE)
     wanted = pools + listeners if settings.notification_url is not None and mode != "transaction" else pools
     row = await connection.fetchrow(CONNECTIONS)
-    whose = f"a replica of {' and '.join(part.name for part in WITH_DATABASE)}"
-    detail = f"{whose} opens up to {wanted}; the database has {row['open']} of {row['allowed']}"
+    opener = f"a replica of {' and '.join(part.name for part in WITH_DATABASE)}"
+    detail = f"{opener} opens up to {wanted}; the database has {row['open']} of {row['allowed']}"
     if mode == "transaction":
-        return [Finding("connections", f"{whose} opens up to {pools} to the pooler")]
+        return [Finding("connections", f"{opener} opens up to {pools} to the pooler")]
     if wanted > row["allowed"]:
         size = max((row["allowed"] - listeners) // len(WITH_DATABASE), 1)
         advice = f"Set CONCERTO_DB_POOL_SIZE to {size} or less."
@@ -244,6 +250,10 @@ async def _sizes(connection: asyncpg.Connection, settings: Settings, mode: str) 
     if mode == "session":
         hint = f"In session mode each takes a place of the pooler's pool size, which has to be {wanted} per replica."
         return [Finding("connections", detail, hint=hint)]
-    room = max(row["allowed"] - row["open"], 0) // wanted
-    hint = "" if room else "There is no room for another replica now: lower CONCERTO_DB_POOL_SIZE or use a pooler."
-    return [Finding("connections", f"{detail}; room for {room} more replicas", hint=hint)]
+    replicas_left = max(row["allowed"] - row["open"], 0) // wanted
+    hint = (
+        ""
+        if replicas_left
+        else "There is no room for another replica now: lower CONCERTO_DB_POOL_SIZE or use a pooler."
+    )
+    return [Finding("connections", f"{detail}; room for {replicas_left} more replicas", hint=hint)]

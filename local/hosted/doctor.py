@@ -1,4 +1,4 @@
-"""`concerto doctor --target hosted`: looks at a hosted project from outside, and says how to mend what is wrong."""
+"""`concerto doctor --target hosted`: looks at a hosted project from outside, and says how to fix what is wrong."""
 
 from pathlib import Path
 
@@ -33,8 +33,8 @@ async def examine(settings: LocalSettings, project: Path) -> list[Finding]:
         advice = "Set SUPABASE_URL and what belongs to it; docs/hosted.md begins with nothing."
         return [Finding("SUPABASE_URL", "names no hosted project", advice)]
     findings = check_variables(settings.variables, known_names(project))
-    told = {finding.subject for finding in findings}
-    findings += [finding for finding in check_processes(settings) if finding.subject not in told]
+    reported = {finding.subject for finding in findings}
+    findings += [finding for finding in check_processes(settings) if finding.subject not in reported]
     async with httpx.AsyncClient() as client:
         findings += await check_api(settings, client)
     try:
@@ -58,7 +58,7 @@ async def check_migrations(settings: LocalSettings, project: Path) -> list[Findi
         hosted = HostedProject(settings, project, node=node_program())
         found = await hosted.history()
         history, folded = found.at_baseline(), found.folded
-        clean, said = await hosted.advise()
+        clean, report = await hosted.advise()
     except MigrationError as error:
         return [Finding("migrations", "cannot be compared", str(error))]
     findings = []
@@ -73,5 +73,5 @@ async def check_migrations(settings: LocalSettings, project: Path) -> list[Findi
         findings.append(Finding("migrations", f"{len(history.pending)} pending: {', '.join(history.pending)}", advice))
     if not findings:
         findings.append(Finding("migrations", f"all {len(history.applied)} applied"))
-    findings.append(Finding("advisors", "nothing to say") if clean else Finding("advisors", "found something", said))
+    findings.append(Finding("advisors", "nothing to say") if clean else Finding("advisors", "found something", report))
     return findings

@@ -16,7 +16,7 @@ from local.settings import Settings
 
 LINKED = "the linked project"
 # The Supabase CLI's own history.
-IS_THERE = "select to_regclass('supabase_migrations.schema_migrations') is not null"
+HISTORY_EXISTS = "select to_regclass('supabase_migrations.schema_migrations') is not null"
 LAST = "select version from supabase_migrations.schema_migrations order by version desc limit $1"
 LOCK = "lock table supabase_migrations.schema_migrations in share row exclusive mode"
 FORGET = "delete from supabase_migrations.schema_migrations where version = $1"
@@ -64,7 +64,7 @@ class HostedProject:
     def __init__(self, settings: Settings, project: Path, *, node: Path) -> None:
         """project: the working copy with supabase/. Raises MigrationError for an address that is none."""
         self._project = project
-        self._cli = SupabaseCli(project, node=node, surroundings=settings.variables)
+        self._cli = SupabaseCli(project, node=node, environment=settings.variables)
         self._target = target_of(settings)
         self._to_link = settings.project_id if self._target.flag == "--remote" else ""
 
@@ -241,7 +241,7 @@ async def undo(project: Path, url: str, console: Console, *, description: str, c
     connection = await _connect(url, description)
     try:
         rows: Sequence[asyncpg.Record] = []
-        if await connection.fetchval(IS_THERE):
+        if await connection.fetchval(HISTORY_EXISTS):
             rows = await connection.fetch(LAST, count)
         if len(rows) < count:
             raise MigrationError(f"{_upper(description)} has only {len(rows)} migrations. Nothing was undone.")

@@ -10,7 +10,7 @@ from local.migrations.baseline import BASELINE, folded_of
 from local.migrations.supabase_cli import MigrationError, SupabaseCli, address_target
 
 FILE_PATTERN = re.compile(r"^(\d{14})_\w[\w.-]*\.sql$")
-_IS_THERE = "select to_regclass('supabase_migrations.schema_migrations') is not null"
+_HISTORY_EXISTS = "select to_regclass('supabase_migrations.schema_migrations') is not null"
 _VERSIONS = "select version from supabase_migrations.schema_migrations"
 # A second process that does the same waits, and then finds it done.
 _LOCK = "lock table supabase_migrations.schema_migrations in share row exclusive mode"
@@ -22,8 +22,8 @@ _NOTE = (
 
 def migration_files(project: Path, folder: str = "migrations") -> dict[str, Path]:
     """The files in `project`/supabase/<folder> by their versions (14 digits), in order."""
-    place = project / "supabase" / folder
-    entries = sorted(place.iterdir()) if place.is_dir() else []
+    path = project / "supabase" / folder
+    entries = sorted(path.iterdir()) if path.is_dir() else []
     return {match[1]: entry for entry in entries if (match := FILE_PATTERN.match(entry.name))}
 
 
@@ -37,7 +37,7 @@ async def pending_versions(project: Path, url: str) -> list[str]:
     wanted = migration_versions(project)
     connection = await asyncpg.connect(url, timeout=10)
     try:
-        if not await connection.fetchval(_IS_THERE):
+        if not await connection.fetchval(_HISTORY_EXISTS):
             return wanted
         applied = await _versions(connection)
     finally:
@@ -53,7 +53,7 @@ async def take_over(url: str) -> bool:
     """
     connection = await asyncpg.connect(url, timeout=10)
     try:
-        if not await connection.fetchval(_IS_THERE) or not folded_of(await _versions(connection)):
+        if not await connection.fetchval(_HISTORY_EXISTS) or not folded_of(await _versions(connection)):
             return False
         async with connection.transaction():
             await connection.execute(_LOCK)
@@ -72,7 +72,7 @@ async def _versions(connection: asyncpg.Connection) -> set[str]:
 
 async def apply_migrations(project: Path, postgres: Postgres, *, node: Path) -> None:
     """Run `supabase migration up` as the migration role. Raises MigrationError with the CLI's last lines."""
-    cli = SupabaseCli(project, node=node, surroundings={})
+    cli = SupabaseCli(project, node=node, environment={})
     target = address_target(postgres.migration_url, home=postgres.home / "run")
     answer = await cli.on(target, "migration", "up", "--include-all", "--yes")
     if answer.code != 0:

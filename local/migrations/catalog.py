@@ -113,5 +113,5 @@ def _excerpt(text: str | None, other: str | None) -> str:
         end = start + EXCERPT
         return f"`{'…' if start else ''}{text[start:end]}{'…' if len(text) > end else ''}`"
     lines, others = text.splitlines(), (other or "").splitlines()
-    place = next((n for n, line in enumerate(lines) if n >= len(others) or line != others[n]), len(lines))
-    return f"`{lines[place].strip()}` (line {place + 1})" if place < len(lines) else "shorter"
+    index = next((n for n, line in enumerate(lines) if n >= len(others) or line != others[n]), len(lines))
+    return f"`{lines[index].strip()}` (line {index + 1})" if index < len(lines) else "shorter"

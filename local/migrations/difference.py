@@ -19,9 +19,9 @@ import asyncpg
 
 from local.backup.faults import StoppedError
 from local.console import Console
-from local.embedded.borrowed import on_free_ports, run_stoppable, started_postgres
 from local.embedded.credentials import Credentials
 from local.embedded.postgres import DATABASE, MIGRATION_ROLE, Postgres
+from local.embedded.temporary import on_free_ports, run_stoppable, started_postgres
 from local.migrations.apply import migration_files, set_role_passwords
 from local.migrations.catalog import Catalog, apply_files, catalog_made_by, differences, roles_made_by
 from local.migrations.schema_files import schema_files
@@ -33,7 +33,7 @@ from local.suite.stack import FAULTS
 NAME_PATTERN = re.compile(r"[a-z][a-z_]{0,60}")
 LOCK_TIMEOUT = "set lock_timeout = '5s';"
 _END = "reset lock_timeout;\n"
-_UNSEEN = "-- `supabase db diff` does not write what follows. Write it by hand, and delete these lines:"
+_BY_HAND = "-- `supabase db diff` does not write what follows. Write it by hand, and delete these lines:"
 # Rights of the owner, who has them anyway.
 _OF_OWNER = re.compile(
     rf'^(?:revoke|grant)\s[^;]*\s(?:from|to)\s+"?{MIGRATION_ROLE}"?;\n+', re.IGNORECASE | re.MULTILINE
@@ -90,9 +90,9 @@ async def write_migration(
             await _apply(files, addresses[1])
         up = project / "supabase" / "migrations" / f"{_version(project)}_{name}.sql"
         down = project / "supabase" / "rollbacks" / up.name
-        there = await _statements(cli, scratch.migrated[1], scratch.declared[1], home)
+        forward = await _statements(cli, scratch.migrated[1], scratch.declared[1], home)
         back = await _statements(cli, scratch.declared[1], scratch.migrated[1], home)
-        await asyncio.to_thread(_write, {up: there, down: back}, project)
+        await asyncio.to_thread(_write, {up: forward, down: back}, project)
         # Both databases are on one server, where the roles of one would stand in for those of the other.
         roles = roles_made_by([*applied, *declared])
         await _check(connection, [*applied, up], roles, wanted, names, console)
@@ -174,7 +174,7 @@ async def _check(
     if missing:
         note = [f"--   {line}" for line in chain.from_iterable(textwrap.wrap(each, 112) for each in missing)]
         text = await asyncio.to_thread(draft.read_text)
-        lines = "\n".join([_UNSEEN, *note])
+        lines = "\n".join([_BY_HAND, *note])
         await asyncio.to_thread(draft.write_text, f"{text.removesuffix(_END)}{lines}\n\n{_END}")
     left = f", which leaves {len(missing)} to write by hand" if missing else ""
     console.line(f"  supabase/{draft.parent.name}/{draft.name}{left}")
@@ -216,7 +216,7 @@ def with_database(url: str, name: str) -> str:
 
 async def _run(name: str, console: Console) -> None:
     async with scratch_server(console) as (scratch, home):
-        cli = SupabaseCli(ROOT, node=node_program(), surroundings={})
+        cli = SupabaseCli(ROOT, node=node_program(), environment={})
         written = await write_migration(ROOT, name, scratch, cli, home=home, console=console)
     if written:
         console.line("Read both, then apply them: concerto migrate (docs/migrations.md)")

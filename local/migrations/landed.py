@@ -33,8 +33,8 @@ def problems(project: Path, base: str) -> list[str]:
         if status == "D" and has_baseline and Path(name).name[:14] in FOLDED:
             continue
         if status != "A":
-            what = "removed" if status == "D" else "edited"
-            found.append(f"{name} was {what} after it had landed. Restore it, and write a new migration instead.")
+            change = "removed" if status == "D" else "edited"
+            found.append(f"{name} was {change} after it had landed. Restore it, and write a new migration instead.")
     landed = _names(project, base)
     newest = max(landed, default="")
     new = {file.name for file in (project / MIGRATIONS).glob("*.sql")} - landed - _names(project, forked_at)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 TIMEOUT_SECONDS = 300
 TAIL_LINES = 25
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-# How to reach the project and the registry of certificates; nothing else of the surroundings is handed on.
+# How to reach the project and the registry of certificates; no other variable is handed on.
 _INHERITED = (
     *("LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "PGSSLROOTCERT"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
@@ -72,10 +72,10 @@ def address_target(url: str, *, home: Path) -> Target:
             "postgresql://postgres.<ref>:<password>@<host>:5432/postgres"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    place = f"{host}:{parts.port or 5432}"
-    bare = urlunsplit(parts._replace(netloc=f"{parts.username}@{place}"))
+    address = f"{host}:{parts.port or 5432}"
+    bare = urlunsplit(parts._replace(netloc=f"{parts.username}@{address}"))
     secret = {"PGPASSWORD": unquote(parts.password)} if parts.password else {}
-    return Target(f"the database at {place}", f"--remote={bare}", {"HOME": str(home), **secret})
+    return Target(f"the database at {address}", f"--remote={bare}", {"HOME": str(home), **secret})
 
 
 def with_tls(url: str) -> str:
@@ -98,11 +98,11 @@ def with_tls(url: str) -> str:
 class SupabaseCli:
     """The CLI that `make setup` installed into `project`, run with its Node."""
 
-    def __init__(self, project: Path, *, node: Path, surroundings: Mapping[str, str]) -> None:
-        """surroundings: the environment of the caller, of which little is handed on."""
+    def __init__(self, project: Path, *, node: Path, environment: Mapping[str, str]) -> None:
+        """environment: that of the caller, of which little is handed on."""
         self._project = project
         self._executable = project / "node_modules" / ".bin" / "supabase"
-        self._environment = {name: surroundings[name] for name in _INHERITED if name in surroundings} | {
+        self._environment = {name: environment[name] for name in _INHERITED if name in environment} | {
             "PATH": f"{node.parent}{os.pathsep}/usr/local/bin{os.pathsep}/usr/bin{os.pathsep}/bin",
             "SUPABASE_TELEMETRY_DISABLED": "1",
             "SUPABASE_NO_UPDATE_NOTIFIER": "1",

@@ -274,9 +274,9 @@ def uv_environment() -> dict[str, str]:
 
 def can_write(folder: Path) -> bool:
     """Whether this user can write into the folder, or could make it. A home folder may be absent or closed."""
-    for place in (folder, *folder.parents):
-        if os.access(place, os.F_OK):
-            return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    for parent in (folder, *folder.parents):
+        if os.access(parent, os.F_OK):
+            return parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
     return False
 
 

@@ -31,7 +31,7 @@ Mode = Literal["one-process", "processes"]
 
 CHECK_SECONDS = 3
 
-# What a program needs from its surroundings to run at all; nothing else is inherited.
+# What a program needs of the environment to run at all; nothing else is inherited.
 _BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _COMMON = (
     *("CONCERTO_ENVIRONMENT", "CONCERTO_LOG_LEVEL", "CONCERTO_LOG_FORMAT"),
@@ -152,7 +152,7 @@ def service_environment(name: str, settings: Settings, suite: dict[str, str]) ->
     environment.setdefault("CONCERTO_ENVIRONMENT", settings.environment)
     wanted = {"SUPABASE_URL", "SUPABASE_PUBLIC_URL", "SUPABASE_JWT_SECRET", "SUPABASE_JWT_ISSUER"}
     wanted |= {parts.named(called).target_variable for called in part.calls}
-    wanted |= {f"{part.variable}_{what}" for what in ("HOST", "PORT", "PUBLIC_URL", "COOKIE_SECRET")}
+    wanted |= {f"{part.variable}_{suffix}" for suffix in ("HOST", "PORT", "PUBLIC_URL", "COOKIE_SECRET")}
     if part.database:
         wanted.add("SUPABASE_DB_URL")
         wanted |= {"SUPABASE_LISTEN_DB_URL"} if part.database.listeners else set()

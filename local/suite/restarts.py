@@ -26,12 +26,12 @@ def run(settings: Settings, name: str | None, console: Console) -> None:
     """
     state = _running(settings.home)
     chosen = choose(state, name)
-    alone = [each for each in chosen if _is_alone(state, each)]
-    if alone:
-        console.line(f"  {', '.join(alone)}: no replica takes over, so there is a pause. Avoid it with")
+    without_replica = [each for each in chosen if _has_no_replica(state, each)]
+    if without_replica:
+        console.line(f"  {', '.join(without_replica)}: no replica takes over, so there is a pause. Avoid it with")
         console.line("  `concerto up --processes --replicas 2`.")
-    for place, each in enumerate(chosen):
-        if place:
+    for index, each in enumerate(chosen):
+        if index:
             time.sleep(SETTLE_SECONDS)
         with console.step(f"{each} replaced"):
             _replace(settings, each)
@@ -50,7 +50,7 @@ def choose(state: State, name: str | None) -> list[str]:
     return chosen
 
 
-def _is_alone(state: State, name: str) -> bool:
+def _has_no_replica(state: State, name: str) -> bool:
     return sum(part_of(each) == part_of(name) for each in state.processes) == 1
 
 

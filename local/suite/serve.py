@@ -68,14 +68,14 @@ def plan() -> tuple[Sequence[ServedPart], Drain]:
     """
     # Only the gateway, which stops first, lets balancers forget it; the others would add their delays to its.
     services = [(part, *_load(part, CONCERTO_DRAIN_DELAY_SECONDS=0.0)) for part in parts.SERVICES]
-    front = GatewaySettings.load(**_targets(parts.GATEWAY), **_NO_TLS)
-    process.configure(front, service="one-process")
-    drain = Drain(front.drain_delay_seconds + front.drain_seconds)
+    gateway_settings = GatewaySettings.load(**_targets(parts.GATEWAY), **_NO_TLS)
+    process.configure(gateway_settings, service="one-process")
+    drain = Drain(gateway_settings.drain_delay_seconds + gateway_settings.drain_seconds)
     served = [
         ServedPart(part.name, functools.partial(server.serve, settings, build, left_seconds=drain.left_seconds))
         for part, settings, build in services
     ]
-    return (*served, ServedPart(parts.GATEWAY.name, functools.partial(gateway.serve, front))), drain
+    return (*served, ServedPart(parts.GATEWAY.name, functools.partial(gateway.serve, gateway_settings))), drain
 
 
 def _load(part: Part, **values: object) -> tuple[Any, Any]:

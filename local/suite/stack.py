@@ -36,7 +36,7 @@ from local.suite.processes import (
     suite_variables,
     supabase_spec,
 )
-from local.suite.state import State, clear_state, end_leftovers, read_state, supervisor_lock, write_state
+from local.suite.state import State, clear_state, end_orphans, read_state, supervisor_lock, write_state
 from local.suite.supervisor import StartError, Supervisor
 
 FAULTS = (SettingsError, CredentialsError, PostgresError, MigrationError, StartError, OSError, asyncpg.PostgresError)
@@ -53,7 +53,7 @@ class Plan:
 
     names: tuple[str, ...]
     project: Path
-    stay: bool = True
+    in_foreground: bool = True
     seed: bool = False
     replicas: int = 1
     migrate: bool = True
@@ -95,8 +95,8 @@ def check_replicas(settings: Settings, replicas: int, mode: Mode) -> None:
 def run(settings: Settings, plan: Plan, console: Console) -> int:
     """Start, stay until a signal comes, stop. Returns the exit code."""
     open_home(settings.home)
-    with supervisor_lock(settings.home) as mine:
-        if not mine:
+    with supervisor_lock(settings.home) as is_acquired:
+        if not is_acquired:
             console.problem(already_running(settings.home))
             return 1
         if finish_exchange(settings.home):
@@ -154,7 +154,7 @@ class Stack:
                 await starting
                 self._ready = True
                 self._record()
-                if self._plan.stay:
+                if self._plan.in_foreground:
                     self._welcome(time.monotonic() - started)
                     await stopping
             stopping.cancel()
@@ -162,22 +162,22 @@ class Stack:
             self._console.problem(str(error) or type(error).__name__)
             code = 1
         finally:
-            told = self._plan.stay and bool(self._supervisor.states())
-            if told:
+            is_interactive = self._plan.in_foreground and bool(self._supervisor.states())
+            if is_interactive:
                 self._console.line("Stopping. Press Ctrl-C again to hurry.")
             self._ready = False
             await self._supervisor.stop()
             if self._shared is not None:
                 self._shared.close()
             clear_state(self._settings.home)
-            if told:
+            if is_interactive:
                 self._console.line("Stopped.")
         return code
 
     def _on_signal(self) -> None:
         self._signals += 1
         if self._stop.is_set():
-            self._supervisor.hurry()
+            self._supervisor.stop_quickly()
         self._stop.set()
 
     def _record(self) -> None:
@@ -204,15 +204,15 @@ class Stack:
         if not problems:
             return
         base = free_base(self._settings, len(PORT_NAMES) * replicas + (replicas > 1))
-        whom = "that process" if len(problems) == 1 else "those processes"
-        advice = f"End {whom}, or use other ports: CONCERTO_PORT={base or 'PORT'} make up"
+        noun = "that process" if len(problems) == 1 else "those processes"
+        advice = f"End {noun}, or use other ports: CONCERTO_PORT={base or 'PORT'} make up"
         raise SettingsError("\n".join([*problems, advice]))
 
     async def _start(self) -> None:
         settings, names, console = self._settings, self._plan.names, self._console
-        leftovers = await asyncio.to_thread(end_leftovers, settings.home)
-        if leftovers:
-            console.line(f"  Ended what an interrupted run had left: {', '.join(leftovers)}.")
+        orphans = await asyncio.to_thread(end_orphans, settings.home)
+        if orphans:
+            console.line(f"  Ended what an interrupted run had left: {', '.join(orphans)}.")
         self._check_ports()
         credentials = ensure_credentials(settings.home, settings.chosen_credentials)
         self._record()
@@ -337,13 +337,13 @@ async def migrate_running(project: Path, postgres: Postgres, state: State, *, se
         with console.step(f"{len(pending)} migration{'s' if len(pending) > 1 else ''}"):
             await apply_migrations(project, postgres, node=node_program())
     await set_role_passwords(postgres)
-    tell_schema_changed(state)
+    notify_schema_changed(state)
     if seed:
         with console.step("seed"):
             await apply_seed(project, postgres)
 
 
-def tell_schema_changed(state: State) -> None:
+def notify_schema_changed(state: State) -> None:
     """Let the REST API of a running suite read the tables and functions anew."""
     supabase = state.processes.get("supabase")
     process = supabase.find() if supabase else None

@@ -95,7 +95,7 @@ def supervisor_lock(home: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def end_leftovers(home: Path) -> list[str]:
+def end_orphans(home: Path) -> list[str]:
     """End what a killed supervisor left running, last started first; returns the names.
 
     Only call this while holding the lock. A process is ended only when its id and its start time both match.

@@ -56,7 +56,7 @@ class Supervisor:
         self._stop_seconds = stop_seconds
         self._children: dict[str, _Child] = {}
         self._stopping = False
-        self._hurry = asyncio.Event()
+        self._quick_stop = asyncio.Event()
         self._log_keeper: asyncio.Task[None] | None = None
 
     def states(self) -> dict[str, ProcessState]:
@@ -96,12 +96,12 @@ class Supervisor:
         if child and child.process and child.process.returncode is None:
             child.process.send_signal(number)
 
-    def hurry(self) -> None:
+    def stop_quickly(self) -> None:
         """Stop waiting for a polite end."""
-        self._hurry.set()
+        self._quick_stop.set()
 
     async def stop(self) -> None:
-        """End all children, last started first. Calling `hurry` meanwhile ends them at once."""
+        """End all children, last started first. Calling `stop_quickly` meanwhile ends them at once."""
         self._stopping = True
         for child in self._children.values():
             if child.watcher is not None:
@@ -160,15 +160,15 @@ class Supervisor:
         while child.process is not None:
             running_since = time.monotonic()
             code = await child.process.wait()
-            was_asked = code == 0 and child.is_ready
-            if was_asked or time.monotonic() - running_since >= HEALTHY_SECONDS:
+            was_requested = code == 0 and child.is_ready
+            if was_requested or time.monotonic() - running_since >= HEALTHY_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
             name = child.spec.name
-            said = f"{name} {_ending(code)}; it is started again in {backoff:g} s."
-            if was_asked:
-                self._console.line(f"  {said}")
+            message = f"{name} {_ending(code)}; it is started again in {backoff:g} s."
+            if was_requested:
+                self._console.line(f"  {message}")
             else:
-                self._console.problem(f"{said}\n{self._tail(child)}")
+                self._console.problem(f"{message}\n{self._tail(child)}")
             # What it left in its group would keep its port taken.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.process.pid, signal.SIGKILL)
@@ -182,7 +182,7 @@ class Supervisor:
                 self._console.problem(str(error))
                 await self._kill(child)
                 continue
-            except Exception as error:  # noqa: BLE001 - whatever is wrong, the next attempt may find it mended
+            except Exception as error:  # noqa: BLE001 - whatever is wrong, the next attempt may find it fixed
                 self._console.problem(f"{name} could not be started again: {error}")
                 continue
             self._console.done(f"{name} is back", time.monotonic() - started)
@@ -191,13 +191,13 @@ class Supervisor:
         process = child.process
         if process is None or process.returncode is not None:
             return
-        number = child.spec.quick_stop_signal if self._hurry.is_set() else child.spec.stop_signal
+        number = child.spec.quick_stop_signal if self._quick_stop.is_set() else child.spec.stop_signal
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
         waiting = asyncio.create_task(process.wait())
-        hurried = asyncio.create_task(self._hurry.wait())
+        interrupted = asyncio.create_task(self._quick_stop.wait())
         done, _ = await asyncio.wait(
-            {waiting, hurried}, timeout=self._stop_seconds, return_when=asyncio.FIRST_COMPLETED
+            {waiting, interrupted}, timeout=self._stop_seconds, return_when=asyncio.FIRST_COMPLETED
         )
         if waiting not in done:
             with contextlib.suppress(ProcessLookupError):
@@ -205,7 +205,7 @@ class Supervisor:
             await asyncio.wait({waiting}, timeout=3)
         if process.returncode is None:
             await self._kill(child)
-        hurried.cancel()
+        interrupted.cancel()
 
     async def _kill(self, child: _Child) -> None:
         process = child.process

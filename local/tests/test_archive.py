@@ -84,17 +84,17 @@ async def test_no_flipped_byte_passes(tmp_path: Path) -> None:
     write(file)
     content = file.read_bytes()
     # Coprime to the blocks, so that each kind of place is met: names, numbers, content, padding, the end.
-    for place in range(0, len(content), 5):
-        flip(file, place, content[place] ^ 1)
+    for offset in range(0, len(content), 5):
+        flip(file, offset, content[offset] ^ 1)
         with pytest.raises(BackupError):
             await check(file)
-        flip(file, place, content[place])
+        flip(file, offset, content[offset])
     await check(file)
 
 
-def flip(file: Path, place: int, value: int) -> None:
+def flip(file: Path, offset: int, value: int) -> None:
     with file.open("r+b") as stream:
-        stream.seek(place)
+        stream.seek(offset)
         stream.write(bytes([value]))
 
 

@@ -28,9 +28,9 @@ from local.backup.archive import check
 from local.backup.dump import dump_roles, first_error
 from local.backup.swap import STAGING
 from local.console import Console
-from local.embedded.borrowed import on_free_ports, started_postgres
 from local.embedded.credentials import read_credentials
 from local.embedded.postgres import Postgres
+from local.embedded.temporary import on_free_ports, started_postgres
 from local.migrations.baseline import BASELINE, FOLDED
 from local.settings import ROOT, Settings, load_settings
 from local.suite import stack
@@ -55,7 +55,7 @@ async def filled(running: RunningStack, tmp_path_factory: pytest.TempPathFactory
             user_id = await add_user(admin, metadata={"display_name": name})
             session = (await call(pool, user_id, "create_session", name=f"Über {name}"))["session"]
             await append(
-                pool, user_id, session["id"], [f"{name} sagt \\N \t {place} \U0001f3bc" for place in range(30)]
+                pool, user_id, session["id"], [f"{name} sagt \\N \t {index} \U0001f3bc" for index in range(30)]
             )
     await admin.execute("create table public.counted (id int generated always as identity primary key, n int)")
     await admin.execute("insert into public.counted (n) select generate_series(1, 7)")
@@ -85,8 +85,8 @@ async def upload(stack: RunningStack, person: dict[str, Any], *contents: bytes) 
     head = {"apikey": stack.publishable_key, "authorization": f"Bearer {person['access_token']}"}
     keys = []
     async with httpx.AsyncClient(base_url=f"{stack.supabase_url}/storage/v1/object", headers=head) as client:
-        for place, content in enumerate(contents):
-            key = f"{person['user']['id']}/{place}.webp"
+        for index, content in enumerate(contents):
+            key = f"{person['user']['id']}/{index}.webp"
             extra = {"content-type": "image/webp", "x-upsert": "true"}
             answer = await client.post(f"/avatars/{key}", content=content, headers=extra)
             assert answer.is_success, answer.text
@@ -232,9 +232,9 @@ def contents(storage: Path) -> dict[str, tuple[bytes, str]]:
     found = {}
     for description in storage.rglob("*.json"):
         record = json.loads(description.read_text())
-        place = str(description.relative_to(storage))
+        index = str(description.relative_to(storage))
         rest = {key: value for key, value in record.items() if key != "file"}
-        found[place] = ((description.parent / record["file"]).read_bytes(), json.dumps(rest, sort_keys=True))
+        found[index] = ((description.parent / record["file"]).read_bytes(), json.dumps(rest, sort_keys=True))
     return found
 
 
@@ -249,8 +249,8 @@ async def test_a_backup_is_of_one_moment_while_people_write(running: RunningStac
         nonlocal written
         while not stop.is_set():
             session = (await call(pool, user_id, "create_session"))["session"]
-            for place in range(5):
-                await append(pool, user_id, session["id"], [f"message {place}", f"answer {place}"])
+            for index in range(5):
+                await append(pool, user_id, session["id"], [f"message {index}", f"answer {index}"])
                 written += 2
 
     async def change_picture() -> None:

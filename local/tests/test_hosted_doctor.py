@@ -172,7 +172,7 @@ async def test_a_project_that_is_set_up_is_right() -> None:
         ("public", httpx.Response(200, json=[]), "schema public", "revoke all"),
     ],
 )
-async def test_what_a_project_lacks_is_named_with_what_mends_it(
+async def test_what_a_project_lacks_is_named_with_its_fix(
     path: str, response: httpx.Response, subject: str, advice: str
 ) -> None:
     found = await wrong({**good(), path: response})

@@ -50,8 +50,10 @@ def holders(environments: dict[str, dict[str, str]], secret: str) -> set[str]:
 
 def test_passwords_are_hashed_as_dearly_as_usual_unless_told_otherwise(settings: Settings) -> None:
     credentials = Credentials.generate()
-    cheap = load_settings(environment={**SETTINGS, "CONCERTO_BCRYPT_COST": "4"}, env_file=None)
-    costs = [environments(each, credentials)["supabase"]["LITE_AUTH_BCRYPT_COST"] for each in (settings, cheap)]
+    in_one_process = load_settings(environment={**SETTINGS, "CONCERTO_BCRYPT_COST": "4"}, env_file=None)
+    costs = [
+        environments(each, credentials)["supabase"]["LITE_AUTH_BCRYPT_COST"] for each in (settings, in_one_process)
+    ]
     assert costs == ["10", "4"]
 
 
@@ -156,7 +158,7 @@ def test_each_process_serves_its_metrics_on_a_port_of_its_own() -> None:
     settings = load_settings(environment={**SETTINGS, "CONCERTO_METRICS_PORT": "9464"}, env_file=None)
     given = environments(settings, credentials)
     ports = {name: given[name]["CONCERTO_METRICS_PORT"] for name in PARTS}
-    assert ports == {name: str(9464 + place) for place, name in enumerate(("gateway", *SERVICES))}
+    assert ports == {name: str(9464 + index) for index, name in enumerate(("gateway", *SERVICES))}
     suite = suite_variables(settings, credentials, Postgres(Path("/nowhere"), 9102, credentials))
     assert service_environment(WHOLE, settings, suite)["CONCERTO_METRICS_PORT"] == "9464"
     assert (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import psutil
 
-from local.suite.state import ProcessState, State, end_leftovers, read_state, supervisor_lock, write_state
+from local.suite.state import ProcessState, State, end_orphans, read_state, supervisor_lock, write_state
 
 
 def sleeper() -> "subprocess.Popen[bytes]":
@@ -20,7 +20,7 @@ def state_with(process: "subprocess.Popen[bytes]", *, age_seconds: float = 0) ->
 def test_leftover_is_ended_and_forgotten(tmp_path: Path) -> None:
     process = sleeper()
     write_state(tmp_path, state_with(process))
-    assert end_leftovers(tmp_path) == ["worker"]
+    assert end_orphans(tmp_path) == ["worker"]
     assert process.wait(timeout=60) == -15
     assert read_state(tmp_path) is None
 
@@ -28,7 +28,7 @@ def test_leftover_is_ended_and_forgotten(tmp_path: Path) -> None:
 def test_another_program_with_a_recycled_process_id_is_left_alone(tmp_path: Path) -> None:
     process = sleeper()
     write_state(tmp_path, state_with(process, age_seconds=3600))
-    assert end_leftovers(tmp_path) == []
+    assert end_orphans(tmp_path) == []
     assert process.poll() is None
     process.kill()
     process.wait()

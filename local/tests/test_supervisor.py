@@ -133,7 +133,7 @@ async def test_stopping_ends_the_last_started_first_and_nothing_else(tmp_path: P
     await bystander.wait()
 
 
-async def test_hurry_ends_a_process_that_ignores_the_polite_signal(tmp_path: Path) -> None:
+async def test_a_quick_stop_ends_a_process_that_ignores_the_polite_signal(tmp_path: Path) -> None:
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -146,7 +146,7 @@ async def test_hurry_ends_a_process_that_ignores_the_polite_signal(tmp_path: Pat
     stopping = asyncio.create_task(supervisor.stop())
     await asyncio.sleep(0.2)
     assert not stopping.done()
-    supervisor.hurry()
+    supervisor.stop_quickly()
     await stopping
     assert not psutil.pid_exists(pid)
 

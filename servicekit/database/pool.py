@@ -36,7 +36,7 @@ class Connections:
         self._statement_cache_size = statement_cache_size
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
-        self._places = 0
+        self._reserved = 0
         self._open: set[asyncpg.Connection] = set()
         self._idle: deque[tuple[asyncpg.Connection, float]] = deque()
         self._waiting: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
@@ -51,7 +51,7 @@ class Connections:
         return measures.Counts(
             idle=idle,
             busy=max(0, opened - idle),
-            opening=max(0, self._places - opened),
+            opening=max(0, self._reserved - opened),
             waiting=sum(not waiting.done() for waiting in tuple(self._waiting)),
         )
 
@@ -67,13 +67,13 @@ class Connections:
         try:
             value = await connection.fetchval(statement, *args, timeout=timeout)
         except asyncpg.PostgresError:
-            self._give_back(connection)
+            self._release(connection)
             raise
         except BaseException:
             # Whoever was cancelled or waited too long has left a statement under way; nobody else gets its answer.
             self._discard(connection)
             raise
-        self._give_back(connection)
+        self._release(connection)
         return value
 
     async def close(self) -> None:
@@ -87,7 +87,7 @@ class Connections:
         self._waiting.clear()
         while self._idle:
             self._discard(self._idle.pop()[0])
-        if self._places == 0:
+        if self._reserved == 0:
             self._empty.set()
         await self._empty.wait()
         await asyncio.gather(*self._closings)
@@ -108,8 +108,8 @@ class Connections:
     async def _take(self, seconds: float) -> asyncpg.Connection:
         if self._empty is not None:
             raise _closed()
-        if self._places < self._size:
-            self._places += 1
+        if self._reserved < self._size:
+            self._reserved += 1
             return await self._connect(seconds)
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[asyncpg.Connection | None] = loop.create_future()
@@ -119,7 +119,7 @@ class Connections:
             connection = await waiting
         except BaseException:
             if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                self._give_back(waiting.result())
+                self._release(waiting.result())
             raise
         finally:
             timer.cancel()
@@ -136,15 +136,15 @@ class Connections:
                 statement_cache_size=self._statement_cache_size,
             )
         except BaseException:
-            self._free_place()
+            self._free_slot()
             raise
         self._open.add(connection)
         return connection
 
-    def _give_back(self, connection: asyncpg.Connection | None) -> None:
+    def _release(self, connection: asyncpg.Connection | None) -> None:
         """Take back a connection, or the place of one that was never opened."""
         if connection is None:
-            self._free_place()
+            self._free_slot()
         elif connection.is_closed():
             self._drop(connection)
         elif self._empty is not None or connection.is_in_transaction():
@@ -168,18 +168,18 @@ class Connections:
         task = asyncio.get_running_loop().create_task(_close(connection))
         self._closings.add(task)
         task.add_done_callback(self._closings.discard)
-        self._free_place()
+        self._free_slot()
 
     def _drop(self, connection: asyncpg.Connection) -> None:
         self._open.discard(connection)
-        self._free_place()
+        self._free_slot()
 
-    def _free_place(self) -> None:
+    def _free_slot(self) -> None:
         # Whoever waits gets the place and opens a connection of its own.
         if self._wake_one(None):
             return
-        self._places -= 1
-        if self._places == 0 and self._empty is not None:
+        self._reserved -= 1
+        if self._reserved == 0 and self._empty is not None:
             self._empty.set()
 
     def _close_idle(self) -> None:

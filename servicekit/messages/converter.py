@@ -2,7 +2,7 @@
 
 The JSON is the contract's: field names as in the proto, RFC 3339 timestamps, numbers for integers, enums in the
 spelling that the contract gives them, default values written, unset messages and unset `optional` fields as null.
-google.protobuf.json_format does all this per call by reflection, about ten times dearer.
+google.protobuf.json_format does all this per call by reflection, at about ten times the cost.
 """
 
 import base64

@@ -26,7 +26,7 @@ STREAM_TIMEOUT_SECONDS = 900.0
 # A silent stream is probed this often; servers allow it (servicekit.rpc.server), which by default they would not.
 KEEPALIVE_SECONDS = 60
 # How often a name is looked up at most: when a connection is lost or has reached its age, or none can be made.
-LOOK_UP_SECONDS = 1
+RESOLVE_SECONDS = 1
 # Twice the most that the gateway takes in, as a page of messages with its JSON escapes may be larger than a request.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
@@ -62,7 +62,7 @@ def connect(target: str, service: ServiceDescriptor, *, tls: Certificates | None
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 500),  # well within the time that retries last
-        ("grpc.dns_min_time_between_resolutions_ms", LOOK_UP_SECONDS * 1000),
+        ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_SECONDS * 1000),
         *_authority(target),
     ]
     if tls is None or tls.client_mode == "off":

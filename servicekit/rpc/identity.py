@@ -48,7 +48,7 @@ class Caller:
 
 
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
-# By its name structlog adds it to each log entry of the request, like `bind_contextvars`, which is dearer per request.
+# By its name structlog adds it to each log entry of the request, like `bind_contextvars`, which costs more per request.
 _user_id: ContextVar[Any] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}user_id", default=...)
 
 

@@ -9,7 +9,7 @@ from structlog.contextvars import STRUCTLOG_KEY_PREFIX
 
 REQUEST_ID_HEADER = "x-request-id"
 
-# By its name structlog adds it to each log entry of the request, like `bind_contextvars`, which is dearer per request.
+# By its name structlog adds it to each log entry of the request, like `bind_contextvars`, which costs more per request.
 _request_id: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}request_id", default="")
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 

@@ -33,7 +33,7 @@ RECOVERY_INTERVAL_SECONDS = 0.25  # while something is missing, as at a start wh
 # Longer than any stream may take, so that none is cut because its connection is old.
 AGED_SECONDS = STREAM_TIMEOUT_SECONDS + 60
 DRAIN_LIMIT_SECONDS = 30.0
-LAST_WORDS_SECONDS = 1.0
+FINAL_STATUS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ async def _drain(
         if isinstance(error, BaseException):
             _LOG.error("server.not_drained", cause=logs.describe(error))
     # Who listens hears the end of what was ended just now.
-    left_seconds = max(LAST_WORDS_SECONDS, started_at + seconds - time.monotonic())
+    left_seconds = max(FINAL_STATUS_SECONDS, started_at + seconds - time.monotonic())
     await asyncio.wait({stopping}, timeout=left_seconds)
     await stop(0)
     await stopping

@@ -53,7 +53,7 @@ def organisation_of(certificate: x509.Certificate) -> str:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are looked at with every connection and every call."""
-    monkeypatch.setattr(credentials, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(credentials, "CHECK_SECONDS", 0.0)
 
 
 def settings(variables: dict[str, str]) -> ServiceSettings:
@@ -339,9 +339,9 @@ async def test_a_client_keeps_its_connection_while_files_are_missing(mount: Moun
 async def test_the_files_are_not_looked_at_more_often_than_said(mount: Mount, authority: trustme.CA) -> None:
     certificates = certificates_of(mount.variables())
     mount.renew(authority)
-    assert certificates.look() == 0
-    certificates._looked_at -= credentials.LOOK_SECONDS
-    assert certificates.look() == 1
+    assert certificates.current_version() == 0
+    certificates._checked_at -= credentials.CHECK_SECONDS
+    assert certificates.current_version() == 1
 
 
 @pytest.mark.parametrize("mode", ["off", "tls", "mutual"])

@@ -82,15 +82,15 @@ def _check_key(key: bytes, leaf: Any, settings: TlsSettings) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-    place = f"{KEY_FILE}: {settings.tls_key_file}"
+    subject = f"{KEY_FILE}: {settings.tls_key_file}"
     try:
         private = serialization.load_pem_private_key(key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise CertificateError(
-            f"{place} holds no whole PEM private key without a passphrase. Write the certificate's key into it."
+            f"{subject} holds no whole PEM private key without a passphrase. Write the certificate's key into it."
         ) from None
     if not isinstance(private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise CertificateError(f"{place} holds a key of a kind that gRPC does not use. Make an ECDSA or RSA key.")
+        raise CertificateError(f"{subject} holds a key of a kind that gRPC does not use. Make an ECDSA or RSA key.")
 
     def encoded(public: Any) -> bytes:
         form = serialization.PublicFormat.SubjectPublicKeyInfo
@@ -103,20 +103,20 @@ def _check_key(key: bytes, leaf: Any, settings: TlsSettings) -> None:
         is_its_key = False
     if not is_its_key:
         raise CertificateError(
-            f"{place} is not the key of the certificate in {settings.tls_cert_file} ({CERT_FILE}). Name the two files "
-            "that were issued together; in a chain the own certificate comes first."
+            f"{subject} is not the key of the certificate in {settings.tls_cert_file} ({CERT_FILE}). Name the two "
+            "files that were issued together; in a chain the own certificate comes first."
         )
 
 
 def _check_time(leaf: Any, settings: TlsSettings) -> None:
     now = datetime.now(UTC)
     begins_at, ends_at = leaf.not_valid_before_utc, leaf.not_valid_after_utc
-    place = f"{CERT_FILE}: the certificate in {settings.tls_cert_file}"
+    subject = f"{CERT_FILE}: the certificate in {settings.tls_cert_file}"
     if now >= ends_at:
-        raise CertificateError(f"{place} has ended at {ends_at:%Y-%m-%d %H:%M} UTC. Renew it.")
+        raise CertificateError(f"{subject} has ended at {ends_at:%Y-%m-%d %H:%M} UTC. Renew it.")
     if now < begins_at:
         raise CertificateError(
-            f"{place} begins at {begins_at:%Y-%m-%d %H:%M} UTC, which is to come. Set the clock, or renew it."
+            f"{subject} begins at {begins_at:%Y-%m-%d %H:%M} UTC, which is to come. Set the clock, or renew it."
         )
 
 

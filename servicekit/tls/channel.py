@@ -24,7 +24,7 @@ class TlsChannel(grpc.aio.Channel):
     def __init__(self, certificates: Certificates, open_channel: Open) -> None:
         self._certificates = certificates
         self._open_channel = open_channel
-        self._version = certificates.look()
+        self._version = certificates.current_version()
         self._current = _Line(open_channel(certificates.channel_credentials()))
         self._retired: set[_Line] = set()
         self._is_closed = False
@@ -44,7 +44,7 @@ class TlsChannel(grpc.aio.Channel):
 
     def line(self) -> "_Line":
         """Return the connections that a call which begins now uses."""
-        version = self._certificates.look()
+        version = self._certificates.current_version()
         if version != self._version and not self._is_closed:
             self._version = version
             before, self._current = self._current, _Line(self._open_channel(self._certificates.channel_credentials()))

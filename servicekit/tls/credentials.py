@@ -16,7 +16,7 @@ from servicekit.tls.certificates import CertificateError, Material
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 """The files are looked at when a connection or a call begins, no more often than this."""
 WARN_BEFORE = timedelta(days=7)
 WARN_EVERY_SECONDS = 86_400.0
@@ -50,12 +50,12 @@ class Certificates:
         self._files = [
             file for file in (settings.tls_cert_file, settings.tls_key_file, settings.tls_ca_file) if file is not None
         ]
-        self._state = self._look_at_files()
+        self._state = self._read_file_states()
         self._material = certificates.read(settings)
         self._version = 0
         self._refused: _State | None = None
         self._refusals = 0
-        self._looked_at = time.monotonic()
+        self._checked_at = time.monotonic()
         self._warned_at: float | None = None
         self._lock = threading.Lock()
         # Entries that gRPC's threads cause name the service as all others do.
@@ -87,17 +87,17 @@ class Certificates:
             fields["certificate_ends_at"] = self.ends_at.isoformat()
         return fields
 
-    def look(self) -> int:
+    def current_version(self) -> int:
         """Read the files again when they have changed, and return the number of what is in use, which then rises.
 
         Never raises. Costs a comparison between two looks, and then a stat of each file.
         """
-        if not self._files or time.monotonic() - self._looked_at < LOOK_SECONDS:
+        if not self._files or time.monotonic() - self._checked_at < CHECK_SECONDS:
             return self._version
         with self._lock:
-            if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+            if time.monotonic() - self._checked_at >= CHECK_SECONDS:
                 self._context.run(self._renew)
-                self._looked_at = time.monotonic()
+                self._checked_at = time.monotonic()
         return self._version
 
     def server_credentials(self) -> grpc.ServerCredentials | None:
@@ -109,7 +109,7 @@ class Certificates:
         def fetch() -> grpc.ServerCertificateConfiguration | None:
             # Called by gRPC with each new connection.
             nonlocal given
-            version = self.look()
+            version = self.current_version()
             if version == given:
                 return None
             given = version
@@ -122,7 +122,7 @@ class Certificates:
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """Return what connections to other services begin with as long as `look` returns the same number."""
+        """Return what connections to other services begin with as long as `current_version` returns the same number."""
         material = self._material
         return grpc.ssl_channel_credentials(material.authority, material.key, material.certificate)
 
@@ -143,7 +143,7 @@ class Certificates:
         return grpc.ssl_server_certificate_configuration(pairs, clients)
 
     def _renew(self) -> None:
-        state = self._look_at_files()
+        state = self._read_file_states()
         if state == self._state:
             self._refused = None
             self.warn_of_end()
@@ -153,7 +153,7 @@ class Certificates:
         except CertificateError as error:
             self._refuse(state, str(error))
             return
-        if self._look_at_files() != state:
+        if self._read_file_states() != state:
             return  # it is being written just now; the next look finds it settled
         self._use(material, state)
 
@@ -172,7 +172,7 @@ class Certificates:
         if self._refusals == 2:
             _LOG.warning("tls.not_renewed", reason=reason, kept="what was in use before")
 
-    def _look_at_files(self) -> _State:
+    def _read_file_states(self) -> _State:
         return tuple(_state_of(file) for file in self._files)
 
 

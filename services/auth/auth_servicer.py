@@ -19,8 +19,8 @@ _LOG = structlog.stdlib.get_logger(__name__)
 _SCOPES = {number: name for name, number in converter.enum_spellings(auth_pb2.LogOutScope.DESCRIPTOR).items()}
 _PROVIDERS = {number: name for name, number in converter.enum_spellings(auth_pb2.SocialProvider.DESCRIPTOR).items()}
 
-# What goes by itself and does not make a sign-in invalid that Supabase Auth has just granted.
-_PASSING = ("DATABASE_UNAVAILABLE", "DATABASE_BUSY", "KEYS_UNAVAILABLE")
+# Temporary failures, which do not make a sign-in invalid that Supabase Auth has just granted.
+_RETRYABLE = ("DATABASE_UNAVAILABLE", "DATABASE_BUSY", "KEYS_UNAVAILABLE")
 
 
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
@@ -115,7 +115,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         try:
             user = await self._store.get_me(await self._verified(tokens))
         except AppError as error:
-            if error.reason not in _PASSING:
+            if error.reason not in _RETRYABLE:
                 raise
             # The tokens exist now and the refresh token or code before them is spent: failing would lose the sign-in.
             _LOG.warning("auth.user_incomplete", user_id=sign_in.user_id, reason=error.reason)
@@ -133,7 +133,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         try:
             return await self._verifier.verify(tokens.access_token)
         except AppError as error:
-            if error.reason in _PASSING:
+            if error.reason in _RETRYABLE:
                 raise
         # The client did nothing wrong: the service is set up for another project.
         cause = "a new token does not verify: check SUPABASE_URL, SUPABASE_JWT_SECRET and SUPABASE_JWT_ISSUER"

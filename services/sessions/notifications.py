@@ -19,7 +19,7 @@ CHECK_INTERVAL_SECONDS = 30.0
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 10.0
 PROOF_SECONDS = 5.0
-UNHEARD_DELAY_SECONDS = 300.0
+UNDELIVERED_DELAY_SECONDS = 300.0
 ADVICE = (
     "Set SUPABASE_LISTEN_DB_URL to the database itself or to a pooler in session mode; until then whoever follows a run"
     " of another process looks for its events several times a second."
@@ -109,9 +109,9 @@ class Notifications:
         connection.add_termination_listener(lambda _: lost.set())
         try:
             await connection.add_listener(CHANNEL, self._notified)
-            if not await self._is_heard():
+            if not await self._is_delivered():
                 _LOG.warning("notifications.not_delivered", advice=ADVICE)
-                return UNHEARD_DELAY_SECONDS
+                return UNDELIVERED_DELAY_SECONDS
             self._is_listening.set()
             delay_seconds = FIRST_DELAY_SECONDS
             self.wake_all()
@@ -129,7 +129,7 @@ class Notifications:
             connection.terminate()
         return delay_seconds
 
-    async def _is_heard(self) -> bool:
+    async def _is_delivered(self) -> bool:
         """Send a notification over another connection, and return whether it arrives at the one that listens."""
         token = uuid4().hex
         with self.watch(token) as wake:

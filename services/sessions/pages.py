@@ -22,7 +22,7 @@ def fingerprint(*filters: str | int) -> str:
     return hashlib.blake2b(orjson.dumps(filters), digest_size=8).hexdigest()
 
 
-def place(token: str, filters: str, types: tuple[type, ...]) -> tuple[Any, ...]:
+def position(token: str, filters: str, types: tuple[type, ...]) -> tuple[Any, ...]:
     """Return the values behind the fingerprint. Raises AppError INVALID_PAGE_TOKEN for a token of another list."""
     given, *values = paging.decode(token, (str, *types))
     if given != filters:
@@ -30,9 +30,9 @@ def place(token: str, filters: str, types: tuple[type, ...]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def moment_place(token: str, filters: str) -> tuple[str, str]:
+def time_position(token: str, filters: str) -> tuple[str, str]:
     """Return the time (RFC 3339, UTC) and the id that a token of a list by time holds."""
-    time, identifier = place(token, filters, (datetime, UUID))
+    time, identifier = position(token, filters, (datetime, UUID))
     return moment(time), identifier
 
 

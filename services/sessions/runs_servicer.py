@@ -20,7 +20,7 @@ from services.sessions.runs_store import RunsStore
 EVENTS_PER_RESPONSE = 200
 # Notifications may get lost, so a watcher also looks by itself; more often where none arrive.
 POLL_SECONDS = 1.0
-UNHEARD_POLL_SECONDS = 0.25
+UNDELIVERED_POLL_SECONDS = 0.25
 
 _APPENDABLE = frozenset({"message_delta", "tool_started", "tool_finished"})
 _ENDS = frozenset({pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED, pb.RUN_STATE_INTERRUPTED})
@@ -57,13 +57,13 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
 
     async def AppendRunEvents(self, request: pb.AppendRunEventsRequest, _: Context) -> pb.AppendRunEventsResponse:
         """Append events to any number of runs."""
-        for place, batch in enumerate(request.batches):
+        for position, batch in enumerate(request.batches):
             for index, event in enumerate(batch.events):
                 if event.WhichOneof("payload") not in _APPENDABLE or event.seq < 1:
                     raise AppError(
                         "INVALID_FIELD",
                         metadata={
-                            "field": f"batches[{place}].events[{index}]",
+                            "field": f"batches[{position}].events[{index}]",
                             "problem": "must have a seq and be a delta or a tool's event",
                         },
                     )
@@ -112,7 +112,7 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
                 if page.is_finished or self._is_draining:
                     return
                 try:
-                    seconds = POLL_SECONDS if self._notifications.is_listening else UNHEARD_POLL_SECONDS
+                    seconds = POLL_SECONDS if self._notifications.is_listening else UNDELIVERED_POLL_SECONDS
                     await asyncio.wait_for(wake.wait(), seconds)
                 except TimeoutError:
                     continue
@@ -128,7 +128,7 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
             current_caller(),
             page_size=pages.size(request.page_size),
             session_id=request.session_id,
-            before=pages.moment_place(request.page_token, filters) if request.page_token else None,
+            before=pages.time_position(request.page_token, filters) if request.page_token else None,
         )
         token = ""
         if page.has_more:

@@ -39,7 +39,7 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
     async def ListSessions(self, request: pb.ListSessionsRequest, _: Context) -> pb.ListSessionsResponse:
         """List the caller's sessions, newest activity first."""
         filters = pages.fingerprint("sessions", request.is_archived, request.query)
-        before = pages.moment_place(request.page_token, filters) if request.page_token else None
+        before = pages.time_position(request.page_token, filters) if request.page_token else None
         page = await self._store.list_sessions(
             current_caller(),
             page_size=pages.size(request.page_size),
@@ -50,8 +50,8 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
         response = page.response
         if page.has_more:
             last = response.sessions[-1]
-            place = last.updated_at.ToDatetime(UTC).isoformat()
-            response.next_page_token = paging.encode(filters, place, last.id)
+            position = last.updated_at.ToDatetime(UTC).isoformat()
+            response.next_page_token = paging.encode(filters, position, last.id)
         return response
 
     async def GetSession(self, request: pb.GetSessionRequest, _: Context) -> pb.GetSessionResponse:
@@ -93,11 +93,11 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
         )
         after_order, before_order = request.after_order, request.before_order
         if request.page_token:
-            place = _message_place(request.page_token, filters)
+            position = _message_position(request.page_token, filters)
             if request.from_end:
-                before_order = place
+                before_order = position
             else:
-                after_order = place
+                after_order = position
         page = await self._store.list_messages(
             current_caller(),
             request.session_id,
@@ -126,7 +126,7 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
             request.query,
             page_size=pages.size(request.page_size, default=20, most=50),
             session_id=request.session_id,
-            before=_hit_place(request.page_token, filters) if request.page_token else None,
+            before=_hit_position(request.page_token, filters) if request.page_token else None,
         )
         token = ""
         if page.has_more:
@@ -141,7 +141,7 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
         after_key: str | None = None
         if request.page_token:
             # Bounds that the request leaves open stay where the first page has put them.
-            since, until, after_key = pages.place(request.page_token, filters, (datetime, datetime, str))
+            since, until, after_key = pages.position(request.page_token, filters, (datetime, datetime, str))
             since, until = pages.moment(since), pages.moment(until)
         page = await self._store.list_usage(
             current_caller(),
@@ -155,15 +155,15 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
         return pb.ListUsageResponse(entries=page.entries, next_page_token=token, total=page.total)
 
 
-def _message_place(token: str, filters: str) -> int:
-    (order,) = pages.place(token, filters, (int,))
+def _message_position(token: str, filters: str) -> int:
+    (order,) = pages.position(token, filters, (int,))
     if order < 1:
         raise AppError("INVALID_PAGE_TOKEN", cause="token of another list")
     return int(order)
 
 
-def _hit_place(token: str, filters: str) -> tuple[str, str, str]:
-    rank, time, message_id = pages.place(token, filters, (str, datetime, UUID))
+def _hit_position(token: str, filters: str) -> tuple[str, str, str]:
+    rank, time, message_id = pages.position(token, filters, (str, datetime, UUID))
     try:
         number = float(rank)
     except ValueError as error:

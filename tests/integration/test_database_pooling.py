@@ -153,9 +153,9 @@ async def test_prepared_statements_work_in_transaction_mode_where_the_pooler_kee
 async def test_notifications_arrive_in_session_mode_and_not_in_transaction_mode(
     stack: RunningStack, transaction_url: str, session_url: str
 ) -> None:
-    assert not await database.hears(transaction_url, transaction_url)
-    assert await database.hears(session_url, session_url)
-    assert await database.hears(stack.db_url, transaction_url)
+    assert not await database.delivers_notifications(transaction_url, transaction_url)
+    assert await database.delivers_notifications(session_url, session_url)
+    assert await database.delivers_notifications(stack.db_url, transaction_url)
 
 
 async def test_the_service_notices_that_nothing_arrives_and_says_what_to_set(

@@ -224,7 +224,7 @@ def change(file: Path, old: str, new: str) -> None:
 
 async def written(project: Path, scratch: Scratch, name: str) -> tuple[list[Path], str]:
     printed = io.StringIO()
-    cli = SupabaseCli(project, node=node_program(), surroundings={})
+    cli = SupabaseCli(project, node=node_program(), environment={})
     files = await write_migration(project, name, scratch, cli, home=project, console=Console(printed))
     return files, printed.getvalue()
 
