@@ -34,8 +34,9 @@ from gateway.settings import Settings
 from gateway.web import pages
 from gateway.web.export import WebApp
 from gateway.web.social import SocialLogIn
+from servicekit import parts
 from servicekit.errors import AppError
-from servicekit.rpc import channel
+from servicekit.rpc import channel, contracts
 from servicekit.rpc.identity import Verifier
 from servicekit.telemetry import watches
 from servicekit.tls import credentials
@@ -77,14 +78,16 @@ async def build(
     SystemExit with what to do when the certificates cannot be used.
     """
     reasons.register()
-    targets = (settings.auth_target, settings.sessions_target, settings.orchestrator_target)
     known = certificates or credentials.load(settings)
     async with contextlib.AsyncExitStack() as stack:
         client = await stack.enter_async_context(httpx.AsyncClient())
         verifier = Verifier(settings, client)
         channels = {
-            service.full_name: await stack.enter_async_context(channel.connect(target, service, tls=known))
-            for target, service in zip(targets, contract.SERVICES, strict=True)
+            service.full_name: await stack.enter_async_context(
+                channel.connect(settings.target_of(part.name), service, tls=known)
+            )
+            for part in parts.SERVICES
+            for service in contracts.public_services(part)
         }
         bridge = Bridge(settings, channels, verifier, Attempts(settings), keep_alive_seconds=keep_alive_seconds)
         app = _bare_app(settings)

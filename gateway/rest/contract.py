@@ -6,27 +6,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from concerto.auth.v1 import auth_pb2
 from concerto.options.v1 import options_pb2
-from concerto.orchestrator.v1 import orchestrator_pb2
-from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import message_factory, timestamp_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
 from gateway.rest.folding import folding_of
+from servicekit import parts
+from servicekit.rpc import contracts
 from servicekit.rpc.interceptor import policy_of
 
-# New services go to the end: where two name a message alike, the first one keeps the bare name in OpenAPI.
-SERVICES: tuple[ServiceDescriptor, ...] = (
-    auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
-    sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"],
-    orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"],
+# In the registry's order: where two name a message alike, the first one keeps the bare name in OpenAPI.
+SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    service for part in parts.SERVICES for service in contracts.public_services(part)
 )
 """The services behind the gateway."""
 
-INTERNAL_SERVICES: tuple[ServiceDescriptor, ...] = (runs_pb2.DESCRIPTOR.services_by_name["RunsService"],)
+INTERNAL_SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    service for part in parts.SERVICES for service in contracts.internal_services(part)
+)
 """Services that only other services call: the gateway checks that each of their rpcs says so, and opens no channel."""
 
 AFTER_SEQ = "after_seq"

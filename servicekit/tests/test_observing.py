@@ -157,7 +157,9 @@ async def test_failures_are_codes_and_reasons_and_none_of_their_text(
     assert SECRET not in seen.exported
     counts = {labels[0]: count for labels, count in seen.samples("concerto_rpc_duration_seconds_count").items()}
     assert counts == {"NOT_FOUND": 1, "INTERNAL": 1, "INVALID_ARGUMENT": 1, "CANCELLED": 1, "UNAUTHENTICATED": 1}
-    assert seen.samples("concerto_db_call_duration_seconds_count") == {
+    # Servers of other tests in this process look after their databases meanwhile.
+    queries = seen.samples("concerto_db_call_duration_seconds_count")
+    assert {labels: count for labels, count in queries.items() if labels[0] != "ping"} == {
         ("get_session", "ok"): 2,
         ("get_session", "refused"): 1,
     }

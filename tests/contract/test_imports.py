@@ -81,7 +81,7 @@ def domain_names() -> set[str]:
             found |= {enum.name for enum in file.enum_type}
             for message in file.message_type:
                 add(message)
-    sql = "\n".join(path.read_text() for path in (ROOT / "supabase" / "migrations").glob("*.sql"))
+    sql = "\n".join(path.read_text() for path in (ROOT / "supabase" / "schemas").rglob("*.sql"))
     found |= set(re.findall(r"create (?:or replace )?function (?:api|private)\.(\w+)", sql))
     # Words of the trade that the contract uses, too: a message of protobuf, Python's Run…
     return {name for name in found if "_" in name or re.fullmatch(r"(?:[A-Z]+[a-z0-9]+){2,}", name)} - GENERAL_NAMES

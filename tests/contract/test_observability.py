@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from servicekit.parts import METRICS_PORT, PARTS
 from servicekit.telemetry.measures import Counter, Histogram, Measure
 from servicekit.telemetry.metrics import Pools
 from tests.support.contract import ROOT
@@ -119,9 +120,9 @@ def test_prometheus_finds_every_replica_of_every_part() -> None:
     (job,) = config["scrape_configs"]
     (names,) = job["dns_sd_configs"]
     assert (sorted(names["names"]), names["type"], names["port"]) == (
-        ["auth", "gateway", "orchestrator", "sessions"],
+        sorted(part.name for part in PARTS),
         "A",
-        9464,
+        METRICS_PORT,
     )
     assert job["metrics_path"] == "/metrics"
     for name in config["rule_files"]:

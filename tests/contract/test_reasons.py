@@ -15,7 +15,7 @@ from tests.support.contract import ROOT
 TABLES = errors.tables()
 EVERY = [(owner, name) for owner, table in TABLES.items() for name in table]
 PARTS = sorted(TABLES.keys() - {"servicekit"})
-SQL = "\n".join(path.read_text() for path in sorted((ROOT / "supabase" / "migrations").glob("*.sql")))
+SQL = "\n".join(path.read_text() for path in sorted((ROOT / "supabase" / "schemas").rglob("*.sql")))
 
 errors.register_all()
 

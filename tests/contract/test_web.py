@@ -10,7 +10,7 @@ from gateway import app
 from gateway import document as gateway_document
 from gateway.rest import contract
 from gateway.tests.fakes import gateway_settings
-from local.setup import bootstrap, lock
+from local.setup import bootstrap, errors, lock
 from local.suite.processes import node_program
 from tests.support.contract import ROOT
 
@@ -134,13 +134,20 @@ def test_npm_versions_of_the_web_app_are_exact_and_locked() -> None:
 
 
 def test_files_of_the_web_app_are_named_in_kebab_case_and_short() -> None:
-    folders = ("app", "components", "lib")
+    folders = ("app", "components", "features", "lib", "test")
     own = [path for path in SOURCES if path.relative_to(WEB).parts[0] in folders]
     own += [path for folder in folders for path in (WEB / folder).rglob("*.test.ts*")]
     own = [path for path in own if path != bootstrap.WEB_TYPES]
     names = [str(path.relative_to(WEB)) for path in own]
     assert [name for name in names if not re.fullmatch(r"[a-z0-9./()_-]+", name)] == []
     assert [path.name for path in own if len(path.read_text().splitlines()) > 400] == []
+
+
+def test_reasons_that_the_web_app_has_sentences_for_are_in_the_table() -> None:
+    catalogues = [path for path in SOURCES if path.name == "sentences.ts"]
+    named = {name for path in catalogues for name in re.findall(r"^ +([A-Z][A-Z_]+):", path.read_text(), re.MULTILINE)}
+    assert named
+    assert named - set().union(*errors.tables().values()) == set()
 
 
 def test_the_document_can_be_printed_without_a_suite() -> None:

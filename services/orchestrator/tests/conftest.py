@@ -147,7 +147,7 @@ async def suite(make_suite: MakeSuite) -> AsyncIterator[Suite]:
         yield made
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 60.0) -> None:
     for _ in range(int(seconds / 0.02)):
         if condition():
             return
