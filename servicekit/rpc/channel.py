@@ -171,7 +171,7 @@ def _make_repeatable(message: Message) -> None:
 
 
 def _service_of(method: Any) -> str:
-    # "/concerto.sessions.v1.SessionsService/GetSession" -> "sessions"
+    # "/concerto.things.v1.ThingsService/GetThing" -> "things"
     path = getattr(method, "_method", b"")
     parts = (path.decode() if isinstance(path, bytes) else str(path)).strip("/").split(".")
     return parts[1] if len(parts) > 1 else "neighbour"
