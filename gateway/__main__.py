@@ -12,7 +12,7 @@ import uvicorn
 
 from gateway import app
 from gateway.protocol import Protocol, State
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings
 from servicekit.rpc import loop
 from servicekit.telemetry import logs
 from servicekit.tls import credentials
@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(settings: GatewaySettings, *, started: asyncio.Event, stop: asyncio.Event) -> None:
+async def serve(settings: Settings, *, started: asyncio.Event, stop: asyncio.Event) -> None:
     """Serve until `stop` is set.
 
     Then /readyz says no for `settings.drain_delay_seconds`, in which requests are taken as before and each answer ends
@@ -125,7 +125,7 @@ def inherited(number: int | None) -> list[socket.socket]:
 
 def main() -> None:
     """Read the settings and serve."""
-    settings = GatewaySettings.load()
+    settings = Settings.load()
     logs.configure(settings, service="gateway")
     try:
         loop.run(loop.until_stopped(functools.partial(serve, settings)))

@@ -30,7 +30,7 @@ from gateway.rest import comments, contract, openapi, sse
 from gateway.rest.bridge import Bridge
 from gateway.rest.contract import Binding, ContractError
 from gateway.rest.dispatcher import Dispatcher
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings
 from gateway.web import pages
 from gateway.web.export import WebApp
 from gateway.web.social import SocialLogIn
@@ -65,7 +65,7 @@ class Application(FastAPI):
 
 @contextlib.asynccontextmanager
 async def build(
-    settings: GatewaySettings,
+    settings: Settings,
     *,
     keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS,
     certificates: credentials.Certificates | None = None,
@@ -133,7 +133,7 @@ def public_rpcs(services: Iterable[ServiceDescriptor] = contract.SERVICES) -> li
     return [binding.method.full_name for binding in contract.bindings(services)]
 
 
-def _bare_app(settings: GatewaySettings) -> FastAPI:
+def _bare_app(settings: Settings) -> FastAPI:
     middleware = [Middleware(RequestMiddleware)]
     if settings.trusted_proxies:
         # Outermost: everything after it sees the client's own address.

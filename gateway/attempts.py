@@ -10,7 +10,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.requests import Request
 
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings
 from servicekit.errors import AppError
 
 LIMITED = frozenset({"LogIn", "SignUp", "RequestPasswordReset"})
@@ -20,7 +20,7 @@ LIMITED = frozenset({"LogIn", "SignUp", "RequestPasswordReset"})
 class Attempts:
     """Counts attempts per e-mail address and per client address, in this process, over a moving window."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._per_email = settings.email_limit
         self._per_address = settings.address_limit

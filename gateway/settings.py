@@ -18,7 +18,7 @@ Entries = Annotated[tuple[str, ...], NoDecode]
 """Entries separated by commas."""
 
 
-class GatewaySettings(TokenSettings, TlsSettings):
+class Settings(TokenSettings, TlsSettings):
     """Where the gateway listens, whom it calls, and what it lets in."""
 
     host: str = Field("127.0.0.1", validation_alias="GATEWAY_HOST")

@@ -20,7 +20,7 @@ from local.embedded import mailbox
 from local.embedded.credentials import ensure_credentials, read_credentials
 from local.embedded.postgres import Postgres
 from local.files import make_private_folder, write_private
-from local.settings import MOST_REPLICAS, ROOT, LocalSettings, SettingsError, load_settings
+from local.settings import MOST_REPLICAS, ROOT, Settings, SettingsError, load_settings
 from local.suite import stack
 from local.suite.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, node_program, part_of, suite_variables
 from local.suite.state import end_leftovers, read_state, supervisor_lock
@@ -50,7 +50,7 @@ def main() -> None:
         sys.exit(INTERRUPTED if isinstance(error, StoppedError) else 1)
 
 
-def _settings(port: int | None = None) -> LocalSettings:
+def _settings(port: int | None = None) -> Settings:
     settings = load_settings()
     if port is not None:
         return settings.with_port(port)
@@ -107,7 +107,7 @@ def serve() -> None:
 
 
 def _detach(
-    settings: LocalSettings, only: str | None, mode: Mode, replicas: int, console: Console, *, migrations: bool
+    settings: Settings, only: str | None, mode: Mode, replicas: int, console: Console, *, migrations: bool
 ) -> int:
     stack.open_home(settings.home)
     running = read_state(settings.home)

@@ -12,26 +12,27 @@ from urllib.parse import urlsplit
 import asyncpg
 from pydantic import ValidationError
 
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings as GatewaySettings
 from local.console import Console
 from local.embedded.credentials import Credentials, CredentialsError, credentials_file, read_credentials
 from local.embedded.postgres import Postgres, PostgresError
 from local.findings import Finding, show
 from local.migrations.apply import pending_versions
-from local.settings import ROOT, LocalSettings, SettingsError, load_settings
+from local.settings import ROOT, SettingsError, load_settings
+from local.settings import Settings as LocalSettings
 from local.setup import bootstrap
 from local.suite.ports import is_free, owner_of
 from local.suite.processes import EMBEDDED, NAMES, node_program, service_environment, suite_variables
 from local.suite.state import State, read_state
-from servicekit.settings import Settings, TlsSettings
+from servicekit.settings import ProcessSettings, TlsSettings
 from servicekit.tls import certificates
 from servicekit.tls.credentials import WARN_BEFORE
-from services.auth.settings import AuthSettings
-from services.orchestrator.settings import OrchestratorSettings
+from services.auth.settings import Settings as AuthSettings
+from services.orchestrator.settings import Settings as OrchestratorSettings
 from services.sessions.settings import Settings as SessionsSettings
 
 LEAST_FREE_BYTES = 1024**3
-PROCESS_SETTINGS: dict[str, type[Settings]] = {
+PROCESS_SETTINGS: dict[str, type[ProcessSettings]] = {
     "auth": AuthSettings,
     "sessions": SessionsSettings,
     "orchestrator": OrchestratorSettings,

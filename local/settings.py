@@ -23,7 +23,7 @@ class SettingsError(Exception):
     """The configuration is wrong. The message says which variable and what to do."""
 
 
-class LocalSettings(BaseModel):
+class Settings(BaseModel):
     """The settings of the embedded stack and of the `concerto` command.
 
     `variables` holds the whole merged environment (real variables win over the file), from which each process
@@ -132,7 +132,7 @@ class LocalSettings(BaseModel):
         """True when a Supabase project of one's own is configured, so that nothing of it is started here."""
         return bool(self.supabase_url) and self.supabase_url.rstrip("/") != self.embedded_url
 
-    def with_port(self, port: int | None) -> "LocalSettings":
+    def with_port(self, port: int | None) -> "Settings":
         """The same settings on another base port."""
         if port is None:
             return self
@@ -146,7 +146,7 @@ def read_environment() -> dict[str, str]:
 
 def load_settings(
     *, environment: Mapping[str, str] | None = None, env_file: Path | Literal["default"] | None = "default"
-) -> LocalSettings:
+) -> Settings:
     """Read the settings once.
 
     Without arguments, from the real environment and the file that `CONCERTO_ENV_FILE` names (default `.env`).
@@ -160,7 +160,7 @@ def load_settings(
         values = {name: value for name, value in dotenv_values(env_file).items() if value}
     values |= {name: value for name, value in real.items() if value}
     try:
-        return LocalSettings.model_validate({**values, "env_file": env_file, "variables": values})
+        return Settings.model_validate({**values, "env_file": env_file, "variables": values})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SettingsError(f"The configuration is wrong: {problems}.") from None

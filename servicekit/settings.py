@@ -1,4 +1,4 @@
-"""Settings that every process has, read once from the environment."""
+"""ProcessSettings that every process has, read once from the environment."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ TRANSACTION_POOLER_PORT = 6543
 _PLACEHOLDERS = ("changeme", "change-me", "replace-me", "your-", "<")
 
 
-class Settings(BaseSettings):
+class ProcessSettings(BaseSettings):
     """Base of all settings: names are spelt out per field, `.env` stands behind the environment, nothing is written.
 
     Secrets are SecretStr and refused while they still hold a placeholder.
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
             raise SystemExit(f"Wrong settings; see .env.example for their meaning:\n{problems}") from None
 
 
-class TokenSettings(Settings):
+class TokenSettings(ProcessSettings):
     """How access tokens are verified."""
 
     supabase_url: str = Field("http://127.0.0.1:8001", validation_alias="SUPABASE_URL")
@@ -84,7 +84,7 @@ class TokenSettings(Settings):
         return self.supabase_public_url or self.supabase_url
 
 
-class TlsSettings(Settings):
+class TlsSettings(ProcessSettings):
     """Certificates between services, from files: what a server listens with, and what others are checked by."""
 
     tls_cert_file: Path | None = Field(None, validation_alias="CONCERTO_TLS_CERT_FILE")
@@ -123,7 +123,7 @@ class TlsSettings(Settings):
 
 
 class ServiceSettings(TokenSettings, TlsSettings):
-    """Settings of a gRPC service. Subclasses give `host` and `port` their variable names."""
+    """ProcessSettings of a gRPC service. Subclasses give `host` and `port` their variable names."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -139,7 +139,7 @@ class ServiceSettings(TokenSettings, TlsSettings):
     Calls and streams that are open go on."""
 
 
-class DatabaseSettings(Settings):
+class DatabaseSettings(ProcessSettings):
     """How a service reaches the database: directly when `db_url` is set, otherwise over REST."""
 
     supabase_url: str = Field("http://127.0.0.1:8001", validation_alias="SUPABASE_URL")

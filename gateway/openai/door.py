@@ -15,7 +15,7 @@ from gateway.openai import errors as openai_errors
 from gateway.rest import incoming, sse
 from gateway.rest.bridge import Bridge
 from gateway.rest.contract import Binding
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings
 from servicekit.errors import AppError
 from servicekit.messages import validation
 from servicekit.rpc import channel
@@ -43,7 +43,7 @@ class OpenAIDoor:
     """
 
     def __init__(
-        self, settings: GatewaySettings, bridge: Bridge, *, keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS
+        self, settings: Settings, bridge: Bridge, *, keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS
     ) -> None:
         self._max_body_bytes = settings.max_body_bytes
         self._bridge = bridge

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from gateway.attempts import LIMITED, Attempts
 from gateway.rest import incoming, negotiation, sse
 from gateway.rest.contract import Binding
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings
 from servicekit.errors import AppError
 from servicekit.messages.converter import to_json
 from servicekit.rpc import channel, identity
@@ -30,7 +30,7 @@ class Bridge:
 
     def __init__(
         self,
-        settings: GatewaySettings,
+        settings: Settings,
         channels: Mapping[str, grpc.aio.Channel],
         verifier: identity.Verifier,
         attempts: Attempts,

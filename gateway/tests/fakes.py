@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from gateway.__main__ import Server, listen
 from gateway.app import build
 from gateway.rest import contract
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings
 from servicekit.errors import AppError
 from servicekit.rpc import server
 from servicekit.settings import ServiceSettings
@@ -186,8 +186,8 @@ def signed_in(email: str = "ada@example.com") -> dict[str, Any]:
     return {"user": auth_pb2.User(id=RUN_ID, email=email, role=auth_pb2.USER_ROLE_USER), "session": session}
 
 
-def gateway_settings(target: str = "127.0.0.1:9", **values: Any) -> GatewaySettings:
-    return GatewaySettings(
+def gateway_settings(target: str = "127.0.0.1:9", **values: Any) -> Settings:
+    return Settings(
         _env_file=None,
         **{
             "supabase_url": "http://127.0.0.1:9",

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from gateway.rest import negotiation
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings
 from servicekit.errors import AppError
 
 ROUTE_PATH = "/{file:path}"
@@ -75,7 +75,7 @@ class _File:
 class WebApp:
     """An ASGI application for whatever no route of the API has taken."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._root = os.path.abspath(settings.web_folder)
         self._policies = Policies(settings.browser_supabase_url)
         self._route = Route(ROUTE_PATH, self.respond)

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings
 from servicekit.errors import AppError
 from servicekit.messages.converter import enum_spellings
 
@@ -57,7 +57,7 @@ _DOCS_ABSENT = """<!doctype html>
 class Providers:
     """Which sign-in providers the Supabase project has switched on; asked at most once a minute."""
 
-    def __init__(self, settings: GatewaySettings, client: httpx.AsyncClient) -> None:
+    def __init__(self, settings: Settings, client: httpx.AsyncClient) -> None:
         self._url = f"{settings.supabase_url}/auth/v1/settings"
         key = settings.supabase_publishable_key
         self._headers = {"apikey": key.get_secret_value()} if key else {}
@@ -86,7 +86,7 @@ class Providers:
 
 
 def add_routes(
-    app: FastAPI, settings: GatewaySettings, providers: Providers, openapi: Mapping[str, Any], *, version: str
+    app: FastAPI, settings: Settings, providers: Providers, openapi: Mapping[str, Any], *, version: str
 ) -> None:
     """Add `/docs`, `/openapi.json` and `/config.json` to the application."""
     openapi_json = orjson.dumps(openapi)

@@ -19,7 +19,7 @@ from gateway import failures
 from gateway.rest import incoming, negotiation
 from gateway.rest.bridge import json_response
 from gateway.rest.contract import Binding
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings
 from servicekit.errors import AppError
 from servicekit.messages import validation
 from servicekit.messages.converter import set_field_from_text
@@ -39,7 +39,7 @@ class SocialLogIn:
     stub: returns the callable of a binding's rpc.
     """
 
-    def __init__(self, settings: GatewaySettings, stub: Callable[[Binding], Any]) -> None:
+    def __init__(self, settings: Settings, stub: Callable[[Binding], Any]) -> None:
         self._base_url = settings.base_url
         self._fernet = Fernet(_derive_key(settings.cookie_key()))
         self._stub = stub

@@ -25,7 +25,7 @@ from local.embedded.borrowed import on_free_ports, started_postgres
 from local.embedded.credentials import Credentials, read_credentials
 from local.embedded.postgres import Postgres
 from local.files import make_private_folder, sync_folder
-from local.settings import LocalSettings
+from local.settings import Settings
 from local.suite.stack import already_running
 from local.suite.state import end_leftovers, read_state, supervisor_lock
 
@@ -34,7 +34,7 @@ SHARED_SECRETS = ("jwt_secret", "publishable_key", "secret_key", "cookie_secret"
 ATTEMPTS, PAUSE_SECONDS = 5, 0.5
 
 
-def refuse_hosted(settings: LocalSettings) -> None:
+def refuse_hosted(settings: Settings) -> None:
     """Raise BackupError where a project of one's own is configured: nothing of it is here."""
     if settings.is_hosted:
         raise BackupError(
@@ -43,7 +43,7 @@ def refuse_hosted(settings: LocalSettings) -> None:
         )
 
 
-def target_of(settings: LocalSettings, file: Path | None, *, force: bool) -> Path:
+def target_of(settings: Settings, file: Path | None, *, force: bool) -> Path:
     """The file to write: the one named, or one beside the data folder with the time in its name.
 
     Raises BackupError when it exists, or cannot be written there.
@@ -66,7 +66,7 @@ def _refuse_existing(target: Path, *, force: bool) -> None:
 
 
 async def back_up(
-    settings: LocalSettings, target: Path, *, force: bool = False, with_secrets: bool = False, console: Console
+    settings: Settings, target: Path, *, force: bool = False, with_secrets: bool = False, console: Console
 ) -> Manifest:
     """Write a backup of the running or stopped suite to `target`, mode 0600, and return what it holds.
 
@@ -92,7 +92,7 @@ async def back_up(
 
 
 @asynccontextmanager
-async def _open_database(settings: LocalSettings, console: Console) -> AsyncIterator[tuple[Postgres, Credentials]]:
+async def _open_database(settings: Settings, console: Console) -> AsyncIterator[tuple[Postgres, Credentials]]:
     """The database of the running suite, or one started for this alone."""
     if not settings.home.is_dir():
         raise BackupError(_no_database(settings.home))
@@ -148,7 +148,7 @@ def _complete_or_absent(target: Path, *, force: bool) -> Iterator[tuple[BinaryIO
         partial.unlink(missing_ok=True)
 
 
-async def _write(settings: LocalSettings, postgres: Postgres, writer: ArchiveWriter, console: Console) -> Manifest:
+async def _write(settings: Settings, postgres: Postgres, writer: ArchiveWriter, console: Console) -> Manifest:
     connection = await asyncpg.connect(postgres.admin_url, timeout=10)
     place = _place_for_links(settings.home / "run")
     try:

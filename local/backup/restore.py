@@ -23,7 +23,7 @@ from local.files import make_private_folder, write_private
 from local.migrations.apply import apply_migrations, migration_versions, pending_versions, set_role_passwords, take_over
 from local.migrations.baseline import as_of_baseline
 from local.migrations.supabase_cli import MigrationError
-from local.settings import ROOT, LocalSettings
+from local.settings import ROOT, Settings
 from local.suite.processes import node_program, supabase_spec
 
 POSTGRES_MAJOR = 18
@@ -31,7 +31,7 @@ ROOM_FACTOR = 1.3
 """Of the bytes that the database had: what a restored one may need, with the log of its own making."""
 
 
-async def open_backup(settings: LocalSettings, file: Path, console: Console) -> Archive:
+async def open_backup(settings: Settings, file: Path, console: Console) -> Archive:
     """Check a backup wholly, and that this version of Concerto can hold it. Nothing is changed.
 
     Raises BackupError saying what is wrong with it, or what to do first.
@@ -102,7 +102,7 @@ def _credentials(home: Path, backup: Archive) -> Credentials:
         raise BackupError(f"{backup.file} holds keys that cannot be used. Use another copy of it.") from None
 
 
-async def restore(settings: LocalSettings, backup: Archive, console: Console) -> Path | None:
+async def restore(settings: Settings, backup: Archive, console: Console) -> Path | None:
     """Make everything anew beside the present data, compare it with the manifest, migrate it, and exchange the two.
 
     The caller holds the data folder's lock. Returns where the old data is kept; None when there was none. Whatever
@@ -145,9 +145,7 @@ async def _restore_objects(root: Path, backup: Archive, console: Console) -> Non
             await asyncio.sleep(0)  # so that Ctrl-C is heard
 
 
-async def _restore_database(
-    settings: LocalSettings, credentials: Credentials, backup: Archive, console: Console
-) -> None:
+async def _restore_database(settings: Settings, credentials: Credentials, backup: Archive, console: Console) -> None:
     logs = settings.home / "logs"
     async with started_postgres(settings, credentials, console, logs=logs) as (postgres, supervisor):
         with console.step("database"):

@@ -11,7 +11,7 @@ from local.backup.faults import StoppedError
 from local.console import Console
 from local.embedded.credentials import Credentials
 from local.embedded.postgres import Postgres
-from local.settings import PORT_NAMES, LocalSettings, SettingsError
+from local.settings import PORT_NAMES, Settings, SettingsError
 from local.suite.ports import free_base
 from local.suite.processes import postgres_spec
 from local.suite.supervisor import Supervisor
@@ -43,7 +43,7 @@ def run_stoppable(work: Coroutine[None, None, Result]) -> Result:
         raise StoppedError("Stopped. Nothing was changed, and nothing half-written is left.") from None
 
 
-def on_free_ports(settings: LocalSettings, home: Path) -> LocalSettings:
+def on_free_ports(settings: Settings, home: Path) -> Settings:
     """The same settings for a data folder that is open for this command only, beside whatever else runs."""
     base = free_base(settings, len(PORT_NAMES))
     if base is None:
@@ -53,7 +53,7 @@ def on_free_ports(settings: LocalSettings, home: Path) -> LocalSettings:
 
 @asynccontextmanager
 async def started_postgres(
-    settings: LocalSettings, credentials: Credentials, console: Console, *, logs: Path
+    settings: Settings, credentials: Credentials, console: Console, *, logs: Path
 ) -> AsyncIterator[tuple[Postgres, Supervisor]]:
     """Start Postgres on the data folder of these settings, and stop it at the end, whatever happens.
 

@@ -9,7 +9,7 @@ import jwt
 
 from local.findings import Finding
 from local.migrations.supabase_cli import LOOPBACK
-from local.settings import LocalSettings
+from local.settings import Settings as LocalSettings
 
 ASYMMETRIC = ("ES256", "RS256")
 PROVIDERS = ("github", "google")

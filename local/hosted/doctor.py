@@ -12,7 +12,8 @@ from local.hosted.api import check_api
 from local.hosted.database import check_database
 from local.hosted.migrate import HostedProject
 from local.migrations.supabase_cli import MigrationError
-from local.settings import ROOT, LocalSettings, SettingsError, load_settings
+from local.settings import ROOT, SettingsError, load_settings
+from local.settings import Settings as LocalSettings
 from local.suite.processes import node_program, service_environment, suite_variables
 from services.sessions.settings import Settings
 

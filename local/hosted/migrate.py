@@ -12,7 +12,7 @@ from local.embedded.postgres import Postgres
 from local.migrations.apply import migration_files
 from local.migrations.baseline import BASELINE, as_of_baseline, folded_of
 from local.migrations.supabase_cli import MigrationError, SupabaseCli, Target, address_target, with_tls
-from local.settings import LocalSettings
+from local.settings import Settings
 
 LINKED = "the linked project"
 # The Supabase CLI's own history.
@@ -61,7 +61,7 @@ class History:
 class HostedProject:
     """A project's database, reached with the Supabase CLI: by its address, or as a linked project."""
 
-    def __init__(self, settings: LocalSettings, project: Path, *, node: Path) -> None:
+    def __init__(self, settings: Settings, project: Path, *, node: Path) -> None:
         """project: the working copy with supabase/. Raises MigrationError for an address that is none."""
         self._project = project
         self._cli = SupabaseCli(project, node=node, surroundings=settings.variables)
@@ -124,7 +124,7 @@ class HostedProject:
         return answer.code == 0, answer.tail
 
 
-def target_of(settings: LocalSettings) -> Target:
+def target_of(settings: Settings) -> Target:
     """The database that the settings name: an address, a project to link, or the project that is linked already.
 
     Raises MigrationError for an address that is none.
@@ -147,7 +147,7 @@ def target_of(settings: LocalSettings) -> Target:
 
 
 async def migrate(
-    settings: LocalSettings,
+    settings: Settings,
     project: Path,
     console: Console,
     *,
@@ -215,7 +215,7 @@ def refuse_unknown(history: History) -> None:
         )
 
 
-async def undo_hosted(settings: LocalSettings, project: Path, console: Console, *, count: int, ask: Ask | None) -> None:
+async def undo_hosted(settings: Settings, project: Path, console: Console, *, count: int, ask: Ask | None) -> None:
     """Undo the last migrations of the database at SUPABASE_MIGRATION_DB_URL; see `undo`."""
     url = settings.migration_db_url.get_secret_value()
     if not url:

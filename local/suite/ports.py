@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from local.settings import LocalSettings
+from local.settings import Settings
 
 COMMAND_LENGTH = 80
 
@@ -66,7 +66,7 @@ def listen(port: int, host: str) -> socket.socket:
     return listener
 
 
-def describe_taken(settings: LocalSettings, ports: Mapping[str, int]) -> list[str]:
+def describe_taken(settings: Settings, ports: Mapping[str, int]) -> list[str]:
     """One sentence for each of these ports that somebody else has, by the process's name; empty when all are free."""
     problems: list[str] = []
     for name, port in ports.items():
@@ -77,7 +77,7 @@ def describe_taken(settings: LocalSettings, ports: Mapping[str, int]) -> list[st
     return problems
 
 
-def free_base(settings: LocalSettings, count: int) -> int | None:
+def free_base(settings: Settings, count: int) -> int | None:
     """A nearby base port with `count` free ports after it, to suggest; None when none is found."""
     for base in range(8100, 12000, 100):
         if base != settings.port and all(is_free(base + offset) for offset in range(count)):

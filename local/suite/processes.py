@@ -12,7 +12,7 @@ from typing import Literal
 
 from local.embedded.credentials import Credentials
 from local.embedded.postgres import Postgres
-from local.settings import PORT_NAMES, ROOT, LocalSettings
+from local.settings import PORT_NAMES, ROOT, Settings
 from local.suite import health
 from servicekit.tls import loopback
 
@@ -95,7 +95,7 @@ def part_of(name: str) -> str:
     return name.partition("-")[0]
 
 
-def ports_of(settings: LocalSettings, names: Iterable[str], replicas: int) -> dict[str, int]:
+def ports_of(settings: Settings, names: Iterable[str], replicas: int) -> dict[str, int]:
     """The port of each process, for the parts `names` with as many processes each.
 
     Several gateways share the suite's address, and each has a port of its own beside it, by which it is told apart.
@@ -108,13 +108,13 @@ def ports_of(settings: LocalSettings, names: Iterable[str], replicas: int) -> di
     return ports
 
 
-def _target(settings: LocalSettings, part: str, replicas: int) -> str:
+def _target(settings: Settings, part: str, replicas: int) -> str:
     addresses = ",".join(f"127.0.0.1:{settings.port_of(name)}" for name in replicas_of(part, replicas))
     return addresses if replicas == 1 else f"ipv4:{addresses}"
 
 
 def suite_variables(
-    settings: LocalSettings, credentials: Credentials | None, postgres: Postgres | None, *, replicas: int = 1
+    settings: Settings, credentials: Credentials | None, postgres: Postgres | None, *, replicas: int = 1
 ) -> dict[str, str]:
     """Every variable that some service of the suite needs, by its documented name.
 
@@ -146,7 +146,7 @@ def suite_variables(
     return made | chosen
 
 
-def service_environment(name: str, settings: LocalSettings, suite: dict[str, str]) -> dict[str, str]:
+def service_environment(name: str, settings: Settings, suite: dict[str, str]) -> dict[str, str]:
     """What one Python process is told, and no more: its own settings, its neighbours' addresses, how to check a JWT.
 
     The one process of all parts is told what they are told, and its parts find each other within it.
@@ -220,7 +220,7 @@ def postgres_spec(postgres: Postgres) -> ProcessSpec:
     )
 
 
-def supabase_spec(settings: LocalSettings, credentials: Credentials, postgres: Postgres) -> ProcessSpec:
+def supabase_spec(settings: Settings, credentials: Credentials, postgres: Postgres) -> ProcessSpec:
     """Auth, REST and storage. The secrets travel in its environment; the secret key reaches no other process."""
     site = settings.gateway_url
     redirects = [f"{site}/**", f"http://127.0.0.1:{settings.port}/**", f"http://localhost:{settings.port}/**"]
@@ -266,7 +266,7 @@ def supabase_spec(settings: LocalSettings, credentials: Credentials, postgres: P
 
 
 def service_specs(
-    settings: LocalSettings,
+    settings: Settings,
     suite: dict[str, str],
     names: Iterable[str],
     *,
@@ -330,7 +330,7 @@ def _http_check(
     return check
 
 
-def _grpc_check(port: int, settings: LocalSettings) -> Callable[[], Awaitable[bool]]:
+def _grpc_check(port: int, settings: Settings) -> Callable[[], Awaitable[bool]]:
     async def check() -> bool:
         try:
             # Read each time, as a service that is started again uses what is in the files then.

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from local.console import Console
-from local.settings import LocalSettings, SettingsError
+from local.settings import Settings, SettingsError
 from local.suite.processes import EMBEDDED, PARTS, WHOLE, part_of
 from local.suite.state import ProcessState, State, read_state
 from local.suite.supervisor import READY_SECONDS, StartError
@@ -17,7 +17,7 @@ SETTLE_SECONDS = 1.0
 """How long a new process is left alone before the next one goes: clients that lost its predecessor come back."""
 
 
-def run(settings: LocalSettings, name: str | None, console: Console) -> None:
+def run(settings: Settings, name: str | None, console: Console) -> None:
     """Ask each chosen process to end, and wait until it has and its successor is ready, before the next.
 
     name: a part (all its replicas), a process, or None for everything of ours.
@@ -54,7 +54,7 @@ def _is_alone(state: State, name: str) -> bool:
     return sum(part_of(each) == part_of(name) for each in state.processes) == 1
 
 
-def _replace(settings: LocalSettings, name: str) -> None:
+def _replace(settings: Settings, name: str) -> None:
     old = _running(settings.home).processes.get(name)
     process = old.find() if old is not None else None
     if process is not None:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import structlog
 
 from gateway import __main__ as gateway
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings as GatewaySettings
 from servicekit.rpc import loop, server
 from servicekit.rpc.inprocess.transport import TARGET
 from servicekit.telemetry import logs, observing
 from services.auth.__main__ import build as build_auth
-from services.auth.settings import AuthSettings
+from services.auth.settings import Settings as AuthSettings
 from services.orchestrator.__main__ import build as build_orchestrator
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.settings import Settings as OrchestratorSettings
 from services.sessions.__main__ import build as build_sessions
 from services.sessions.settings import Settings as SessionsSettings
 

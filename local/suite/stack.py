@@ -19,7 +19,7 @@ from local.embedded.postgres import LOGIN_ROLE, Postgres, PostgresError
 from local.files import make_private_folder
 from local.migrations.apply import apply_migrations, apply_seed, pending_versions, set_role_passwords, take_over
 from local.migrations.supabase_cli import MigrationError
-from local.settings import MOST_REPLICAS, PORT_NAMES, LocalSettings, SettingsError
+from local.settings import MOST_REPLICAS, PORT_NAMES, Settings, SettingsError
 from local.setup.bootstrap import can_write
 from local.suite.ports import describe_taken, free_base, listen
 from local.suite.processes import (
@@ -59,7 +59,7 @@ class Plan:
     migrate: bool = True
 
 
-def plan_names(settings: LocalSettings, only: str | None, mode: Mode = "one-process") -> tuple[str, ...]:
+def plan_names(settings: Settings, only: str | None, mode: Mode = "one-process") -> tuple[str, ...]:
     """The processes to start, in order. Raises SettingsError for an unknown name.
 
     Where `only` names some of our parts and not all, each of them is a process of its own, whatever the mode: the
@@ -81,7 +81,7 @@ def plan_names(settings: LocalSettings, only: str | None, mode: Mode = "one-proc
     return tuple(name for name in (*NAMES, WHOLE) if name in wanted)
 
 
-def check_replicas(settings: LocalSettings, replicas: int, mode: Mode) -> None:
+def check_replicas(settings: Settings, replicas: int, mode: Mode) -> None:
     """Raise SettingsError where there cannot be so many processes of each part."""
     if not 1 <= replicas <= MOST_REPLICAS:
         raise SettingsError(f"There can be 1 to {MOST_REPLICAS} replicas of each part, not {replicas}.")
@@ -92,7 +92,7 @@ def check_replicas(settings: LocalSettings, replicas: int, mode: Mode) -> None:
         raise SettingsError(f"{replicas} replicas need ports up to {last}. Set CONCERTO_PORT to a lower one.")
 
 
-def run(settings: LocalSettings, plan: Plan, console: Console) -> int:
+def run(settings: Settings, plan: Plan, console: Console) -> int:
     """Start, stay until a signal comes, stop. Returns the exit code."""
     open_home(settings.home)
     with supervisor_lock(settings.home) as mine:
@@ -125,7 +125,7 @@ def already_running(home: Path) -> str:
 class Stack:
     """One run of the suite on one data folder."""
 
-    def __init__(self, settings: LocalSettings, plan: Plan, console: Console) -> None:
+    def __init__(self, settings: Settings, plan: Plan, console: Console) -> None:
         self._settings = settings
         self._plan = plan
         self._console = console

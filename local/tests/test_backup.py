@@ -31,7 +31,7 @@ from local.console import Console
 from local.embedded.borrowed import on_free_ports, started_postgres
 from local.embedded.credentials import read_credentials
 from local.embedded.postgres import Postgres
-from local.settings import ROOT, LocalSettings, load_settings
+from local.settings import ROOT, Settings, load_settings
 from local.suite import stack
 from tests.support.database import add_user, call
 from tests.support.suites import PreparedStarts, RunningStack, free_base_port, stack_environment, stop_stack
@@ -112,7 +112,7 @@ def restored(home: Path, file: Path) -> Path:
     return home
 
 
-def settings_of(home: Path) -> LocalSettings:
+def settings_of(home: Path) -> Settings:
     return load_settings(environment=stack_environment(home, free_base_port()), env_file=None)
 
 

@@ -4,7 +4,7 @@ import pytest
 import trustme
 
 from local.doctor import check_data, check_processes, check_tls, check_variables, known_names
-from local.settings import ROOT, LocalSettings, load_settings
+from local.settings import ROOT, Settings, load_settings
 from tests.support.certificates import Mount, days
 
 KNOWN = {"CONCERTO_PORT", "SUPABASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "GATEWAY_PORT", "SESSIONS_TARGET"}
@@ -44,7 +44,7 @@ def test_a_models_address_needs_no_key() -> None:
     assert check_variables({"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1"}, KNOWN) == []
 
 
-def settings_with(home: Path, **variables: str) -> LocalSettings:
+def settings_with(home: Path, **variables: str) -> Settings:
     return load_settings(environment={"CONCERTO_HOME": str(home), **variables}, env_file=None)
 
 

@@ -10,13 +10,13 @@ import pytest
 from local.console import Console
 from local.hosted.migrate import LINKED, History, migrate, target_of, undo, undo_hosted
 from local.migrations.supabase_cli import MigrationError, address_target, with_tls
-from local.settings import LocalSettings, load_settings
+from local.settings import Settings, load_settings
 from tests.support.suites import RunningStack
 
 A, B, C = "20260101000000", "20260201000000", "20260301000000"
 
 
-def settings_with(home: Path, **variables: str) -> LocalSettings:
+def settings_with(home: Path, **variables: str) -> Settings:
     return load_settings(environment={"CONCERTO_HOME": str(home), **variables}, env_file=None)
 
 
@@ -70,7 +70,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path / "copy")
 
 
-async def run(project: Project, settings: LocalSettings, **options: object) -> str:
+async def run(project: Project, settings: Settings, **options: object) -> str:
     printed = io.StringIO()
     given = {"node": Path("/usr/bin/node"), "ask": None, **options}
     await migrate(settings, project.folder, Console(printed), **given)  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 from local.hosted.api import check_address, check_api, check_key, check_secret_key, kind_of
 from local.hosted.database import check_database, check_url
-from local.settings import LocalSettings, load_settings
+from local.settings import Settings as LocalSettings
+from local.settings import load_settings
 from services.sessions.settings import Settings
 from tests.support.suites import RunningStack
 

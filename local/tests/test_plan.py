@@ -1,6 +1,6 @@
 import pytest
 
-from local.settings import LocalSettings, SettingsError, load_settings
+from local.settings import Settings, SettingsError, load_settings
 from local.suite.processes import NAMES, Mode
 from local.suite.stack import check_replicas, plan_names
 
@@ -8,7 +8,7 @@ HOSTED = {"SUPABASE_URL": "https://abc.supabase.co"}
 
 
 @pytest.fixture
-def settings() -> LocalSettings:
+def settings() -> Settings:
     return load_settings(environment={"PATH": "/usr/bin"}, env_file=None)
 
 
@@ -26,7 +26,7 @@ def settings() -> LocalSettings:
     ],
 )
 def test_a_plan_names_processes_in_the_order_of_starting(
-    settings: LocalSettings, only: str | None, mode: Mode, expected: str
+    settings: Settings, only: str | None, mode: Mode, expected: str
 ) -> None:
     assert ",".join(plan_names(settings, only, mode)) == expected
 
@@ -51,6 +51,6 @@ def test_replicas_that_cannot_be_are_refused(replicas: int, mode: Mode, port: st
         check_replicas(load_settings(environment={"CONCERTO_PORT": port}, env_file=None), replicas, mode)
 
 
-def test_an_unknown_name_is_refused_with_those_that_are_known(settings: LocalSettings) -> None:
+def test_an_unknown_name_is_refused_with_those_that_are_known(settings: Settings) -> None:
     with pytest.raises(SettingsError, match=r"no process named sesions\. Choose from postgres, .*, concerto"):
         plan_names(settings, "sesions,gateway")

@@ -5,7 +5,7 @@ import pytest
 
 from local.embedded.credentials import Credentials
 from local.embedded.postgres import Postgres
-from local.settings import ROOT, LocalSettings, load_settings
+from local.settings import ROOT, Settings, load_settings
 from local.suite.processes import (
     NAMES,
     PARTS,
@@ -32,11 +32,11 @@ SETTINGS = {
 
 
 @pytest.fixture
-def settings() -> LocalSettings:
+def settings() -> Settings:
     return load_settings(environment=SETTINGS, env_file=None)
 
 
-def environments(settings: LocalSettings, credentials: Credentials) -> dict[str, dict[str, str]]:
+def environments(settings: Settings, credentials: Credentials) -> dict[str, dict[str, str]]:
     postgres = Postgres(Path("/nowhere"), 9102, credentials)
     suite = suite_variables(settings, credentials, postgres)
     found = {name: service_environment(name, settings, suite) for name in PARTS}
@@ -47,14 +47,14 @@ def holders(environments: dict[str, dict[str, str]], secret: str) -> set[str]:
     return {name for name, values in environments.items() if any(secret in value for value in values.values())}
 
 
-def test_passwords_are_hashed_as_dearly_as_usual_unless_told_otherwise(settings: LocalSettings) -> None:
+def test_passwords_are_hashed_as_dearly_as_usual_unless_told_otherwise(settings: Settings) -> None:
     credentials = Credentials.generate()
     cheap = load_settings(environment={**SETTINGS, "CONCERTO_BCRYPT_COST": "4"}, env_file=None)
     costs = [environments(each, credentials)["supabase"]["LITE_AUTH_BCRYPT_COST"] for each in (settings, cheap)]
     assert costs == ["10", "4"]
 
 
-def test_each_secret_reaches_only_the_processes_that_need_it(settings: LocalSettings) -> None:
+def test_each_secret_reaches_only_the_processes_that_need_it(settings: Settings) -> None:
     credentials = Credentials.generate()
     given = environments(settings, credentials)
     assert holders(given, credentials.admin_password) == {"supabase"}
@@ -68,7 +68,7 @@ def test_each_secret_reaches_only_the_processes_that_need_it(settings: LocalSett
     assert holders(given, "nobody's business") == set()
 
 
-def test_one_process_is_told_what_its_parts_are_told_and_no_more(settings: LocalSettings) -> None:
+def test_one_process_is_told_what_its_parts_are_told_and_no_more(settings: Settings) -> None:
     credentials = Credentials.generate()
     parts = environments(settings, credentials)
     del parts["supabase"]
@@ -81,7 +81,7 @@ def test_one_process_is_told_what_its_parts_are_told_and_no_more(settings: Local
     assert {"github-secret", "nobody's business"}.isdisjoint(whole.values())
 
 
-def test_addresses_follow_the_base_port_and_services_do_not_read_the_file_again(settings: LocalSettings) -> None:
+def test_addresses_follow_the_base_port_and_services_do_not_read_the_file_again(settings: Settings) -> None:
     given = environments(settings, Credentials.generate())
     assert given["sessions"]["SESSIONS_PORT"] == "9104"
     assert given["orchestrator"]["SESSIONS_TARGET"] == "127.0.0.1:9104"
@@ -90,7 +90,7 @@ def test_addresses_follow_the_base_port_and_services_do_not_read_the_file_again(
     assert {given[name]["CONCERTO_ENV_FILE"] for name in SERVICES} == {"/dev/null"}
 
 
-def test_every_replica_has_a_port_of_its_own_and_is_known_to_all_who_call_it(settings: LocalSettings) -> None:
+def test_every_replica_has_a_port_of_its_own_and_is_known_to_all_who_call_it(settings: Settings) -> None:
     credentials = Credentials.generate()
     suite = suite_variables(settings, credentials, Postgres(Path("/nowhere"), 9102, credentials), replicas=2)
     with socket.create_server(("127.0.0.1", 0)) as shared:

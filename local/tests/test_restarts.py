@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from local.console import Console
-from local.settings import LocalSettings, SettingsError, load_settings
+from local.settings import Settings, SettingsError, load_settings
 from local.suite import restarts
 from local.suite.processes import ProcessSpec
 from local.suite.state import ProcessState, State, write_state
@@ -22,7 +22,7 @@ WORKER = (
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> LocalSettings:
+def settings(tmp_path: Path) -> Settings:
     return load_settings(environment={"CONCERTO_HOME": str(tmp_path)}, env_file=None)
 
 
@@ -66,9 +66,7 @@ def state_of(*names: str) -> State:
     return State(base_port=1, address="", pid=1, create_time=0, processes=dict.fromkeys(names, recorded))
 
 
-async def test_replicas_are_replaced_one_at_a_time_and_each_ends_in_order(
-    tmp_path: Path, settings: LocalSettings
-) -> None:
+async def test_replicas_are_replaced_one_at_a_time_and_each_ends_in_order(tmp_path: Path, settings: Settings) -> None:
     suite = Suite(tmp_path)
     await suite.start("postgres", "auth", "auth-2", "gateway")
     before = suite.supervisor.states()
@@ -90,7 +88,7 @@ async def test_replicas_are_replaced_one_at_a_time_and_each_ends_in_order(
 
 
 async def test_a_successor_that_does_not_become_ready_stops_the_rest(
-    tmp_path: Path, settings: LocalSettings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = Suite(tmp_path)
     await suite.start("auth", "auth-2")
@@ -132,7 +130,7 @@ def test_what_is_not_ours_or_not_there_is_refused(name: str) -> None:
         restarts.choose(state_of("postgres", "auth", "auth-2"), name)
 
 
-def test_a_suite_that_does_not_run_or_is_not_ready_is_not_touched(tmp_path: Path, settings: LocalSettings) -> None:
+def test_a_suite_that_does_not_run_or_is_not_ready_is_not_touched(tmp_path: Path, settings: Settings) -> None:
     with pytest.raises(StartError, match="does not run"):
         restarts.run(settings, None, Console(io.StringIO()))
     suite = Suite(tmp_path)

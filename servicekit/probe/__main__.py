@@ -16,7 +16,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from servicekit.probe import frames
-from servicekit.probe.settings import ProbeSettings
+from servicekit.probe.settings import Settings
 from servicekit.tls import loopback
 
 TIMEOUT_SECONDS = 4.0
@@ -32,14 +32,14 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{__doc__}\n")
         return 2
     try:
-        ask(*arguments, settings=ProbeSettings.load())
+        ask(*arguments, settings=Settings.load())
     except ProbeError as error:
         sys.stdout.write(f"{error}\n")
         return 1
     return 0
 
 
-def ask(target: str, service: str = "", *, settings: ProbeSettings) -> None:
+def ask(target: str, service: str = "", *, settings: Settings) -> None:
     """Return when the target is well.
 
     target: host:port of a gRPC server, or the http:// address of a page.
@@ -69,7 +69,7 @@ def _ask_page(address: str) -> None:
         raise ProbeError(f"{address} answers {status}")
 
 
-def _ask_server(target: str, service: str, settings: ProbeSettings) -> None:
+def _ask_server(target: str, service: str, settings: Settings) -> None:
     host, _, port = target.rpartition(":")
     if not host or not port.isdecimal() or max(len(target), len(service)) > frames.LONGEST_TEXT_BYTES:
         raise ProbeError(f"{target!r} is no host:port")

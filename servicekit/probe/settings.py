@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class ProbeSettings:
+class Settings:
     """The certificate that the server next to the probe listens with; see servicekit.settings.TlsSettings."""
 
     tls_cert_file: str = ""
@@ -14,7 +14,7 @@ class ProbeSettings:
     """CONCERTO_TLS_KEY_FILE."""
 
     @classmethod
-    def load(cls) -> "ProbeSettings":
+    def load(cls) -> "Settings":
         """Return the settings as they are."""
         names = ("CONCERTO_TLS_CERT_FILE", "CONCERTO_TLS_KEY_FILE")
         return cls(*(os.environ.get(name, "") for name in names))  # noqa: TID251

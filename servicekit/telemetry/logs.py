@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from servicekit.settings import Settings
+from servicekit.settings import ProcessSettings
 from servicekit.telemetry import observing
 
 # A backstop: nothing of ours logs these, but a library's key/value might.
@@ -20,7 +20,7 @@ _SECRET_KEYS = frozenset(
 )  # fmt: skip
 
 
-def configure(settings: Settings, *, service: str) -> None:
+def configure(settings: ProcessSettings, *, service: str) -> None:
     """Send all logs of the process to stderr in one form; switch on the metrics and traces that the settings ask for.
 
     service: the process's name in every entry and trace. End with `close`. Raises SystemExit as observing.start does.
@@ -100,7 +100,7 @@ class _Lines:
     log = debug = info = warning = error = critical = exception = msg
 
 
-def _renderer(settings: Settings) -> structlog.types.Processor:
+def _renderer(settings: ProcessSettings) -> structlog.types.Processor:
     if settings.log_format == "json":
         return structlog.processors.JSONRenderer()
     return structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else _to_plain_line

@@ -17,7 +17,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from structlog.contextvars import STRUCTLOG_KEY_PREFIX
 
 from servicekit.errors import AppError
-from servicekit.settings import Settings
+from servicekit.settings import ProcessSettings
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -50,7 +50,7 @@ _metrics: "Metrics | None" = None
 _traces: "Traces | None" = None
 
 
-def start(settings: Settings, *, service: str) -> None:
+def start(settings: ProcessSettings, *, service: str) -> None:
     """Switch on what the settings ask for, once per process and before anything is served.
 
     service: the process's name in traces where no part has named itself. Raises SystemExit with what to do when the

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from servicekit.errors import AppError
 from servicekit.rpc import channel
 from servicekit.rpc.server import Registration
-from servicekit.settings import Settings
+from servicekit.settings import ProcessSettings
 from servicekit.telemetry import observing, traces
 from servicekit.telemetry.metrics import Metrics
 from servicekit.testing import acting_as, make_caller, served
@@ -295,8 +295,8 @@ import sys
 from servicekit.database import client
 from servicekit.rpc import channel, server
 from servicekit.telemetry import logs
-from servicekit.settings import Settings
-logs.configure(Settings.load(), service="tests")
+from servicekit.settings import ProcessSettings
+logs.configure(ProcessSettings.load(), service="tests")
 logs.close()
 OURS = ("opentelemetry", "prometheus_client", "servicekit.telemetry.metrics", "servicekit.telemetry.traces")
 print([name for name in sys.modules if name.startswith(OURS)])
@@ -313,11 +313,11 @@ def test_nothing_is_imported_while_telemetry_is_off() -> None:
 
 
 CORRELATED = """
-from servicekit.telemetry import logs, observing
+import logging
 import structlog
-from servicekit import observing, telemetry
-from servicekit.settings import Settings
-logs.configure(Settings.load(), service="tests")
+from servicekit.telemetry import logs, observing
+from servicekit.settings import ProcessSettings
+logs.configure(ProcessSettings.load(), service="tests")
 log = structlog.stdlib.get_logger("a.module")
 log.info("before")
 with observing.working("run", {}):
@@ -343,7 +343,7 @@ def test_a_taken_port_ends_the_process_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit, match=f"127.0.0.1:{port} cannot be listened on for metrics"):
-            observing.start(Settings.load(CONCERTO_METRICS_PORT=port), service="tests")
+            observing.start(ProcessSettings.load(CONCERTO_METRICS_PORT=port), service="tests")
     observing.stop()
 
 

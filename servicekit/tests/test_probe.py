@@ -13,13 +13,13 @@ import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from servicekit.probe import __main__ as probe
-from servicekit.probe.settings import ProbeSettings
+from servicekit.probe.settings import Settings
 
 STATES = health_pb2.HealthCheckResponse
 
 
 def ask(target: str, service: str = "") -> None:
-    probe.ask(target, service, settings=ProbeSettings())
+    probe.ask(target, service, settings=Settings())
 
 
 @contextlib.asynccontextmanager
@@ -140,16 +140,16 @@ async def test_a_server_with_tls_is_asked_over_tls(is_mutual: bool, tmp_path: Pa
     credentials = grpc.ssl_server_credentials(
         [(key.read_bytes(), cert.read_bytes())], authority.cert_pem.bytes() if is_mutual else None, is_mutual
     )
-    settings = ProbeSettings(str(cert), str(key))
+    settings = Settings(str(cert), str(key))
     async with health_server(credentials, whole=STATES.SERVING) as address:
         await asyncio.to_thread(probe.ask, address, settings=settings)
         with pytest.raises(probe.ProbeError, match="cannot be asked"):
-            await asyncio.to_thread(probe.ask, address, settings=ProbeSettings())
+            await asyncio.to_thread(probe.ask, address, settings=Settings())
     with pytest.raises(probe.ProbeError, match="cannot be asked: FileNotFoundError"):
-        probe.ask(address, settings=ProbeSettings(str(tmp_path / "absent")))
+        probe.ask(address, settings=Settings(str(tmp_path / "absent")))
 
 
 def test_it_is_told_of_certificates_by_the_variables_of_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONCERTO_TLS_CERT_FILE", "/tls/tls.crt")
     monkeypatch.setenv("CONCERTO_TLS_KEY_FILE", "/tls/tls.key")
-    assert ProbeSettings.load() == ProbeSettings("/tls/tls.crt", "/tls/tls.key")
+    assert Settings.load() == Settings("/tls/tls.crt", "/tls/tls.key")

@@ -11,9 +11,9 @@ import logging
 import structlog
 from servicekit.rpc import identity, request
 from servicekit.telemetry import logs
-from servicekit.settings import Settings
+from servicekit.settings import ProcessSettings
 
-logs.configure(Settings.load(), service="tests")
+logs.configure(ProcessSettings.load(), service="tests")
 log = structlog.stdlib.get_logger("a.module")
 request.begin("walk-1", None)
 log.debug("too.small")

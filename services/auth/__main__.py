@@ -8,14 +8,14 @@ from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
 from servicekit.database.client import open_database
 from servicekit.rpc import server
 from servicekit.rpc.identity import Verifier
+from services.auth.auth_servicer import AuthServicer
+from services.auth.auth_store import AuthStore
 from services.auth.gotrue import GoTrue, open_http
-from services.auth.servicer import AuthServicer
-from services.auth.settings import AuthSettings
-from services.auth.store import AccountStore
+from services.auth.settings import Settings
 
 
 @contextlib.asynccontextmanager
-async def build(settings: AuthSettings) -> AsyncIterator[Sequence[server.Registration]]:
+async def build(settings: Settings) -> AsyncIterator[Sequence[server.Registration]]:
     """Make the servicer and what it calls; close all of it on leaving."""
     async with contextlib.AsyncExitStack() as opened:
         http = await opened.enter_async_context(open_http())
@@ -30,7 +30,7 @@ async def build(settings: AuthSettings) -> AsyncIterator[Sequence[server.Registr
                 http,
                 browser_url=settings.browser_supabase_url,
             ),
-            AccountStore(database),
+            AuthStore(database),
             verifier,
         )
         yield [
@@ -44,4 +44,4 @@ async def build(settings: AuthSettings) -> AsyncIterator[Sequence[server.Registr
 
 
 if __name__ == "__main__":
-    server.run(AuthSettings.load(), build, name="auth")
+    server.run(Settings.load(), build, name="auth")

@@ -5,7 +5,7 @@ from pydantic import Field, SecretStr
 from servicekit.settings import DatabaseSettings, ServiceSettings
 
 
-class AuthSettings(ServiceSettings, DatabaseSettings):
+class Settings(ServiceSettings, DatabaseSettings):
     """Where the service listens, the Supabase project that signs people in, and the database of their accounts."""
 
     host: str = Field("127.0.0.1", validation_alias="AUTH_HOST")

@@ -7,21 +7,21 @@ from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from servicekit.rpc import server
 from servicekit.tls import credentials
-from services.orchestrator.agents.agents import Agents
+from services.orchestrator.agents.registry import Agents
 from services.orchestrator.models.models import Models
 from services.orchestrator.models.window import Window
 from services.orchestrator.openai.chat import ChatCompletions
+from services.orchestrator.orchestrator_servicer import OrchestratorServicer
 from services.orchestrator.runs.registry import Runs
 from services.orchestrator.runs.titles import Titles
-from services.orchestrator.servicer import OrchestratorServicer
-from services.orchestrator.settings import OrchestratorSettings
-from services.orchestrator.store import SessionsStore
+from services.orchestrator.sessions_client import SessionsClient
+from services.orchestrator.settings import Settings
 
 
 @contextlib.asynccontextmanager
-async def build(settings: OrchestratorSettings) -> AsyncIterator[Sequence[server.Registration]]:
+async def build(settings: Settings) -> AsyncIterator[Sequence[server.Registration]]:
     """Make the servicer; on leaving, end the runs, then close the connections to the provider and to sessions."""
-    store = SessionsStore.at(settings.sessions_target, tls=credentials.load(settings))
+    store = SessionsClient.at(settings.sessions_target, tls=credentials.load(settings))
     models = Models(settings)
     agents = Agents(settings, models=models, store=store)
     titles = Titles(store=store, models=models, idle=agents.idle, model=settings.title_model)
@@ -62,4 +62,4 @@ async def build(settings: OrchestratorSettings) -> AsyncIterator[Sequence[server
 
 
 if __name__ == "__main__":
-    server.run(OrchestratorSettings.load(), build, name="orchestrator")
+    server.run(Settings.load(), build, name="orchestrator")

@@ -26,7 +26,7 @@ class ModelPrices(BaseModel):
     """Per million tokens of prompt that the provider had cached; absent means the same as `prompt`."""
 
 
-class OrchestratorSettings(ServiceSettings):
+class Settings(ServiceSettings):
     """Where to listen, where the sessions service is, which model answers and how much it is given."""
 
     host: str = Field("127.0.0.1", validation_alias="ORCHESTRATOR_HOST")

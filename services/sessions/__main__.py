@@ -8,11 +8,11 @@ from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions
 from servicekit.database.client import open_database
 from servicekit.rpc import server
 from services.sessions.notifications import Notifications
-from services.sessions.run_store import RunStore
-from services.sessions.runs import RunsServicer
-from services.sessions.servicer import SessionsServicer
+from services.sessions.runs_servicer import RunsServicer
+from services.sessions.runs_store import RunsStore
+from services.sessions.sessions_servicer import SessionsServicer
+from services.sessions.sessions_store import SessionsStore
 from services.sessions.settings import Settings
-from services.sessions.store import SessionStore
 from services.sessions.upkeep import Upkeep
 
 
@@ -25,7 +25,7 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
     async with AsyncExitStack() as opened:
         database = await open_database(settings)
         opened.push_async_callback(database.close)
-        runs = RunStore(database)
+        runs = RunsStore(database)
         notifications: Notifications | None = None
         if settings.db_url is not None:
             listen_url = settings.notification_url
@@ -40,7 +40,7 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
             server.Registration(
                 service=sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"],
                 add=sessions_pb2_grpc.add_SessionsServiceServicer_to_server,
-                servicer=SessionsServicer(SessionStore(database)),
+                servicer=SessionsServicer(SessionsStore(database)),
                 ready=database.ping,
             ),
             server.Registration(

@@ -8,7 +8,7 @@ import structlog
 
 from servicekit.errors import AppError
 from servicekit.telemetry import logs
-from services.sessions.run_store import REAPED_AT_ONCE, RunStore
+from services.sessions.runs_store import REAPED_AT_ONCE, RunsStore
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -19,7 +19,7 @@ PRUNER_INTERVAL_SECONDS = 60.0
 class Upkeep:
     """Two background tasks. Any number of processes may run them at once; the database keeps them apart."""
 
-    def __init__(self, store: RunStore, *, kept_seconds: float) -> None:
+    def __init__(self, store: RunsStore, *, kept_seconds: float) -> None:
         """Keep the deltas of runs for `kept_seconds` after their end."""
         self._store = store
         self._kept_seconds = kept_seconds

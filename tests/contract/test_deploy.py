@@ -11,10 +11,10 @@ import yaml
 from packaging.requirements import Requirement
 
 from deploy import image, local_env, render
-from gateway.settings import GatewaySettings
+from gateway.settings import Settings as GatewaySettings
 from servicekit.rpc.server import DRAIN_LIMIT_SECONDS
-from services.auth.settings import AuthSettings
-from services.orchestrator.settings import OrchestratorSettings
+from services.auth.settings import Settings as AuthSettings
+from services.orchestrator.settings import Settings as OrchestratorSettings
 from services.sessions.settings import Settings as SessionsSettings
 from tests.contract.test_environment import NAMES, variables
 from tests.support.contract import ROOT

@@ -10,7 +10,7 @@ from servicekit import reasons
 from tests.support.contract import ROOT
 
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if (path / "__init__.py").exists())
-AGREED_FILES = {"__init__.py", "__main__.py", "README.md", "servicer.py", "settings.py", "store.py", "tests"}
+AGREED_FILES = {"__init__.py", "__main__.py", "README.md", "settings.py", "tests"}
 README_HEADINGS = ("## Owns", "## Rpcs", "## Environment", "## Run alone", "## Test alone")
 PRODUCT = ("servicekit", "services", "gateway", "local")
 
@@ -35,8 +35,14 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_has_the_agreed_files(service: str) -> None:
-    assert {path.name for path in (ROOT / "services" / service).iterdir()} >= AGREED_FILES
+def test_a_service_has_the_agreed_files_and_each_of_its_proto_services_a_servicer(service: str) -> None:
+    names = {path.name for path in (ROOT / "services" / service).iterdir()}
+    nouns = {file.stem for file in (ROOT / "protos" / "concerto" / service / "v1").glob("*.proto")}
+    assert names >= AGREED_FILES
+    assert {name for name in names if name.endswith("servicer.py")} == {f"{noun}_servicer.py" for noun in nouns}
+    # A service without a database calls another one for what is kept.
+    stores = {name for name in names if name.endswith("store.py")}
+    assert stores in ({f"{noun}_store.py" for noun in nouns}, set())
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -44,7 +50,8 @@ def test_a_services_readme_has_the_agreed_parts_and_names_its_extra_modules(serv
     folder = ROOT / "services" / service
     readme = (folder / "README.md").read_text()
     assert [heading for heading in README_HEADINGS if heading not in readme] == []
-    extra = {path.name for path in folder.glob("*.py")} - AGREED_FILES
+    extra = {path.name for path in folder.glob("*.py") if not path.name.endswith(("_servicer.py", "_store.py"))}
+    extra -= AGREED_FILES
     assert [name for name in extra if name not in readme] == []
 
 

@@ -11,11 +11,11 @@ from langchain_core.messages import HumanMessage
 
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
-from services.orchestrator.agents.agents import Agents
+from services.orchestrator.agents.registry import Agents
 from services.orchestrator.models.models import Models
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.sessions_client import SessionsClient
+from services.orchestrator.settings import Settings
 from services.orchestrator.steps import Step, ToolResult
-from services.orchestrator.store import SessionsStore
 from tests.support.api import Person, ok, reason, text_of
 from tests.support.certificates import certificates_of
 from tests.support.model_server import Behaviour, ModelServer, ToolUse
@@ -43,10 +43,11 @@ class Search:
 @pytest.fixture
 async def search(stack: RunningStack) -> AsyncIterator[Search]:
     async with ModelServer.running() as model:
-        settings = OrchestratorSettings(
-            _env_file=None, openai_base_url=model.base_url, openai_api_key="k", model="test-model"
+        settings = Settings(_env_file=None, openai_base_url=model.base_url, openai_api_key="k", model="test-model")
+        store, models = (
+            SessionsClient.at(stack.env["SESSIONS_TARGET"], tls=certificates_of(stack.env)),
+            Models(settings),
         )
-        store, models = SessionsStore.at(stack.env["SESSIONS_TARGET"], tls=certificates_of(stack.env)), Models(settings)
         try:
             yield Search(Agents(settings, models=models, store=store), model)
         finally:

@@ -18,7 +18,7 @@ from servicekit.database.client import open_database
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller
-from services.sessions import notifications, runs
+from services.sessions import notifications, runs_servicer
 from services.sessions.notifications import Notifications
 from services.sessions.settings import Settings
 from services.sessions.tests.conftest import Service, service_over, settings_for
@@ -180,7 +180,7 @@ async def test_another_address_to_listen_on_brings_the_notifications_back(
     stack: RunningStack, transaction_url: str, owner: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Looking by itself would come too late for the test.
-    monkeypatch.setattr(runs, "POLL_SECONDS", 600.0)
+    monkeypatch.setattr(runs_servicer, "POLL_SECONDS", 600.0)
     changes = {"db_statement_cache_size": 0, "listen_db_url": SecretStr(stack.db_url)}
     settings = settings_on(stack, transaction_url, **changes)
     database = await open_database(settings)

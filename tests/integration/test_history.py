@@ -15,7 +15,7 @@ from servicekit.errors import AppError
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
 from services.orchestrator.runs.history import SessionChatMessageHistory
-from services.orchestrator.store import SessionsStore
+from services.orchestrator.sessions_client import SessionsClient
 from tests.support.api import Person
 from tests.support.certificates import certificates_of
 from tests.support.suites import RunningStack
@@ -37,9 +37,9 @@ def caller_of(person: Person) -> Caller:
 
 
 @pytest.fixture
-async def store(stack: RunningStack) -> AsyncIterator[SessionsStore]:
+async def store(stack: RunningStack) -> AsyncIterator[SessionsClient]:
     """The real sessions service, as the orchestrator reaches it."""
-    store = SessionsStore.at(stack.env["SESSIONS_TARGET"], tls=certificates_of(stack.env))
+    store = SessionsClient.at(stack.env["SESSIONS_TARGET"], tls=certificates_of(stack.env))
     yield store
     await store.close()
 
@@ -57,7 +57,7 @@ def acting(owner: Person) -> Iterator[None]:
 
 
 @pytest.fixture
-def history(acting: None, store: SessionsStore, session_id: str) -> SessionChatMessageHistory:
+def history(acting: None, store: SessionsClient, session_id: str) -> SessionChatMessageHistory:
     return SessionChatMessageHistory(store, session_id)
 
 
@@ -112,12 +112,12 @@ async def test_synchronous_twins_work_in_a_program_without_any_loop(
     from servicekit.rpc.identity import Caller
     from servicekit.testing import acting_as
     from services.orchestrator.runs.history import SessionChatMessageHistory
-    from services.orchestrator.store import SessionsStore
+    from services.orchestrator.sessions_client import SessionsClient
     from tests.support.certificates import certificates_of
     token = sys.stdin.read()
     caller = Caller(token, jwt.decode(token, options={{"verify_signature": False}}))
     with acting_as(caller):
-        store = SessionsStore.at({target!r}, tls=certificates_of({files!r}))
+        store = SessionsClient.at({target!r}, tls=certificates_of({files!r}))
         history = SessionChatMessageHistory(store, {session_id!r})
         history.add_messages([HumanMessage("Hello"), AIMessage("Hi")])
         print([message.text for message in history.messages])
@@ -138,7 +138,7 @@ async def test_synchronous_twins_work_in_a_program_without_any_loop(
 
 
 async def test_writers_at_once_lose_nothing_and_mix_nothing(
-    history: SessionChatMessageHistory, owner: Person, store: SessionsStore
+    history: SessionChatMessageHistory, owner: Person, store: SessionsClient
 ) -> None:
     def pair(name: str) -> list[BaseMessage]:
         return [HumanMessage(f"{name} asks"), AIMessage(f"{name} is answered")]
@@ -173,7 +173,7 @@ async def test_writers_and_clearers_at_once_leave_a_whole_history(
 
 @pytest.mark.filterwarnings("ignore:.*RunnableWithMessageHistory is deprecated")
 async def test_it_serves_a_runnable_with_message_history(
-    history: SessionChatMessageHistory, store: SessionsStore
+    history: SessionChatMessageHistory, store: SessionsClient
 ) -> None:
     def answer(messages: list[BaseMessage]) -> AIMessage:
         return AIMessage(f"I know {len(messages)} messages.")
@@ -190,7 +190,9 @@ async def test_it_serves_a_runnable_with_message_history(
 
 
 @pytest.mark.filterwarnings("ignore:.*RunnableWithMessageHistory is deprecated")
-async def test_conversations_at_once_stay_apart_in_runnables(acting: None, owner: Person, store: SessionsStore) -> None:
+async def test_conversations_at_once_stay_apart_in_runnables(
+    acting: None, owner: Person, store: SessionsClient
+) -> None:
     def echo(messages: list[BaseMessage]) -> AIMessage:
         return AIMessage(" ".join(message.text for message in messages))
 
@@ -208,7 +210,7 @@ async def test_conversations_at_once_stay_apart_in_runnables(acting: None, owner
     assert answers == [f"n{n} n{n} n{n}" for n in range(8)]
 
 
-async def test_a_strangers_history_is_not_found(store: SessionsStore, session_id: str, stranger: Person) -> None:
+async def test_a_strangers_history_is_not_found(store: SessionsClient, session_id: str, stranger: Person) -> None:
     with acting_as(caller_of(stranger)):
         history = SessionChatMessageHistory(store, session_id)
         for attempt in (history.aget_messages(), history.aadd_messages([HumanMessage("x")]), history.aclear()):

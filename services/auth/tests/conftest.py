@@ -19,12 +19,12 @@ from local.settings import ROOT
 from local.suite.processes import node_program
 from servicekit import testing
 from services.auth.__main__ import build
-from services.auth.settings import AuthSettings
+from services.auth.settings import Settings
 from services.auth.tests.support import PASSWORD, AnsweringServer, Client, new_email
 
 
-def settings_of(stack: Any, supabase_url: str) -> AuthSettings:
-    return AuthSettings(
+def settings_of(stack: Any, supabase_url: str) -> Settings:
+    return Settings(
         _env_file=None,
         supabase_url=supabase_url,
         supabase_publishable_key=stack.publishable_key,

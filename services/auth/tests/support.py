@@ -18,10 +18,10 @@ from servicekit.errors import AppError
 from servicekit.rpc import channel, server
 from servicekit.rpc.identity import Caller, Verifier
 from servicekit.testing import JWT_SECRET
+from services.auth.auth_servicer import AuthServicer
+from services.auth.auth_store import AuthStore
 from services.auth.gotrue import GoTrue
-from services.auth.servicer import AuthServicer
-from services.auth.settings import AuthSettings
-from services.auth.store import AccountStore
+from services.auth.settings import Settings
 
 PASSWORD = "correct horse battery staple"
 
@@ -105,11 +105,11 @@ def registration_of(servicer: AuthServicer) -> server.Registration:
 @contextlib.asynccontextmanager
 async def served_without_database(supabase_url: str, http: Any) -> Any:
     """Serve the real servicer against any auth server, with a database that is down."""
-    settings = AuthSettings(
+    settings = Settings(
         _env_file=None, supabase_url=supabase_url, supabase_jwt_secret=JWT_SECRET, supabase_publishable_key="key"
     )  # type: ignore[call-arg]
     servicer = AuthServicer(
-        GoTrue(supabase_url, SecretStr("key"), http), AccountStore(UnreachableDatabase()), Verifier(settings, http)
+        GoTrue(supabase_url, SecretStr("key"), http), AuthStore(UnreachableDatabase()), Verifier(settings, http)
     )
     async with testing.served([registration_of(servicer)], secret=JWT_SECRET) as connection:
         yield Client(connection)

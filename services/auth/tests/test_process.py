@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from local.settings import ROOT
 from servicekit.errors import AppError
 from servicekit.rpc import channel
-from services.auth.settings import AuthSettings
+from services.auth.settings import Settings
 from services.auth.tests.support import Client, new_email
 
 PASSWORD = "never-in-a-log-Pässwort"
@@ -79,7 +79,7 @@ async def _serving(connection: grpc.aio.Channel) -> None:
 def test_settings_name_the_variable_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SUPABASE_PUBLISHABLE_KEY", raising=False)
     with pytest.raises(SystemExit) as refusal:
-        AuthSettings.load(_env_file=None)
+        Settings.load(_env_file=None)
     assert "SUPABASE_PUBLISHABLE_KEY" in str(refusal.value)
 
 
@@ -87,5 +87,5 @@ def test_settings_name_the_variable_that_is_missing(monkeypatch: pytest.MonkeyPa
 def test_settings_refuse_a_placeholder(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("SUPABASE_PUBLISHABLE_KEY", value)
     with pytest.raises(SystemExit) as refusal:
-        AuthSettings.load(_env_file=None)
+        Settings.load(_env_file=None)
     assert "placeholder" in str(refusal.value)

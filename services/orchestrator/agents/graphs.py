@@ -24,15 +24,15 @@ from langgraph.types import Command
 
 from servicekit.errors import AppError
 from servicekit.telemetry import logs
-from services.orchestrator.agents.agents import AgentSpec
+from services.orchestrator.agents.registry import AgentSpec
 from services.orchestrator.agents.tool_calls import new_call_id
 from services.orchestrator.agents.tools import TOOLS, for_model, for_store, sentence_of
 from services.orchestrator.models.models import Models
 from services.orchestrator.models.offline import OfflineModel
 from services.orchestrator.models.window import count_message, count_messages, count_text, trim
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.sessions_client import SessionsClient
+from services.orchestrator.settings import Settings
 from services.orchestrator.steps import Piece, Step, TokenUsage, ToolCall, ToolResult
-from services.orchestrator.store import SessionsStore
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -88,10 +88,10 @@ class AgentGraphs:
 
     def __init__(
         self,
-        settings: OrchestratorSettings,
+        settings: Settings,
         *,
         models: Models,
-        store: SessionsStore,
+        store: SessionsClient,
         specs: Mapping[str, AgentSpec],
     ) -> None:
         self._models = models

@@ -14,7 +14,7 @@ from langchain_core.tools import BaseTool, StructuredTool
 
 from servicekit.errors import AppError
 from services.orchestrator.agents.tool_calls import storable
-from services.orchestrator.store import SessionsStore
+from services.orchestrator.sessions_client import SessionsClient
 
 MODEL_CHARS = 16_000
 """Most characters of a tool's output that a model is given."""
@@ -35,7 +35,7 @@ _ROLES = {
 _GONE = "Nothing can be looked up for the user any more in this run; they can ask again."
 
 
-def search_messages(store: SessionsStore) -> BaseTool:
+def search_messages(store: SessionsClient) -> BaseTool:
     """Return the tool that finds the caller's earlier messages by their words."""
 
     async def search(
@@ -66,7 +66,7 @@ def search_messages(store: SessionsStore) -> BaseTool:
     )
 
 
-def read_messages(store: SessionsStore) -> BaseTool:
+def read_messages(store: SessionsClient) -> BaseTool:
     """Return the tool that reads the messages around a place in one of the caller's sessions."""
 
     async def read(
@@ -99,7 +99,7 @@ def read_messages(store: SessionsStore) -> BaseTool:
     return _tool("read_messages", read, "Reads the messages around a hit of search_messages.")
 
 
-TOOLS: Mapping[str, Callable[[SessionsStore], BaseTool]] = {
+TOOLS: Mapping[str, Callable[[SessionsClient], BaseTool]] = {
     "search_messages": search_messages,
     "read_messages": read_messages,
 }

@@ -10,7 +10,7 @@ from concerto.sessions.v1 import runs_pb2
 from servicekit.errors import AppError
 from servicekit.telemetry import observing
 from services.orchestrator.models import offline
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.settings import Settings
 from services.orchestrator.steps import Piece, Step, TokenUsage
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _DOLLAR = 10**12
 class ModelCalls:
     """Watches calls of models, by the names and prices that are configured."""
 
-    def __init__(self, settings: OrchestratorSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         known = (offline.NAME, *settings.model_names, settings.title_model, *settings.model_prices)
         self._names = frozenset(name for name in known if name)
         self._prices: Mapping[str, runs_pb2.Prices] = settings.prices

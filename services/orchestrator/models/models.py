@@ -26,7 +26,7 @@ from services.orchestrator.models.messages import METADATA
 from services.orchestrator.models.model_calls import ModelCalls
 from services.orchestrator.models.provider_errors import from_provider
 from services.orchestrator.models.provider_stream import Part, Reads, parts_of
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.settings import Settings
 from services.orchestrator.steps import Piece, TokenUsage, ToolCall
 
 S = TypeVar("S", bound=openai.AsyncStream[Any])
@@ -47,7 +47,7 @@ _PAUSE_SECONDS = 0.3
 class Models:
     """Makes answers. One HTTP client and one model object serve all turns of the process."""
 
-    def __init__(self, settings: OrchestratorSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         # LangSmith would otherwise follow variables that were set for another program.
         langsmith.configure(enabled=settings.tracing)
         # Such a warning quotes what a provider sent; a malformed chunk has its own reason.
@@ -176,7 +176,7 @@ class Models:
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
 
-    def _chat_openai(self, settings: OrchestratorSettings) -> BaseChatModel:
+    def _chat_openai(self, settings: Settings) -> BaseChatModel:
         timeout = openai.Timeout(settings.stall_seconds, connect=min(CONNECT_SECONDS, settings.stall_seconds))
         self._client = openai.DefaultAsyncHttpxClient(timeout=timeout, limits=_limits())
         chat = _LeanChatOpenAI(

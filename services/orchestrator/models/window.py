@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolM
 
 from servicekit.errors import AppError
 from services.orchestrator.models.messages import is_cleared_mark, to_langchain
-from services.orchestrator.store import MAX_PAGE, SessionsStore
+from services.orchestrator.sessions_client import MAX_PAGE, SessionsClient
 
 MAX_AT_START = 20
 """Most earlier messages that a run's start brings along; more would make starts in long sessions noticeably slower."""
@@ -59,7 +59,7 @@ class Window:
 
     async def prompt(
         self,
-        store: SessionsStore,
+        store: SessionsClient,
         session_id: str,
         user_message: sessions_pb2.Message,
         *,
@@ -101,7 +101,7 @@ class Window:
 
     async def _pages(
         self,
-        store: SessionsStore,
+        store: SessionsClient,
         session_id: str,
         before_order: int,
         *,

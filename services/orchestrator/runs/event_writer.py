@@ -15,7 +15,7 @@ from servicekit.errors import AppError
 from servicekit.telemetry import logs, observing
 from services.orchestrator.runs.leases import HeldLease
 from services.orchestrator.runs.run_log import RunLog
-from services.orchestrator.store import MAX_BATCHES, SessionsStore, is_passing
+from services.orchestrator.sessions_client import MAX_BATCHES, SessionsClient, is_passing
 
 if TYPE_CHECKING:
     from servicekit.telemetry.traces import Place
@@ -113,7 +113,7 @@ class EventWriter:
     others', and a run with many deltas waiting ends the pause. A run has one write under way at most.
     """
 
-    def __init__(self, store: SessionsStore) -> None:
+    def __init__(self, store: SessionsClient) -> None:
         self._store = store
         self._waiting: dict[Outbox, None] = {}
         self._urgent: dict[Outbox, None] = {}

@@ -13,7 +13,7 @@ from langchain_core.messages import BaseMessage
 from servicekit.rpc import identity
 from services.orchestrator.models.messages import cleared_mark, from_langchain, to_langchain
 from services.orchestrator.models.window import after_cleared_mark, trim
-from services.orchestrator.store import MAX_APPEND, SessionsStore
+from services.orchestrator.sessions_client import MAX_APPEND, SessionsClient
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
     RuntimeError where waiting would block a running loop.
     """
 
-    def __init__(self, store: SessionsStore, session_id: str, *, max_tokens: int | None = None) -> None:
+    def __init__(self, store: SessionsClient, session_id: str, *, max_tokens: int | None = None) -> None:
         super().__init__()
         self.session_id = session_id
         self._store = store

@@ -10,7 +10,7 @@ from concerto.sessions.v1 import runs_pb2
 
 from servicekit.errors import AppError
 from servicekit.telemetry import logs, observing
-from services.orchestrator.store import MAX_LEASES, SessionsStore
+from services.orchestrator.sessions_client import MAX_LEASES, SessionsClient
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -55,7 +55,7 @@ class HeldLease:
 class Leases:
     """Renews all leases in one call; tells runs that they are cancelled or lost."""
 
-    def __init__(self, store: SessionsStore) -> None:
+    def __init__(self, store: SessionsClient) -> None:
         self._store = store
         self._held: dict[str, HeldLease] = {}
         self._some = asyncio.Event()

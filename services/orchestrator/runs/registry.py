@@ -16,8 +16,8 @@ from services.orchestrator.models.window import Window
 from services.orchestrator.runs.event_writer import EventWriter
 from services.orchestrator.runs.leases import LEASE_SECONDS, Leases
 from services.orchestrator.runs.run import Run, Surroundings, Turn
+from services.orchestrator.sessions_client import SessionsClient, is_passing
 from services.orchestrator.steps import Answerer, Namer
-from services.orchestrator.store import SessionsStore, is_passing
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Runs:
     def __init__(
         self,
         *,
-        store: SessionsStore,
+        store: SessionsClient,
         models: Models,
         window: Window,
         answerer: Answerer,

@@ -22,8 +22,8 @@ from services.orchestrator.runs.event_writer import MAX_WAITING, EventWriter, Ou
 from services.orchestrator.runs.leases import HeldLease, Leases
 from services.orchestrator.runs.run_log import RunLog
 from services.orchestrator.runs.transcript import Transcript
+from services.orchestrator.sessions_client import SessionsClient, is_passing
 from services.orchestrator.steps import Answerer, Namer, Piece, Step, ToolCall
-from services.orchestrator.store import SessionsStore, is_passing
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Turn:
 class Surroundings:
     """What every run of a process works with."""
 
-    store: SessionsStore
+    store: SessionsClient
     writer: EventWriter
     leases: Leases
     window: Window

@@ -11,8 +11,8 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from servicekit.errors import AppError
 from servicekit.telemetry import logs
 from services.orchestrator.models.models import Models
+from services.orchestrator.sessions_client import SessionsClient
 from services.orchestrator.steps import Piece, TokenUsage
-from services.orchestrator.store import SessionsStore
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -55,7 +55,7 @@ class Titles:
     def __init__(
         self,
         *,
-        store: SessionsStore,
+        store: SessionsClient,
         models: Models,
         idle: asyncio.Event,
         model: str = "",

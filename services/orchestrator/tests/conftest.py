@@ -16,7 +16,7 @@ from servicekit.rpc.identity import Caller
 from servicekit.testing import JWT_SECRET, acting_as, make_caller, served
 from services.orchestrator.__main__ import build
 from services.orchestrator.runs.registry import Runs
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.settings import Settings as OrchestratorSettings
 from services.orchestrator.tests.fakes import FakeSessions, SessionsProcess, sessions_running
 from tests.support.model_server import ModelServer
 

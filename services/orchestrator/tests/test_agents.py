@@ -17,13 +17,13 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from servicekit.errors import AppError
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller, mint_token
-from services.orchestrator.agents import agents as agents_module
-from services.orchestrator.agents.agents import AGENTS, Agents, AgentSpec, checked
+from services.orchestrator.agents import registry as agents_module
+from services.orchestrator.agents.registry import AGENTS, Agents, AgentSpec, checked
 from services.orchestrator.agents.tools import MODEL_CHARS, STORED_BYTES
 from services.orchestrator.models.models import Models
-from services.orchestrator.settings import DEFAULT_SYSTEM_PROMPT, OrchestratorSettings
+from services.orchestrator.sessions_client import SessionsClient
+from services.orchestrator.settings import DEFAULT_SYSTEM_PROMPT, Settings
 from services.orchestrator.steps import Piece, Step, ToolCall, ToolResult
-from services.orchestrator.store import SessionsStore
 from services.orchestrator.tests.fakes import FakeSessions, sessions_running
 from tests.support.model_server import FAULTS, Behaviour, Json, ModelServer, ToolUse
 
@@ -79,8 +79,8 @@ def make_bench(monkeypatch: pytest.MonkeyPatch) -> MakeBench:
         async with ModelServer.running() as model, sessions_running() as sessions:
             if not offline:
                 values = {"openai_base_url": model.base_url, "openai_api_key": "k", "model": "test-model", **values}
-            settings = OrchestratorSettings(_env_file=None, **values)
-            store, models = SessionsStore.at(sessions.target), Models(settings)
+            settings = Settings(_env_file=None, **values)
+            store, models = SessionsClient.at(sessions.target), Models(settings)
             agents = Agents(settings, models=models, store=store, specs=specs)
             try:
                 yield Bench(agents, models, model, sessions.fake, make_caller(str(uuid4())))
@@ -137,7 +137,7 @@ async def test_assistant_is_the_plain_model_with_the_prompt_as_it_is(bench: Benc
 
 async def test_agent_framework_is_loaded_only_for_agents_with_tools() -> None:
     program = (
-        "import sys, services.orchestrator.agents.agents, services.orchestrator.runs.titles\n"
+        "import sys, services.orchestrator.agents.registry, services.orchestrator.runs.titles\n"
         "assert not {'langchain', 'langgraph', 'services.orchestrator.agents.graphs'} & set(sys.modules)"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=subprocess.PIPE)

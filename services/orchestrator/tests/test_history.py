@@ -15,7 +15,7 @@ from servicekit.errors import AppError
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller
 from services.orchestrator.runs.history import SessionChatMessageHistory
-from services.orchestrator.store import SessionsStore
+from services.orchestrator.sessions_client import SessionsClient
 from services.orchestrator.tests.fakes import FakeSessions, sessions_running
 
 CALL = {"name": "search", "args": {"query": "rain", "limit": 3}, "id": "call_1", "type": "tool_call"}
@@ -29,7 +29,7 @@ EXCHANGE: list[BaseMessage] = [
 
 
 class Setting:
-    def __init__(self, fake: FakeSessions, store: SessionsStore, target: str, caller: Caller) -> None:
+    def __init__(self, fake: FakeSessions, store: SessionsClient, target: str, caller: Caller) -> None:
         self.fake, self.store, self.target, self.caller = fake, store, target, caller
         self.session_id = fake.add_session(caller.user_id)
 
@@ -45,7 +45,7 @@ async def setting() -> AsyncIterator[Setting]:
 
 class Closing:
     def __init__(self, target: str) -> None:
-        self.store = SessionsStore.at(target)
+        self.store = SessionsClient.at(target)
 
     async def aclose(self) -> None:
         await self.store.close()
@@ -170,11 +170,11 @@ async def test_synchronous_twins_work_in_a_program_without_any_loop(setting: Set
     from servicekit.rpc.identity import Caller
     from servicekit.testing import acting_as
     from services.orchestrator.runs.history import SessionChatMessageHistory
-    from services.orchestrator.store import SessionsStore
+    from services.orchestrator.sessions_client import SessionsClient
     token = {setting.caller.token!r}
     caller = Caller(token, jwt.decode(token, options={{"verify_signature": False}}))
     with acting_as(caller):
-        history = SessionChatMessageHistory(SessionsStore.at({setting.target!r}), {setting.session_id!r})
+        history = SessionChatMessageHistory(SessionsClient.at({setting.target!r}), {setting.session_id!r})
         history.add_messages([HumanMessage("Hello"), AIMessage("Hi")])
         print([message.text for message in history.messages])
         history.clear()
@@ -190,7 +190,7 @@ async def test_synchronous_twins_work_in_a_program_without_any_loop(setting: Set
 
 
 async def test_store_outlives_the_loop_that_first_used_it(setting: Setting) -> None:
-    store = SessionsStore.at(setting.target)
+    store = SessionsClient.at(setting.target)
 
     def in_own_loop() -> list[BaseMessage]:
         async def read() -> list[BaseMessage]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from services.orchestrator.models.models import Mender, Models
 from services.orchestrator.models.offline import OfflineModel
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.settings import Settings
 from tests.support.model_server import Behaviour, ModelServer
 
 
@@ -22,8 +22,8 @@ def _no_provider_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def settings(**values: Any) -> OrchestratorSettings:
-    return OrchestratorSettings(_env_file=None, **values)
+def settings(**values: Any) -> Settings:
+    return Settings(_env_file=None, **values)
 
 
 async def test_nothing_but_the_provider_is_ever_called(monkeypatch: pytest.MonkeyPatch) -> None:

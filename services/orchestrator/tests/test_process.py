@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from servicekit.rpc import channel
 from servicekit.testing import JWT_SECRET, acting_as, make_caller
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.settings import Settings
 from services.orchestrator.tests.fakes import SessionsProcess, sessions_running
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,7 +41,7 @@ def test_settings_are_read_from_the_names_in_the_readme(monkeypatch: pytest.Monk
     for name, value in values.items():
         assert f"`{name}`" in readme
         monkeypatch.setenv(name, value)
-    settings = OrchestratorSettings(_env_file=None)
+    settings = Settings(_env_file=None)
     assert (settings.host, settings.port, settings.sessions_target) == ("127.0.0.2", 9005, "sessions:1")
     assert settings.openai_api_key is not None
     assert settings.openai_api_key.get_secret_value() == "k"

@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from servicekit.errors import AppError
 from services.orchestrator.models.models import Models
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.settings import Settings
 from services.orchestrator.steps import Piece
 from tests.support.model_server import FAULTS, Behaviour, ModelServer, ToolUse, patience_for
 
@@ -60,7 +60,7 @@ async def both(server: ModelServer, behaviour: Behaviour, *, fault: str = "", **
     server.default = behaviour
     answers = []
     for watcher in (None, Watcher()):
-        settings = OrchestratorSettings(
+        settings = Settings(
             _env_file=None, openai_base_url=server.base_url, model="test-model", stall_seconds=patience_for(fault)
         )
         models = Models(settings)
@@ -105,7 +105,7 @@ async def test_both_ways_fail_alike(server: ModelServer, fault: str) -> None:
 
 
 async def test_messages_with_blocks_take_langchains_own_way(server: ModelServer) -> None:
-    models = Models(OrchestratorSettings(_env_file=None, openai_base_url=server.base_url, model="test-model"))
+    models = Models(Settings(_env_file=None, openai_base_url=server.base_url, model="test-model"))
     chat: Any = models._chat
     blocks = [HumanMessage([{"type": "text", "text": "Hello"}])]
     assert not chat.is_unwatched(blocks)

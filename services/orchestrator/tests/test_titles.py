@@ -13,8 +13,8 @@ from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller
 from services.orchestrator.models.models import Models
 from services.orchestrator.runs.titles import MAX_TITLE_CHARS, Titles, tidied, title_of
-from services.orchestrator.settings import OrchestratorSettings
-from services.orchestrator.store import SessionsStore
+from services.orchestrator.sessions_client import SessionsClient
+from services.orchestrator.settings import Settings
 from services.orchestrator.tests.fakes import FakeSessions, sessions_running
 from tests.support.model_server import FAULTS, Behaviour, ModelServer
 
@@ -103,7 +103,7 @@ def make_bench(monkeypatch: pytest.MonkeyPatch) -> MakeBench:
     async def make(*, offline: bool = False, model: str = "", max_wait_seconds: float = 30.0) -> AsyncIterator[Bench]:
         async with ModelServer.running() as server, sessions_running() as sessions:
             values = {} if offline else {"openai_base_url": server.base_url, "openai_api_key": "k"}
-            models, store = Models(OrchestratorSettings(_env_file=None, **values)), SessionsStore.at(sessions.target)
+            models, store = Models(Settings(_env_file=None, **values)), SessionsClient.at(sessions.target)
             idle = asyncio.Event()
             idle.set()
             titles = Titles(

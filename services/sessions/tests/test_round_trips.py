@@ -16,8 +16,8 @@ from servicekit.errors import AppError
 from servicekit.rpc import channel, server
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, served
-from services.sessions.servicer import SessionsServicer
-from services.sessions.store import SessionStore
+from services.sessions.sessions_servicer import SessionsServicer
+from services.sessions.sessions_store import SessionsStore
 from services.sessions.tests.conftest import settings_for
 from tests.support.suites import RunningStack
 
@@ -104,7 +104,7 @@ async def bench(stack: RunningStack, owner: Caller) -> AsyncIterator[Bench]:
     settings = settings_for(stack, "direct").model_copy(update={"db_url": SecretStr(url)})
     database = await open_database(settings)
     registration = server.Registration(
-        SERVICE, pb_grpc.add_SessionsServiceServicer_to_server, SessionsServicer(SessionStore(database))
+        SERVICE, pb_grpc.add_SessionsServiceServicer_to_server, SessionsServicer(SessionsStore(database))
     )
     async with served([registration], secret=stack.jwt_secret) as connection:
         with acting_as(owner):

@@ -15,8 +15,8 @@ from servicekit.errors import AppError
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, expiry, make_brief_caller
-from services.sessions import runs
-from services.sessions.runs import RunsServicer
+from services.sessions import runs_servicer
+from services.sessions.runs_servicer import RunsServicer
 from services.sessions.tests.conftest import Service, service_over, settings_for
 from tests.support.suites import RunningStack
 
@@ -143,7 +143,7 @@ async def test_a_run_executing_elsewhere_is_followed_by_notifications(
     direct: Service, stack: RunningStack, owner: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A look by itself would come too late for the test.
-    monkeypatch.setattr(runs, "POLL_SECONDS", 600.0)
+    monkeypatch.setattr(runs_servicer, "POLL_SECONDS", 600.0)
     with acting_as(owner):
         started = await start(direct)
         async with service_over(stack, "direct") as other:

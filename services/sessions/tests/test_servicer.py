@@ -10,7 +10,7 @@ from google.protobuf import struct_pb2
 from servicekit.errors import AppError
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller
-from services.sessions.servicer import SessionsServicer
+from services.sessions.sessions_servicer import SessionsServicer
 from services.sessions.tests.conftest import Service
 from tests.support.suites import RunningStack
 

@@ -55,7 +55,7 @@ class UsagePage(NamedTuple):
     """End of the time (RFC 3339, exclusive)."""
 
 
-class SessionStore:
+class SessionsStore:
     """Keeps sessions and messages; every method acts with the caller's rights.
 
     Every method raises AppError DATABASE_UNAVAILABLE or DATABASE_BUSY; those that name a session raise

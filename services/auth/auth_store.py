@@ -7,7 +7,7 @@ from servicekit.messages import converter
 from servicekit.rpc.identity import Caller
 
 
-class AccountStore:
+class AuthStore:
     """Reads and changes accounts."""
 
     def __init__(self, database: Database) -> None:

@@ -11,8 +11,8 @@ from servicekit.errors import AppError
 from servicekit.messages import converter
 from servicekit.rpc import identity
 from servicekit.rpc.identity import Caller, Verifier
+from services.auth.auth_store import AuthStore
 from services.auth.gotrue import GoTrue, SignIn, Tokens
-from services.auth.store import AccountStore
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -26,7 +26,7 @@ _PASSING = ("DATABASE_UNAVAILABLE", "DATABASE_BUSY", "KEYS_UNAVAILABLE")
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     """Serves AuthService. Holds no state of any caller."""
 
-    def __init__(self, gotrue: GoTrue, store: AccountStore, verifier: Verifier) -> None:
+    def __init__(self, gotrue: GoTrue, store: AuthStore, verifier: Verifier) -> None:
         self._gotrue = gotrue
         self._store = store
         self._verifier = verifier

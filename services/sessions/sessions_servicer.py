@@ -13,7 +13,7 @@ from servicekit.errors import AppError
 from servicekit.messages import paging
 from servicekit.rpc.identity import current_caller
 from services.sessions import pages
-from services.sessions.store import SessionStore
+from services.sessions.sessions_store import SessionsStore
 
 _USAGE_GROUPS = {
     pb.USAGE_GROUP_UNSPECIFIED: "day",
@@ -28,7 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SessionsServicer(pb_grpc.SessionsServiceServicer):
     """Answers SessionsService for the current caller; requests have been checked against the contract before."""
 
-    def __init__(self, store: SessionStore) -> None:
+    def __init__(self, store: SessionsStore) -> None:
         self._store = store
 
     async def CreateSession(self, request: pb.CreateSessionRequest, _: Context) -> pb.CreateSessionResponse:

@@ -14,9 +14,9 @@ from servicekit.errors import AppError
 from servicekit.messages import paging
 from services.orchestrator.agents.tools import TOOLS, for_model
 from services.orchestrator.models.models import Models
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.sessions_client import SessionsClient
+from services.orchestrator.settings import Settings
 from services.orchestrator.steps import Piece, Step
-from services.orchestrator.store import SessionsStore
 
 if TYPE_CHECKING:
     from services.orchestrator.agents.graphs import AgentGraphs
@@ -98,10 +98,10 @@ class Agents:
 
     def __init__(
         self,
-        settings: OrchestratorSettings,
+        settings: Settings,
         *,
         models: Models,
-        store: SessionsStore,
+        store: SessionsClient,
         specs: Sequence[AgentSpec] = AGENTS,
     ) -> None:
         self._settings = settings

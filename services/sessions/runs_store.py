@@ -33,7 +33,7 @@ class EventPage(NamedTuple):
     """True when no event will follow those that are stored."""
 
 
-class RunStore:
+class RunsStore:
     """Keeps runs and their events.
 
     Every method raises AppError DATABASE_UNAVAILABLE or DATABASE_BUSY; those that take no caller need the direct

@@ -15,7 +15,7 @@ from servicekit.rpc.identity import current_caller
 from servicekit.telemetry import observing
 from services.sessions import pages
 from services.sessions.notifications import Notifications
-from services.sessions.run_store import RunStore
+from services.sessions.runs_store import RunsStore
 
 EVENTS_PER_RESPONSE = 200
 # Notifications may get lost, so a watcher also looks by itself; more often where none arrive.
@@ -34,7 +34,7 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
     notifications: None without a direct database connection; then no run can be started or watched.
     """
 
-    def __init__(self, store: RunStore, notifications: Notifications | None) -> None:
+    def __init__(self, store: RunsStore, notifications: Notifications | None) -> None:
         self._store = store
         self._notifications = notifications
         self._is_draining = False

@@ -29,7 +29,7 @@ def is_passing(error: AppError) -> bool:
     return error.code in _PASSING_CODES
 
 
-class SessionsStore:
+class SessionsClient:
     """Reads and writes conversations and runs as the caller of the current request; one method per rpc.
 
     Those that take a lease act by it and send no token, so that a run outlives the one it was started with.
@@ -50,7 +50,7 @@ class SessionsStore:
         self._made_runs_stub: runs_pb2_grpc.RunsServiceAsyncStub | None = None
 
     @classmethod
-    def at(cls, target: str, *, tls: Certificates | None = None) -> "SessionsStore":
+    def at(cls, target: str, *, tls: Certificates | None = None) -> "SessionsClient":
         """Return a store that speaks to the sessions service at `target` (`host:port`), over TLS as `tls` says."""
         return cls(
             lambda: channel.connect(target, SERVICE, tls=tls), lambda: channel.connect(target, RUNS_SERVICE, tls=tls)

@@ -10,11 +10,11 @@ from concerto.sessions.v1 import runs_pb2
 
 from servicekit.errors import AppError
 from servicekit.rpc import identity
-from services.orchestrator.agents.agents import Agents
+from services.orchestrator.agents.registry import Agents
 from services.orchestrator.openai.chat import ChatCompletions
 from services.orchestrator.runs.registry import Runs
 from services.orchestrator.runs.run import Turn
-from services.orchestrator.store import SessionsStore
+from services.orchestrator.sessions_client import SessionsClient
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -22,7 +22,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     """Lets models answer in sessions."""
 
-    def __init__(self, runs: Runs, *, store: SessionsStore, agents: Agents, chat: ChatCompletions) -> None:
+    def __init__(self, runs: Runs, *, store: SessionsClient, agents: Agents, chat: ChatCompletions) -> None:
         self._runs = runs
         self._store = store
         self._agents = agents
