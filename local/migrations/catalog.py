@@ -12,6 +12,8 @@ from local.migrations.supabase_cli import MigrationError
 Catalog = dict[str, dict[str, str]]
 """What there is: each object by a readable name, with everything about it by the name of the property."""
 
+EXCERPT = 120
+"""Characters of a property that are shown where two catalogs differ."""
 _HELPERS, _QUERY = (Path(__file__).parent / "catalog.sql").read_text().rsplit("$$;\n\n", 1)
 # The rows of this table are settings; everything else in them says when and by whom.
 _BUCKETS = """
@@ -43,6 +45,11 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def roles_made_by(files: Sequence[Path]) -> set[str]:
+    """The names of the roles that these files create."""
+    return {name for file in files for name in re.findall(r"create role (\w+)", file.read_text())}
+
+
 async def catalog_made_by(
     connection: asyncpg.Connection, files: Sequence[Path], *, role: str, hidden: Collection[str] = ()
 ) -> Catalog:
@@ -52,7 +59,7 @@ async def catalog_made_by(
     that the files make, and `hidden` ones, are out of sight meanwhile. Raises MigrationError when a file fails.
     """
     texts = {file: file.read_text() for file in files}
-    made = {name for text in texts.values() for name in re.findall(r"create role (\w+)", text)} | set(hidden)
+    made = roles_made_by(files) | set(hidden)
     transaction = connection.transaction()
     await transaction.start()
     try:
@@ -97,11 +104,14 @@ def differences(first: Catalog, second: Catalog, *, names: tuple[str, str]) -> l
 
 
 def _excerpt(text: str | None, other: str | None) -> str:
-    """A short text as it is; of a long one the first line that is not the other's."""
+    """A short text as it is; of a long one the first line, or the part of a line, that is not the other's."""
     if text is None:
         return "nothing"
     if "\n" not in text:
-        return f"`{text}`"
+        same = next((n for n, pair in enumerate(zip(text, other or "", strict=False)) if pair[0] != pair[1]), 0)
+        start = same - EXCERPT // 3 if len(text) > EXCERPT and same > EXCERPT // 2 else 0
+        end = start + EXCERPT
+        return f"`{'…' if start else ''}{text[start:end]}{'…' if len(text) > end else ''}`"
     lines, others = text.splitlines(), (other or "").splitlines()
     place = next((n for n, line in enumerate(lines) if n >= len(others) or line != others[n]), len(lines))
     return f"`{lines[place].strip()}` (line {place + 1})" if place < len(lines) else "shorter"

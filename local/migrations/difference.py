@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from local.embedded.borrowed import on_free_ports, run_stoppable, started_postgr
 from local.embedded.credentials import Credentials
 from local.embedded.postgres import DATABASE, MIGRATION_ROLE, Postgres
 from local.migrations.apply import migration_files, set_role_passwords
-from local.migrations.catalog import Catalog, apply_files, catalog_made_by, differences
+from local.migrations.catalog import Catalog, apply_files, catalog_made_by, differences, roles_made_by
 from local.migrations.schema_files import schema_files
 from local.migrations.supabase_cli import MigrationError, SupabaseCli, address_target
 from local.settings import ROOT, load_settings
@@ -32,11 +32,14 @@ from local.suite.stack import FAULTS
 
 NAME_PATTERN = re.compile(r"[a-z][a-z_]{0,60}")
 LOCK_TIMEOUT = "set lock_timeout = '5s';"
+_END = "reset lock_timeout;\n"
 _UNSEEN = "-- `supabase db diff` does not write what follows. Write it by hand, and delete these lines:"
 # Rights of the owner, who has them anyway.
 _OF_OWNER = re.compile(
     rf'^(?:revoke|grant)\s[^;]*\s(?:from|to)\s+"?{MIGRATION_ROLE}"?;\n+', re.IGNORECASE | re.MULTILINE
 )
+# What the CLI tells people stands before the first statement, in the same stream.
+_NOTICES = re.compile(r"\A(?:\s*\n|[^\x00-\x7f][^\n]*\n)+")
 _BODIES = re.compile(r"^set local check_function_bodies = off;\n+", re.IGNORECASE)
 _BODY = re.compile(r"\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _ONE_LINERS = re.compile(r"^((comment|grant|revoke) [^\n]*;\n)\n(?=\2 [^\n]*;$)", re.MULTILINE)
@@ -90,8 +93,10 @@ async def write_migration(
         for file, start, end in ((up, scratch.migrated, scratch.declared), (down, scratch.declared, scratch.migrated)):
             statements = await _statements(cli, start[1], end[1], home)
             await asyncio.to_thread(_write, file, statements, project)
-        await _check(connection, [*applied, up], wanted, names, console)
-        await _check(connection, [*declared, down], present, names[::-1], console)
+        # Both databases are on one server, where the roles of one would stand in for those of the other.
+        roles = roles_made_by([*applied, *declared])
+        await _check(connection, [*applied, up], roles, wanted, names, console)
+        await _check(connection, [*declared, down], roles, present, names[::-1], console)
     finally:
         await connection.close()
     return [up, down]
@@ -112,7 +117,7 @@ async def _statements(cli: SupabaseCli, start: str, end: str, home: Path) -> str
     answer = await cli.run("db", "diff", "--from", names[0], "--to", names[1], environment=first.environment)
     if answer.code != 0:
         raise MigrationError(f"`supabase db diff` failed (exit code {answer.code}):\n{answer.tail}")
-    text = answer.output
+    text = _NOTICES.sub("", answer.output)
     # Only bodies in SQL are looked into when a function is made, and may name what comes behind it.
     if not re.search(r"^\s*language sql$", text, re.IGNORECASE | re.MULTILINE):
         text = _BODIES.sub("", text)
@@ -142,7 +147,7 @@ def _write(file: Path, statements: str, project: Path) -> None:
         statements = _BODIES.sub("set check_function_bodies = off;\n\n", statements)
     title = f"-- {file.stem[15:].replace('_', ' ').capitalize()}.\n\n" if file.parent.name == "migrations" else ""
     reset = "reset check_function_bodies;\n" if bodies else ""
-    file.write_text(f"{title}{LOCK_TIMEOUT}\n\n{statements}\n\n{reset}reset lock_timeout;\n")
+    file.write_text(f"{title}{LOCK_TIMEOUT}\n\n{statements}\n\n{reset}{_END}")
     # Its exit code tells what it could not put right, which is for whoever reads the draft.
     command = [sys.executable, "-m", "sqlfluff", "fix", "--quiet", "--config", str(project / ".sqlfluff"), str(file)]
     subprocess.run(command, cwd=project, capture_output=True, check=False)
@@ -150,19 +155,25 @@ def _write(file: Path, statements: str, project: Path) -> None:
 
 
 async def _check(
-    connection: asyncpg.Connection, files: Sequence[Path], goal: Catalog, names: tuple[str, str], console: Console
+    connection: asyncpg.Connection,
+    files: Sequence[Path],
+    roles: Collection[str],
+    goal: Catalog,
+    names: tuple[str, str],
+    console: Console,
 ) -> None:
     """Try the last of these files, and note in it what is missing from the goal."""
     try:
-        missing = differences(await catalog_made_by(connection, files, role=MIGRATION_ROLE), goal, names=names)
+        made = await catalog_made_by(connection, files, role=MIGRATION_ROLE, hidden=roles)
+        missing = differences(made, goal, names=names)
     except MigrationError as error:
         missing = [f"As it is, {error}"]
     draft = files[-1]
     if missing:
-        note = [_UNSEEN, *chain.from_iterable(textwrap.wrap(line, 112) for line in missing)]
+        note = [f"--   {line}" for line in chain.from_iterable(textwrap.wrap(each, 112) for each in missing)]
         text = await asyncio.to_thread(draft.read_text)
-        lines = "\n".join(note[:1] + [f"--   {line}" for line in note[1:]])
-        await asyncio.to_thread(draft.write_text, f"{text}\n{lines}\n")
+        lines = "\n".join([_UNSEEN, *note])
+        await asyncio.to_thread(draft.write_text, f"{text.removesuffix(_END)}{lines}\n\n{_END}")
     left = f", which leaves {len(missing)} to write by hand" if missing else ""
     console.line(f"  supabase/{draft.parent.name}/{draft.name}{left}")
 

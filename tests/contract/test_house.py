@@ -81,7 +81,7 @@ def test_the_page_of_errors_is_the_table() -> None:
 @pytest.mark.parametrize("reason", reasons.REASONS)
 def test_every_reason_is_raised_somewhere(reason: str) -> None:
     texts = [path.read_text() for path in sources(*PRODUCT) if path.name != "reasons.py"]
-    texts += [path.read_text() for path in (ROOT / "supabase" / "migrations").glob("*.sql")]
+    texts += [path.read_text() for path in (ROOT / "supabase" / "schemas").rglob("*.sql")]
     assert any(re.search(rf"""["']{reason}["']""", text) for text in texts)
 
 
@@ -89,7 +89,7 @@ def test_every_reason_that_is_raised_is_in_the_table() -> None:
     raised = set()
     for path in sources(*PRODUCT):
         raised |= set(re.findall(r"""AppError\(\s*["']([A-Z_]+)["']""", path.read_text()))
-    for path in (ROOT / "supabase" / "migrations").glob("*.sql"):
+    for path in (ROOT / "supabase" / "schemas").rglob("*.sql"):
         raised |= set(re.findall(r"""message\s*=\s*'([A-Z_]+)'""", path.read_text()))
     assert raised - reasons.REASONS.keys() == set()
 
