@@ -49,7 +49,7 @@ class RunsStore:
         TOO_MANY_RUNS and, for a turn that says nothing or two things at once, MISSING_FIELD and INVALID_FIELD.
         """
         args = converter.to_json(request)
-        args["turn"] = _given(args["turn"] or {})
+        args["turn"] = _given(args["turn"])
         answer = await self._database.call("start_run", args, caller)
         return converter.from_json(pb.StartRunResponse, answer, ignore_unknown=True)
 
