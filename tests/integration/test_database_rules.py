@@ -9,7 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from servicekit.database.client import SYSTEM_OPERATIONS
+from services.sessions.runs_store import SYSTEM_OPERATIONS
 from tests.support.database import OLD_PLATFORM, PLATFORM, with_database
 from tests.support.suites import RunningStack
 

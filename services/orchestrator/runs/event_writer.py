@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import structlog
 from concerto.sessions.v1 import runs_pb2
@@ -13,12 +12,10 @@ from google.protobuf import timestamp_pb2
 
 from servicekit.errors import AppError
 from servicekit.telemetry import logs, observing
+from servicekit.telemetry.watches import Place
 from services.orchestrator.runs.leases import HeldLease
 from services.orchestrator.runs.run_log import RunLog
 from services.orchestrator.sessions_client import MAX_BATCHES, SessionsClient, is_retryable
-
-if TYPE_CHECKING:
-    from servicekit.telemetry.traces import Place
 
 _LOG = structlog.stdlib.get_logger(__name__)
 

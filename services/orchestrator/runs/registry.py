@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessage
 
 from servicekit.errors import AppError
 from servicekit.rpc import identity, request
-from servicekit.telemetry import logs, observing
+from servicekit.telemetry import logs, measures
 from services.orchestrator.models.models import Models
 from services.orchestrator.models.window import Window
 from services.orchestrator.runs.event_writer import EventWriter
@@ -27,6 +27,8 @@ CLOSE_SECONDS = 10.0
 
 TABLE_PATIENCE_SECONDS = 15.0
 """How long a reader waits for a sessions service that is away."""
+
+ACTIVE = measures.Gauge("concerto_runs_active", "Runs that are executed, queued ones included.")
 
 RETRY_AFTER_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.1
@@ -74,8 +76,7 @@ class RunRegistry:
         self._background: set[asyncio.Task[None]] = set()
         self._is_draining = False
         self._is_closing = False
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.active.set(0)  # there before the first run
+        ACTIVE.set(0)  # there before the first run
 
     def __len__(self) -> int:
         """Return how many runs this process executes."""
@@ -195,8 +196,7 @@ class RunRegistry:
             for other in self._runs.values():
                 if other is not run and other.session_id == run.session_id:
                     other.cancel()
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.active.inc()
+        ACTIVE.add(1)
         task = asyncio.create_task(run.execute(), name=f"run {run.id}")
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._forget(run, done))
@@ -212,8 +212,7 @@ class RunRegistry:
     def _forget(self, run: Run, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._runs.pop(run.id, None)
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.active.dec()
+        ACTIVE.add(-1)
         if run.naming is not None and not run.naming.done():
             self._background.add(run.naming)
             run.naming.add_done_callback(self._background.discard)

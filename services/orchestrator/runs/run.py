@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from concerto.errors.v1 import errors_pb2
 from concerto.sessions.v1 import runs_pb2, sessions_pb2, turns_pb2
 from langchain_core.messages import BaseMessage
 
 from servicekit.errors import AppError
-from servicekit.messages import converter
 from servicekit.rpc import request
-from servicekit.telemetry import logs, observing
+from servicekit.telemetry import logs, measures, observing, watches
 from services.orchestrator.models.messages import to_struct
 from services.orchestrator.models.window import Window
 from services.orchestrator.runs.event_writer import MAX_WAITING, EventWriter, Outbox, now
@@ -34,6 +34,8 @@ NAME_AFTER_SECONDS = 1.0
 
 MAX_EVENT_OUTPUT_CHARS = 4_000
 """Most of a tool's output that its event shows; the stored message has it whole."""
+
+FINISHED = measures.Counter("concerto_runs_finished", "Runs that have stored their end, by their state.", ("state",))
 
 # A lease that was last renewed long ago may still be valid where nobody could take it.
 _LEAST_FINISH_SECONDS = 5.0
@@ -97,7 +99,7 @@ class Run:
         self._speech: asyncio.Task[None] | None = None
         self._started_at = time.monotonic()
         self._first_token_at: float | None = None
-        self._watch = observing.NOTHING
+        self._watch = watches.NOTHING
         dependencies.leases.add(self._held)
         if not self.is_queued:
             self._announce(kept.events)
@@ -121,7 +123,7 @@ class Run:
         request.begin(request.current_id(), None)
         try:
             with observing.working("run", self._attributes()) as self._watch:
-                self._outbox.place = observing.here()
+                self._outbox.place = observing.place()
                 error = await self._wait_in_queue() if self.is_queued else None
                 if error is None and not self._held.is_lost:
                     error = await self._listen()
@@ -147,7 +149,7 @@ class Run:
     def _abandon(self) -> None:
         _LOG.warning("run.lost", run_id=self.id, session_id=self.session_id)
         self.log.close()
-        self._stop(AppError("LEASE_LOST", metadata={"run_id": self.id}))
+        self._stop(AppError("CANCELLED", cause="the lease is lost"))
 
     def _announce(self, events: Sequence[runs_pb2.RunEvent]) -> None:
         """Publish what the sessions service has stored itself: that the run has started."""
@@ -321,7 +323,7 @@ class Run:
             del finish.messages[:]
             finish.messages.extend(self._transcript.messages(error)[-1:])
             finish.state = runs_pb2.RUN_STATE_FAILED
-            finish.error.CopyFrom(_error_of(error) or runs_pb2.Error())
+            finish.error.CopyFrom(_error_of(error) or errors_pb2.Error())
             answer = await self._finish_until(time.monotonic() + _LEAST_FINISH_SECONDS, finish)
         self._note_end(finish.state, error)
         self.log.publish(answer.events)
@@ -340,8 +342,7 @@ class Run:
     def _note_end(self, state: runs_pb2.RunState.ValueType, error: AppError | None) -> None:
         name = runs_pb2.RunState.Name(state).removeprefix("RUN_STATE_")
         self._watch.note({"concerto.run.state": name} | ({"error.type": error.reason} if error is not None else {}))
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.finished.labels(name).inc()
+        FINISHED.add(1, name)
         values: dict[str, Any] = {
             "run_id": self.id,
             "session_id": self.session_id,
@@ -373,10 +374,10 @@ def _state_after(error: AppError | None) -> runs_pb2.RunState.ValueType:
             return runs_pb2.RUN_STATE_FAILED
 
 
-def _error_of(error: AppError | None) -> runs_pb2.Error | None:
+def _error_of(error: AppError | None) -> errors_pb2.Error | None:
     if error is None or error.reason == "CANCELLED":
         return None
-    return converter.from_json(runs_pb2.Error, error.to_json())
+    return error.to_message()
 
 
 def _cause_of(error: AppError) -> str | None:
