@@ -184,10 +184,7 @@ class Writer:
         return self.schemas.components[reference["$ref"].rsplit("/", 1)[1]]
 
     def _body(self, binding: Binding) -> Schema:
-        if binding.body == "*":
-            schema = self.schemas.input(binding.method.input_type, binding.body_fields)
-        else:
-            schema = self.schemas.input(contract.message_of(binding.method.input_type.fields_by_name[binding.body]))
+        schema = self.schemas.input(binding.body_message, binding.body_fields)
         return {"required": bool(self._resolve(schema).get("required")), "content": as_json(schema)}
 
     def success(self, binding: Binding) -> Schema:
