@@ -30,19 +30,19 @@ class Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
 
-HELD_BYTES = 65_536
+BUFFER_BYTES = 65_536
 
 
 class Joining:
     """A transport that holds what is written until the loop's next turn, and then writes it at once.
 
-    It never holds more than HELD_BYTES: beyond that the real transport has to say when the client is too slow.
+    It never holds more than BUFFER_BYTES: beyond that the real transport has to say when the client is too slow.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._held: list[bytes] = []
+        self._buffered: list[bytes] = []
         self._size = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -50,11 +50,11 @@ class Joining:
 
     def write(self, data: bytes) -> None:
         """Write soon, in the order of the calls."""
-        if not self._held:
+        if not self._buffered:
             self._loop.call_soon(self._flush)
-        self._held.append(data)
+        self._buffered.append(data)
         self._size += len(data)
-        if self._size > HELD_BYTES:
+        if self._size > BUFFER_BYTES:
             self._flush()
 
     def is_closing(self) -> bool:
@@ -67,6 +67,6 @@ class Joining:
         self._transport.close()
 
     def _flush(self) -> None:
-        held, self._held, self._size = self._held, [], 0
-        if held and not self._transport.is_closing():
-            self._transport.write(b"".join(held))
+        buffered, self._buffered, self._size = self._buffered, [], 0
+        if buffered and not self._transport.is_closing():
+            self._transport.write(b"".join(buffered))

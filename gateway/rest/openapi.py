@@ -161,12 +161,12 @@ class Writer:
         described = [
             {
                 "name": name,
-                "in": place,
-                "required": place == "path" or ("." not in name and validation.is_required(field)),
+                "in": location,
+                "required": location == "path" or ("." not in name and validation.is_required(field)),
                 "description": self.schemas.description(field.full_name),
                 "schema": self.schemas.parameter(field),
             }
-            for name, place, field in parameters
+            for name, location, field in parameters
         ]
         return [*described, self._last_event_id(fields[contract.AFTER_SEQ])] if binding.is_resumable else described
 

@@ -4,7 +4,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from gateway.__main__ import Server, listen
-from gateway.protocol import HELD_BYTES, Joining, Protocol
+from gateway.protocol import BUFFER_BYTES, Joining, Protocol
 
 
 class Recorder(asyncio.Transport):
@@ -41,10 +41,10 @@ async def test_much_is_not_held_back() -> None:
     recorder = Recorder()
     joining = Joining(recorder, asyncio.get_running_loop())
     for _ in range(3):
-        joining.write(b"x" * HELD_BYTES)
-    assert len(b"".join(recorder.written)) == 2 * HELD_BYTES
+        joining.write(b"x" * BUFFER_BYTES)
+    assert len(b"".join(recorder.written)) == 2 * BUFFER_BYTES
     await asyncio.sleep(0)
-    assert len(b"".join(recorder.written)) == 3 * HELD_BYTES
+    assert len(b"".join(recorder.written)) == 3 * BUFFER_BYTES
 
 
 async def test_what_is_held_is_written_before_the_end() -> None:

@@ -207,10 +207,10 @@ class _InlineScripts(HTMLParser):
             self._is_inside = False
 
 
-def _answer(file: _File, asked: Headers, *, cache: str) -> Response:
+def _answer(file: _File, request_headers: Headers, *, cache: str) -> Response:
     headers = _headers(file, cache=cache)
     response = FileResponse(file.path, 200, headers, file.media_type, stat_result=file.stat)
-    if not _CONDITIONS.is_not_modified(response.headers, asked):
+    if not _CONDITIONS.is_not_modified(response.headers, request_headers):
         return response
     # With the page's policy: a browser takes the headers of a 304 over into what it has kept.
     kept = {name: value for name, value in response.headers.items() if name not in _OF_THE_BODY}

@@ -77,8 +77,8 @@ def describe(cause: BaseException | str) -> str:
             name += f" {attribute}={code.name}"
             break
     frames = traceback.extract_tb(cause.__traceback__)
-    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[:-9:-1])
-    return f"{name} at {places}" if places else name
+    steps = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[:-9:-1])
+    return f"{name} at {steps}" if steps else name
 
 
 class _Lines:

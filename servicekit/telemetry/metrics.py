@@ -70,11 +70,11 @@ class Metrics:
     def _make(self, measure: Measure) -> Any:
         with self._lock:  # threads may use one for the first time at once
             if measure not in self._metrics:
-                words = (measure.name, measure.description, measure.labels)
+                arguments = (measure.name, measure.description, measure.labels)
                 if isinstance(measure, measures.Histogram):
-                    made = Histogram(*words, buckets=measure.buckets, registry=self.registry)
+                    made = Histogram(*arguments, buckets=measure.buckets, registry=self.registry)
                 else:
-                    made = _KINDS[type(measure)](*words, registry=self.registry)
+                    made = _KINDS[type(measure)](*arguments, registry=self.registry)
                 self._metrics[measure] = made
             return self._metrics[measure]
 

@@ -16,7 +16,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from servicekit.errors import AppError
 from servicekit.telemetry import measures
-from servicekit.telemetry.watches import NOTHING, TRACEPARENT, Place, Value, Watch
+from servicekit.telemetry.watches import NOTHING, TRACEPARENT, TraceContext, Value, Watch
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -289,28 +289,28 @@ def receiving(method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) ->
     return Receiving(method, traceparent, has_span=path not in _UNWATCHED_PATHS)
 
 
-def place() -> Place | None:
-    """Return the current place in a trace, to go on from it elsewhere; None without one."""
-    return None if _traces is None else _traces.place()
+def trace_context() -> TraceContext | None:
+    """Return the current context in a trace, to go on from it elsewhere; None without one."""
+    return None if _traces is None else _traces.trace_context()
 
 
-def on_behalf(name: str, places: Iterable[Place | None]) -> Watch:
-    """Return the watch of work that one task does for others, who have noted their places.
+def on_behalf(name: str, contexts: Iterable[TraceContext | None]) -> Watch:
+    """Return the watch of work that one task does for others, who have noted their contexts.
 
     For one of them it belongs to that one's trace; for several it is a trace of its own that is linked to theirs.
     """
     if _traces is None:
         return NOTHING
-    known = [place for place in places if place is not None]
+    known = [trace_context for trace_context in contexts if trace_context is not None]
     return _traces.on_behalf(name, known) if known else NOTHING
 
 
-def unseen() -> Watch:
+def untraced() -> Watch:
     """Return the watch of work that is counted and has no spans: what is repeated again and again, as heartbeats are.
 
     What it calls keeps no spans of it either.
     """
-    return NOTHING if _traces is None else _traces.unseen()
+    return NOTHING if _traces is None else _traces.untraced()
 
 
 def code_of(error: BaseException | None) -> str:

@@ -24,13 +24,13 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from servicekit.telemetry import watches
-from servicekit.telemetry.watches import Place, Watch
+from servicekit.telemetry.watches import TraceContext, Watch
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
 FLUSH_SECONDS = 3.0
 """How long the end of a process waits for a collector to take the last spans."""
-COMPLAINT_SECONDS = 60.0
+WARN_INTERVAL_SECONDS = 60.0
 """How often it is logged that a collector is away."""
 
 _PARENT = TraceContextTextMapPropagator()
@@ -58,7 +58,7 @@ class Traces:
         """
         # Their warnings come with each batch; ours says the same once in a while.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        exporter = PatientExporter(OTLPSpanExporter(endpoint=endpoint), endpoint=endpoint, service=service)
+        exporter = FailureLoggingExporter(OTLPSpanExporter(endpoint=endpoint), endpoint=endpoint, service=service)
         return cls(_Closing(BatchSpanProcessor(exporter), exporter), service=service, environment=environment)
 
     def close(self) -> None:
@@ -119,22 +119,22 @@ class Traces:
         at = trace.get_current_span().get_span_context()
         return (trace.format_trace_id(at.trace_id), trace.format_span_id(at.span_id)) if at.is_valid else None
 
-    def place(self) -> Place | None:
-        """Return the current place; None outside of any trace."""
+    def trace_context(self) -> TraceContext | None:
+        """Return the current context; None outside of any trace."""
         at = trace.get_current_span().get_span_context()
-        return Place(watches.service_name(self._service), at) if at.is_valid else None
+        return TraceContext(watches.service_name(self._service), at) if at.is_valid else None
 
-    def on_behalf(self, name: str, places: Sequence[Place]) -> "OnBehalf":
-        """Return the watch of work that is done for those who were at these places, at least one."""
-        return OnBehalf(self, name, places)
+    def on_behalf(self, name: str, contexts: Sequence[TraceContext]) -> "OnBehalf":
+        """Return the watch of work that is done for those whose contexts these are, at least one."""
+        return OnBehalf(self, name, contexts)
 
-    def unseen(self) -> "Unseen":
+    def untraced(self) -> "Untraced":
         """Return the watch of work whose spans nobody wants."""
-        return Unseen()
+        return Untraced()
 
-    def begin_linked(self, name: str, places: Sequence[Place]) -> Span:
+    def begin_linked(self, name: str, contexts: Sequence[TraceContext]) -> Span:
         """Begin the span of a trace of its own that is linked to others."""
-        links = [Link(place.span) for place in places]
+        links = [Link(trace_context.span) for trace_context in contexts]
         return self._of_part()[1].start_span(name, context.Context(), SpanKind.INTERNAL, links=links)
 
     def _child(self, name: str, kind: SpanKind, attributes: Mapping[str, str | bool]) -> Span | None:
@@ -160,14 +160,14 @@ class Traces:
         return known
 
 
-class Unseen(Watch):
-    """Makes a place in a trace that is not kept the current one, so nothing below is kept either, here or there."""
+class Untraced(Watch):
+    """Makes a context of a trace that is not kept the current one, so nothing below is kept either, here or there."""
 
     __slots__ = ("_token",)
 
     def __enter__(self) -> Self:
-        nowhere = SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False)
-        self._token = context.attach(_context_of(nowhere))
+        unsampled = SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False)
+        self._token = context.attach(_context_of(unsampled))
         return self
 
     def __exit__(
@@ -177,21 +177,21 @@ class Unseen(Watch):
 
 
 class OnBehalf(Watch):
-    """Makes somebody else's place the current one while its block runs, or a span that is linked to several."""
+    """Makes the context of another caller the current one while its block runs, or a span that is linked to several."""
 
-    __slots__ = ("_name", "_places", "_span", "_token", "_traces")
+    __slots__ = ("_contexts", "_name", "_span", "_token", "_traces")
 
-    def __init__(self, traces: Traces, name: str, places: Sequence[Place]) -> None:
-        self._traces, self._name, self._places = traces, name, places
+    def __init__(self, traces: Traces, name: str, contexts: Sequence[TraceContext]) -> None:
+        self._traces, self._name, self._contexts = traces, name, contexts
         self._span: Span | None = None
 
     def __enter__(self) -> Self:
-        watches.name_service(self._places[0].service)
-        if len(self._places) == 1:
-            at = self._places[0].span
+        watches.name_service(self._contexts[0].service)
+        if len(self._contexts) == 1:
+            at = self._contexts[0].span
             self._token = context.attach(_context_of(at))
         else:
-            self._span = self._traces.begin_linked(self._name, self._places)
+            self._span = self._traces.begin_linked(self._name, self._contexts)
             self._token = context.attach(trace.set_span_in_context(self._span))
         return self
 
@@ -203,7 +203,7 @@ class OnBehalf(Watch):
             self._traces.end(self._span, is_failure=error is not None)
 
 
-class PatientExporter(SpanExporter):
+class FailureLoggingExporter(SpanExporter):
     """Gives spans to another exporter; its failures cost spans, and now and then a line in our log, and nothing else.
 
     It is called in the processor's own thread.
@@ -214,7 +214,7 @@ class PatientExporter(SpanExporter):
         self._address = urlsplit(endpoint).netloc.rpartition("@")[2]
         self._service = service
         self._lost = 0
-        self._complained_at = -COMPLAINT_SECONDS
+        self._warned_at = -WARN_INTERVAL_SECONDS
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send the spans."""
@@ -222,12 +222,12 @@ class PatientExporter(SpanExporter):
         if result is SpanExportResult.SUCCESS:
             if self._lost:
                 _LOG.info("traces.collector_is_back", service=self._service, collector=self._address, lost=self._lost)
-            self._lost, self._complained_at = 0, -COMPLAINT_SECONDS
+            self._lost, self._warned_at = 0, -WARN_INTERVAL_SECONDS
             return result
         self._lost += len(spans)
         now = time.monotonic()
-        if now - self._complained_at >= COMPLAINT_SECONDS:
-            self._complained_at = now
+        if now - self._warned_at >= WARN_INTERVAL_SECONDS:
+            self._warned_at = now
             _LOG.warning("traces.not_taken", service=self._service, collector=self._address, lost=self._lost)
         return result
 
@@ -243,7 +243,7 @@ class PatientExporter(SpanExporter):
 class _Closing(SpanProcessor):
     """The batches' processor, whose end does not wait half a minute for a collector that is away."""
 
-    def __init__(self, batches: BatchSpanProcessor, exporter: PatientExporter) -> None:
+    def __init__(self, batches: BatchSpanProcessor, exporter: FailureLoggingExporter) -> None:
         self._batches = batches
         self._exporter = exporter
 
@@ -253,11 +253,11 @@ class _Closing(SpanProcessor):
 
     def shutdown(self) -> None:
         """Send what waits, or give it up after FLUSH_SECONDS."""
-        hurry = threading.Timer(FLUSH_SECONDS, self._exporter.shutdown)
-        hurry.daemon = True
-        hurry.start()
+        timer = threading.Timer(FLUSH_SECONDS, self._exporter.shutdown)
+        timer.daemon = True
+        timer.start()
         self._batches.shutdown()  # type: ignore[no-untyped-call]
-        hurry.cancel()
+        timer.cancel()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Send what waits."""

@@ -1,4 +1,4 @@
-"""What observing, traces and their users share: the watch of a piece of work, its place in a trace, the part's name."""
+"""What observing, traces and their users share: the watch of some work, its context in a trace, the part's name."""
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -32,8 +32,8 @@ def service_name(otherwise: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A place in a trace, and the part that is there."""
+class TraceContext:
+    """A span to go on from, and the part that it belongs to."""
 
     service: str
     span: "SpanContext"

@@ -204,14 +204,14 @@ def test_work_for_one_belongs_to_its_trace_and_for_several_is_linked_to_theirs(s
     def begin(number: int) -> object:
         watches.name_service(f"part-{number}")
         with observing.working("run", {}):
-            return observing.place()
+            return observing.trace_context()
 
     def work() -> None:
-        with observing.on_behalf("for many", [None, *places]), observing.querying("append"):
+        with observing.on_behalf("for many", [None, *contexts]), observing.querying("append"):
             pass
-        assert observing.place() is None
+        assert observing.trace_context() is None
 
-    places: Any = [contextvars.Context().run(begin, number) for number in range(count)]
+    contexts: Any = [contextvars.Context().run(begin, number) for number in range(count)]
     contextvars.Context().run(work)
     runs = [span for span in seen.spans if span.name == "run"]
     query = seen.span("append")
@@ -229,7 +229,7 @@ async def test_what_is_repeated_is_counted_and_leaves_no_span_on_either_side(
 ) -> None:
     in_a_request(seen)
     with acting_as(make_caller()):
-        with observing.unseen():
+        with observing.untraced():
             await get(connection)
         assert seen.spans == ()
         assert seen.samples("concerto_rpc_duration_seconds_count") == {("OK", "GetSession", "SessionsService"): 1}
@@ -375,7 +375,7 @@ class Failing(SpanExporter):
 
 def test_a_collector_that_is_away_is_a_line_once_in_a_while() -> None:
     inner = Failing()
-    exporter = traces.PatientExporter(inner, endpoint="http://user:pass@collector:4317", service="tests")
+    exporter = traces.FailureLoggingExporter(inner, endpoint="http://user:pass@collector:4317", service="tests")
     spans: Any = [object()] * 5
     with structlog.testing.capture_logs() as entries:
         for _ in range(20):

@@ -103,7 +103,7 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
                     page = await self._store.read_events(
                         caller, request.run_id, after_seq=after_seq, page_size=EVENTS_PER_RESPONSE
                     )
-                watch = observing.unseen()  # the first look says how long one takes; many follow
+                watch = observing.untraced()  # the first look says how long one takes; many follow
                 if page.events:
                     after_seq = page.events[-1].seq
                     yield pb.WatchRunEventsResponse(events=page.events)

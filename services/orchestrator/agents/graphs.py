@@ -79,7 +79,7 @@ class AgentRun:
     spec: AgentSpec
     tools: Sequence[Mapping[str, Any]]
     """What its model may call, as OpenAI's API describes tools."""
-    is_heard: bool
+    is_shown: bool
     """True for the agent that answers the person; the others' texts are outputs of tools."""
 
 
@@ -119,7 +119,7 @@ class AgentGraphs:
             emit=steps.put_nowait,
             conversation=[message for message in messages if not isinstance(message, SystemMessage)],
         )
-        task = asyncio.create_task(self._run(AgentRun(job, spec, self._schemas(spec), is_heard=True), messages))
+        task = asyncio.create_task(self._run(AgentRun(job, spec, self._schemas(spec), is_shown=True), messages))
         task.add_done_callback(lambda _: steps.put_nowait(None))
         try:
             while (step := await steps.get()) is not None:
@@ -138,7 +138,7 @@ class AgentGraphs:
         run.job.check_tokens()
         run.job.take_steps()
         prompt = fit(messages, self._prompt_tokens)
-        said: list[str] = []
+        texts: list[str] = []
         calls: list[ToolCall] = []
         usage: TokenUsage | None = None
         try:
@@ -150,20 +150,20 @@ class AgentGraphs:
                     if isinstance(step, ToolCall):
                         calls.append(step)
                         continue
-                    said.append(step.text)
+                    texts.append(step.text)
                     usage = step.usage or usage
-                    if run.is_heard:
+                    if run.is_shown:
                         run.job.emit(step)
                     elif step.usage is not None:
                         run.job.emit(Piece(usage=step.usage))
         finally:
             # A call that fails before the model says anything costs nothing.
-            if usage is None and (said or calls):
-                usage = TokenUsage(count_messages(prompt), count_text("".join(said)), is_estimated=True)
+            if usage is None and (texts or calls):
+                usage = TokenUsage(count_messages(prompt), count_text("".join(texts)), is_estimated=True)
                 run.job.emit(Piece(usage=usage))
             if usage is not None:
                 run.job.tokens += usage.prompt_tokens + usage.completion_tokens
-        return self._message(run, "".join(said), calls)
+        return self._message(run, "".join(texts), calls)
 
     async def use_tool(
         self, run: AgentRun, request: ToolCallRequest, act: Callable[[ToolCallRequest], Awaitable[Any]]
@@ -180,7 +180,7 @@ class AgentGraphs:
         except Exception as error:  # noqa: BLE001 (a tool never ends a run; the model is told)
             _LOG.error("tool.failed", tool=name, cause=logs.describe(error))
             output, is_error = _FAILED, True
-        if run.is_heard and run.job.open_calls.pop(call_id, None) is not None:
+        if run.is_shown and run.job.open_calls.pop(call_id, None) is not None:
             run.job.emit(ToolResult(call_id, name, for_store(output), is_error))
         return ToolMessage(
             for_model(output), tool_call_id=call_id, name=name, status="error" if is_error else "success"
@@ -199,7 +199,7 @@ class AgentGraphs:
             parts.append(f"The conversation so far:\n\n{transcript(job.conversation, max_tokens)}")
         messages: list[BaseMessage] = [SystemMessage(instructions)] if instructions else []
         messages.append(HumanMessage("\n\n".join(parts)))
-        run = AgentRun(job, spec, self._schemas(spec), is_heard=False)
+        run = AgentRun(job, spec, self._schemas(spec), is_shown=False)
         return await self._run(run, messages) or "The agent said nothing."
 
     def _message(self, run: AgentRun, text: str, calls: Sequence[ToolCall]) -> AIMessage:
@@ -212,7 +212,7 @@ class AgentGraphs:
             call_id = new_call_id() if call.call_id in known else call.call_id
             known.add(call_id)
             made.append({"type": "tool_call", "id": call_id, "name": call.name, "args": dict(call.arguments)})
-            if run.is_heard:
+            if run.is_shown:
                 run.job.open_calls[call_id] = ToolCall(call_id, call.name, call.arguments)
                 run.job.emit(run.job.open_calls[call_id])
         return AIMessage(text, tool_calls=made)
@@ -279,16 +279,16 @@ def fit(messages: Sequence[BaseMessage], max_tokens: int) -> list[BaseMessage]:
     """
     if count_messages(messages) <= max_tokens:
         return list(messages)
-    start = max((place for place, message in enumerate(messages) if isinstance(message, HumanMessage)), default=0)
+    start = max((index for index, message in enumerate(messages) if isinstance(message, HumanMessage)), default=0)
     head = list(messages[:1]) if start and isinstance(messages[0], SystemMessage) else []
     tail = list(messages[start:])
     left = max_tokens - count_messages([*head, *tail])
-    for place, message in enumerate(tail):
+    for index, message in enumerate(tail):
         if left >= 0:
             break
         if isinstance(message, ToolMessage):
-            tail[place] = message.model_copy(update={"content": _LEFT_OUT})
-            left += count_message(message) - count_message(tail[place])
+            tail[index] = message.model_copy(update={"content": _LEFT_OUT})
+            left += count_message(message) - count_message(tail[index])
     return [*head, *trim(messages[len(head) : start], left), *tail]
 
 

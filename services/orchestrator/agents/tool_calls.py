@@ -57,8 +57,8 @@ class CallParts:
         index, call_id = chunk["index"], chunk["id"] or ""
         for call in reversed(self._calls):
             # Some servers give all calls of a message the same index, others give none.
-            same_place = index is None or call.index == index
-            if same_place and (not call_id or call.id == call_id):
+            same_index = index is None or call.index == index
+            if same_index and (not call_id or call.id == call_id):
                 return call
         self._calls.append(_Parts(index, storable(call_id)))
         return self._calls[-1]

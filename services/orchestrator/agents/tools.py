@@ -24,7 +24,7 @@ STORED_BYTES = 60_000
 
 HITS_PER_PAGE = 10
 MESSAGE_CHARS = 3_000
-MAX_AROUND = 10
+MAX_CONTEXT_MESSAGES = 10
 
 _ROLES = {
     sessions_pb2.ROLE_USER: "user",
@@ -76,8 +76,8 @@ def read_messages(store: SessionsClient) -> BaseTool:
         after: Annotated[int, "How many messages after it to read, at most 10."] = 2,
     ) -> str:
         order = min(max(order, 1), 2**30)
-        first = max(order - min(max(before, 0), MAX_AROUND), 1)
-        last = order + min(max(after, 0), MAX_AROUND)
+        first = max(order - min(max(before, 0), MAX_CONTEXT_MESSAGES), 1)
+        last = order + min(max(after, 0), MAX_CONTEXT_MESSAGES)
         answer = await store.list_messages(
             session_id,
             page_size=last - first + 1,

@@ -70,16 +70,16 @@ class OfflineModel(BaseChatModel):
 
 def answer_to(messages: list[BaseMessage]) -> str:
     """Return the offline answer to a conversation that ends with the user's message."""
-    said = [message.text for message in messages if isinstance(message, HumanMessage)]
+    questions = [message.text for message in messages if isinstance(message, HumanMessage)]
     earlier = [message for message in messages if not isinstance(message, SystemMessage)][:-1]
     lines = [
         "I am Concerto's offline model: no language model is configured, so this answer is written by rule.",
         "To talk to a real one, set OPENAI_API_KEY (or OPENAI_BASE_URL for a server of your own) and start again.",
-        f"You said: “{_quote(said[-1] if said else '')}”.",
+        f"You said: “{_quote(questions[-1] if questions else '')}”.",
     ]
     if earlier:
         count = f"{len(earlier)} earlier message{'s' if len(earlier) > 1 else ''}"
-        first = f", beginning with your “{_quote(said[0])}”" if len(said) > 1 else ""
+        first = f", beginning with your “{_quote(questions[0])}”" if len(questions) > 1 else ""
         lines.append(f"I was given {count} of this conversation{first}.")
     else:
         lines.append("This is the first message of this conversation.")

@@ -73,14 +73,14 @@ class Window:
         Only as many pages are read as the window needs, whatever the length of the session.
         Raises AppError PROMPT_TOO_LONG, and what the sessions service raises.
         """
-        asked = to_langchain(user_message)
+        question = to_langchain(user_message)
         fixed = [SystemMessage(self.system_prompt)] if self.system_prompt else []
-        if count_message(asked) > self.refuse_tokens:
+        if count_message(question) > self.refuse_tokens:
             raise AppError("PROMPT_TOO_LONG", cause="larger than the window before any model was asked")
-        free_tokens = self.prompt_tokens - count_messages([*fixed, asked])
+        free_tokens = self.prompt_tokens - count_messages([*fixed, question])
         pages = self._pages(store, session_id, user_message.order, newest=newest, has_earlier=has_earlier)
         earlier = await self._earlier(pages, free_tokens=free_tokens)
-        return [*fixed, *trim(earlier, free_tokens), asked]
+        return [*fixed, *trim(earlier, free_tokens), question]
 
     async def _earlier(
         self, pages: AsyncGenerator[Sequence[sessions_pb2.Message], None], *, free_tokens: int
@@ -150,7 +150,7 @@ def trim(messages: Sequence[BaseMessage], max_tokens: int) -> list[BaseMessage]:
     kept: list[BaseMessage] = trim_messages(
         _without_loose_ends(messages),
         max_tokens=max_tokens,
-        token_counter=lambda some: sum(counts.get(id(message)) or count_message(message) for message in some),
+        token_counter=lambda messages: sum(counts.get(id(message)) or count_message(message) for message in messages),
         strategy="last",
         start_on=("human", "system"),
     )

@@ -75,15 +75,15 @@ class ChatCompletions:
     async def _kept(
         self, request: Request, message: orchestrator_pb2.StreamChatCompletionRequest
     ) -> AsyncGenerator[Json, None]:
-        said = _storable(request.said)
-        if not said.strip():
+        question = _storable(request.question)
+        if not question.strip():
             raise AppError("MISSING_FIELD", metadata={"field": "messages"}, cause="no text of the user's to keep")
-        if len(said.encode()) > MAX_KEPT_BYTES:
+        if len(question.encode()) > MAX_KEPT_BYTES:
             raise AppError("FIELD_TOO_LARGE", metadata={"field": "messages", "limit": f"{MAX_KEPT_BYTES} bytes"})
         exchange = Exchange(request, lambda: self._ask(request, body=request.counting()))
         run = await self._runs.begin(
             message.session_id,
-            turns_pb2.Turn(content=said, model=request.model, request_id=message.request_id),
+            turns_pb2.Turn(content=question, model=request.model, request_id=message.request_id),
             source=SOURCE,
             prompt=request.prompt,
             answerer=exchange,

@@ -58,9 +58,9 @@ class Request:
         messages = _required(body, "messages")
         if not isinstance(messages, list):
             raise _invalid("messages", "must be a list")
-        for place, message in enumerate(messages):
+        for index, message in enumerate(messages):
             if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-                raise _invalid(f"messages[{place}]", "must be an object with a role")
+                raise _invalid(f"messages[{index}]", "must be an object with a role")
         if body.get("stream") not in (None, True, False):
             raise _invalid("stream", "must be true or false")
         if body.get("n") not in (None, 1):
@@ -75,7 +75,7 @@ class Request:
         return [_to_langchain(message) for message in self.body["messages"]]
 
     @property
-    def said(self) -> str:
+    def question(self) -> str:
         """Text of the last message that is the user's; empty when there is none."""
         for message in reversed(self.body["messages"]):
             if message["role"] == "user":
@@ -223,7 +223,7 @@ def _head(kind: str, model: str) -> Json:
 def _cut(body: Mapping[str, Any], words: list[str]) -> tuple[list[str], str]:
     """Return what `stop` and `max_tokens` leave of the words, and why the answer ends."""
     text, finish_reason = "".join(words), "stop"
-    ends = [place for end in _stops(body.get("stop")) if (place := text.find(end)) >= 0]
+    ends = [index for end in _stops(body.get("stop")) if (index := text.find(end)) >= 0]
     kept: list[str] = []
     left_chars, left_tokens = min(ends, default=len(text)), _most_tokens(body)
     for word in words:

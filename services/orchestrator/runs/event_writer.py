@@ -12,7 +12,7 @@ from google.protobuf import timestamp_pb2
 
 from servicekit.errors import AppError
 from servicekit.telemetry import logs, observing
-from servicekit.telemetry.watches import Place
+from servicekit.telemetry.watches import TraceContext
 from services.orchestrator.runs.leases import HeldLease
 from services.orchestrator.runs.run_log import RunLog
 from services.orchestrator.sessions_client import MAX_BATCHES, SessionsClient, is_retryable
@@ -52,7 +52,7 @@ class Outbox:
         self.is_under_way = False
         """True while events that were taken from here are being stored; no others may overtake them."""
         self.failure: AppError | None = None
-        self.place: Place | None = None
+        self.trace_context: TraceContext | None = None
         """Where in a trace the run is; the writer's task has no trace of its own."""
         self._waiting: list[runs_pb2.RunEvent | _Text] = []
         self._on_failed = on_failed
@@ -116,23 +116,23 @@ class EventWriter:
         self._urgent: dict[Outbox, None] = {}
         self._has_waiting = asyncio.Event()
         self._has_urgent = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._flush_now = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def put(self, outbox: Outbox, event: runs_pb2.RunEvent, *, urgent: bool = False) -> None:
         """Store the event soon; never waits. It is published once it is stored."""
         outbox.add(event)
-        self._enlist(outbox, urgent=urgent)
+        self._enqueue(outbox, urgent=urgent)
 
     def put_text(self, outbox: Outbox, text: str, *, urgent: bool = False) -> None:
         """Store a piece of the answer soon, like an event."""
         outbox.add((time.time_ns(), text))
-        self._enlist(outbox, urgent=urgent)
+        self._enqueue(outbox, urgent=urgent)
 
     async def flush(self, outbox: Outbox) -> None:
         """Wait until everything in the outbox is stored, or cannot be any more."""
         if len(outbox):
-            self._enlist(outbox, urgent=True)
+            self._enqueue(outbox, urgent=True)
         await outbox.settled.wait()
 
     async def close(self) -> None:
@@ -143,7 +143,7 @@ class EventWriter:
         if tasks:
             await asyncio.wait(set(tasks))
 
-    def _enlist(self, outbox: Outbox, *, urgent: bool = False) -> None:
+    def _enqueue(self, outbox: Outbox, *, urgent: bool = False) -> None:
         outbox.is_urgent = outbox.is_urgent or urgent
         if outbox.is_under_way:
             return  # enlisted again when that is done
@@ -155,7 +155,7 @@ class EventWriter:
             self._waiting[outbox] = None
             self._has_waiting.set()
             if len(outbox) >= MAX_WAITING:
-                self._hurry.set()
+                self._flush_now.set()
         if not self._tasks:
             self._tasks = [
                 asyncio.create_task(work, name=name, context=contextvars.Context())
@@ -165,15 +165,15 @@ class EventWriter:
     async def _work(self) -> None:
         while True:
             await self._has_waiting.wait()
-            self._hurry.clear()
+            self._flush_now.clear()
             started_at = time.monotonic()
             await self._write_waiting(self._waiting, self._has_waiting, has_spans=False)
             took_seconds = time.monotonic() - started_at
             pause_seconds = min(_PAUSE_FACTOR * took_seconds, MAX_DELAY_SECONDS - took_seconds)
-            if pause_seconds > 0 and not self._hurry.is_set():
+            if pause_seconds > 0 and not self._flush_now.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_seconds):
-                        await self._hurry.wait()
+                        await self._flush_now.wait()
 
     async def _work_urgently(self) -> None:
         while True:
@@ -202,14 +202,14 @@ class EventWriter:
         for outbox, _ in batches:
             outbox.is_under_way = False
             if len(outbox):
-                self._enlist(outbox)
+                self._enqueue(outbox)
 
     async def _write(self, batches: list[Batch], *, has_spans: bool) -> None:
         pause_seconds = _FIRST_PAUSE_SECONDS
         while batches:
             try:
-                places = (outbox.place for outbox, _ in batches)
-                with observing.on_behalf("append run events", places) if has_spans else observing.unseen():
+                contexts = (outbox.trace_context for outbox, _ in batches)
+                with observing.on_behalf("append run events", contexts) if has_spans else observing.untraced():
                     lost = await self._store.append_run_events(
                         [runs_pb2.RunEventBatch(lease=outbox.held.lease, events=events) for outbox, events in batches]
                     )
@@ -252,17 +252,17 @@ def _as_events(waiting: Sequence[runs_pb2.RunEvent | _Text], most_deltas: int) -
     events: list[runs_pb2.RunEvent] = []
     texts: list[str] = []
     groups, group = min(most_deltas, len(waiting)), -1
-    for place, one in enumerate(waiting):
-        if isinstance(one, runs_pb2.RunEvent):
+    for index, item in enumerate(waiting):
+        if isinstance(item, runs_pb2.RunEvent):
             _close(events, texts)
-            events.append(one)
+            events.append(item)
             continue
-        if (own := place * groups // len(waiting)) != group:
+        if (own := index * groups // len(waiting)) != group:
             _close(events, texts)
             group = own
         if not texts:
-            events.append(runs_pb2.RunEvent(created_at=_at(one[0])))
-        texts.append(one[1])
+            events.append(runs_pb2.RunEvent(created_at=_at(item[0])))
+        texts.append(item[1])
     _close(events, texts)
     return events
 

@@ -99,7 +99,7 @@ class Leases:
         # The lease lasts from the moment that the database saw, which is no earlier than this one.
         asked_at = time.monotonic()
         try:
-            with observing.unseen():
+            with observing.untraced():
                 answer = await self._store.renew_leases([one.lease for one in held], lease_seconds=LEASE_SECONDS)
         except AppError as error:
             _LOG.warning("leases.not_renewed", count=len(held), reason=error.reason)

@@ -95,7 +95,7 @@ class Run:
         self._transcript = Transcript(run_id=self.id, model=started.run.model, agent=started.run.agent)
         self._stopped: AppError | None = None
         self._stopping = asyncio.Event()
-        self._has_spoken = asyncio.Event()
+        self._has_text = asyncio.Event()
         self._speech: asyncio.Task[None] | None = None
         self._started_at = time.monotonic()
         self._first_token_at: float | None = None
@@ -123,7 +123,7 @@ class Run:
         request.begin(request.current_id(), None)
         try:
             with observing.working("run", self._attributes()) as self._watch:
-                self._outbox.place = observing.place()
+                self._outbox.trace_context = observing.trace_context()
                 error = await self._wait_in_queue() if self.is_queued else None
                 if error is None and not self._held.is_lost:
                     error = await self._listen()
@@ -167,7 +167,7 @@ class Run:
             while self._stopped is None or (is_unknown and not self._held.is_lost):
                 self.session_may_be_free.clear()
                 try:
-                    with observing.unseen():
+                    with observing.untraced():
                         promoted = await self._dependencies.store.promote_run(self._held.lease)
                 except AppError as error:
                     is_unknown = is_retryable(error)
@@ -218,14 +218,14 @@ class Run:
         except Exception as error:  # noqa: BLE001 (a run has no caller that could handle it; it ends with a reason)
             return AppError("INTERNAL", cause=error)
         finally:
-            self._has_spoken.set()
+            self._has_text.set()
         return None
 
     async def _name_session(self) -> None:
         # Its calls would cost the first words time; a model that thinks for long is not waited for.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(NAME_AFTER_SECONDS):
-                await self._has_spoken.wait()
+                await self._has_text.wait()
                 await self._outbox.settled.wait()
         await self._dependencies.namer.name_session(self.session_id, self._user_message, model=self._run.model)
 
@@ -239,7 +239,7 @@ class Run:
                     # asyncio.wait_for of Python 3.11 loses a cancellation that meets its result.
                     raise asyncio.CancelledError
                 self._transcript.add(step)
-                if self._tell(step):
+                if self._publish(step):
                     await asyncio.sleep(0)  # the writer's turn
 
     async def _prompt(self) -> Sequence[BaseMessage]:
@@ -264,7 +264,7 @@ class Run:
             has_earlier=started is None or started.has_earlier_messages,
         )
 
-    def _tell(self, step: Step) -> bool:
+    def _publish(self, step: Step) -> bool:
         """Let a step's event be stored; True when that is best begun before anything else is done."""
         payload: dict[str, Any]
         if isinstance(step, Piece):
@@ -273,7 +273,7 @@ class Run:
                 self._first_token_at = self._first_token_at or time.monotonic()
                 self._dependencies.writer.put_text(self._outbox, step.text, urgent=is_first)
                 if is_first:
-                    self._has_spoken.set()
+                    self._has_text.set()
                 return is_first or len(self._outbox) >= MAX_WAITING
             return False
         if isinstance(step, ToolCall):

@@ -52,13 +52,13 @@ class RunLog:
 
         Ends after run_finished, and earlier when the log is closed or the reader's place is gone.
         """
-        place = after_seq + 1
+        next_seq = after_seq + 1
         while True:
             changed = self._changed
-            while self._first_seq <= place < self._first_seq + len(self._events):
-                yield self._events[place - self._first_seq]
-                place += 1
-            if self.ended or self._closed or place < self._first_seq:
+            while self._first_seq <= next_seq < self._first_seq + len(self._events):
+                yield self._events[next_seq - self._first_seq]
+                next_seq += 1
+            if self.ended or self._closed or next_seq < self._first_seq:
                 return
             await changed.wait()
 

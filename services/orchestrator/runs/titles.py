@@ -94,7 +94,7 @@ class Titles:
         if self._model == OFF or self._models.is_offline or len(self._tasks) >= MAX_WAITING:
             return
         task = asyncio.create_task(
-            self._improve(session_id, title, first.content[:_SHOWN_CHARS], model=self._model or model),
+            self._replace(session_id, title, first.content[:_SHOWN_CHARS], model=self._model or model),
             name=f"title {session_id}",
         )
         self._tasks.add(task)
@@ -116,7 +116,7 @@ class Titles:
         page = await self._store.list_messages(session_id, page_size=10)
         return next((one for one in page.messages if one.role == sessions_pb2.ROLE_USER), user_message)
 
-    async def _improve(self, session_id: str, title: str, text: str, *, model: str) -> None:
+    async def _replace(self, session_id: str, title: str, text: str, *, model: str) -> None:
         try:
             await asyncio.sleep(self._pause_seconds)
             with contextlib.suppress(TimeoutError):
@@ -135,7 +135,7 @@ class Titles:
 
     async def _written(self, session_id: str, text: str, *, model: str) -> str:
         """Return the model's title; empty when it wrote none."""
-        said, usage = "", TokenUsage(is_estimated=True)
+        title, usage = "", TokenUsage(is_estimated=True)
         steps = self._models.answer(
             [SystemMessage(PROMPT), HumanMessage(text)],
             model=model,
@@ -144,9 +144,9 @@ class Titles:
         async with contextlib.aclosing(steps):
             async for step in steps:
                 if isinstance(step, Piece):
-                    said += step.text
+                    title += step.text
                     usage = step.usage or usage
-                if len(said) > _MAX_READ_CHARS:
+                if len(title) > _MAX_READ_CHARS:
                     break
         _LOG.info(
             "title.written",
@@ -155,10 +155,10 @@ class Titles:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
         )
-        return tidied(said)
+        return clean_title(title)
 
 
-def tidied(answer: str) -> str:
+def clean_title(answer: str) -> str:
     """Return the title in a model's answer: its first line without quotation marks, heading signs and full stop."""
     for line in answer.splitlines():
         bare = _bare(line)

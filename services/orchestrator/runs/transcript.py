@@ -30,7 +30,7 @@ class Transcript:
 
     def __init__(self, *, run_id: str, model: str, agent: str) -> None:
         self.prompt: Sequence[BaseMessage] = ()
-        self.was_asked = False
+        self.has_started = False
         self._run_id = run_id
         self._model = model
         self._agent = agent
@@ -44,7 +44,7 @@ class Transcript:
     def ask(self, prompt: Sequence[BaseMessage]) -> None:
         """Note that the model is asked now, and what."""
         self.prompt = prompt
-        self.was_asked = True
+        self.has_started = True
 
     def add(self, step: Step) -> None:
         """Take in the next step."""
@@ -114,7 +114,7 @@ class Transcript:
 
     def usage(self, error: AppError | None) -> runs_pb2.Usage | None:
         """Return what the run has used; None when no model was asked. Counts are estimated where none were given."""
-        if not self.was_asked:
+        if not self.has_started:
             return None
         usage, is_estimated = self._counts(error)
         return runs_pb2.Usage(
@@ -127,11 +127,11 @@ class Transcript:
 
     def _counts(self, error: AppError | None) -> tuple[TokenUsage, bool]:
         # Providers count only at the end, which a broken stream does not reach.
-        said = "".join(self._uncounted)
-        estimated = TokenUsage(completion_tokens=count_text(said) if said else 0)
+        text = "".join(self._uncounted)
+        estimated = TokenUsage(completion_tokens=count_text(text) if text else 0)
         if self._usage is not None:
-            return self._usage + estimated, self._usage.is_estimated or bool(said)
-        if error is not None and not said and error.reason not in _CHARGED:
+            return self._usage + estimated, self._usage.is_estimated or bool(text)
+        if error is not None and not text and error.reason not in _CHARGED:
             return TokenUsage(), False
         return estimated + TokenUsage(prompt_tokens=count_messages(self.prompt)), True
 

@@ -12,7 +12,7 @@ import structlog
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller
 from services.orchestrator.models.models import Models
-from services.orchestrator.runs.titles import MAX_TITLE_CHARS, Titles, tidied, title_of
+from services.orchestrator.runs.titles import MAX_TITLE_CHARS, Titles, clean_title, title_of
 from services.orchestrator.sessions_client import SessionsClient
 from services.orchestrator.settings import Settings
 from services.orchestrator.tests.fakes import FakeSessions, sessions_running
@@ -259,4 +259,4 @@ async def test_what_a_title_cost_is_logged_without_its_words(bench: Bench) -> No
     ],
 )
 def test_models_title_is_freed_of_what_models_put_around_it(answer: str, title: str) -> None:
-    assert tidied(answer) == title
+    assert clean_title(answer) == title
