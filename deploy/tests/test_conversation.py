@@ -22,13 +22,13 @@ async def test_an_answer_is_streamed_stored_and_can_be_followed_from_any_place(c
     person = await Person.sign_up(client, display_name="Jörg")
     session = await person.create_session(name="kept")
     events = [event async for event in person.turn(session["id"], QUESTION)]
-    assert [event.id for event in events] == [str(place) for place in range(1, len(events) + 1)]
+    assert [event.id for event in events] == [str(position) for position in range(1, len(events) + 1)]
     assert events[-1].data == {"state": "SUCCEEDED"}
     assert QUESTION in text_of(events)  # the model tells what it was asked
     stored = await person.messages(session["id"])
     assert [message["content"] for message in stored] == [QUESTION, text_of(events)]
-    for place in (1, len(events) // 2):
-        assert await follow(person, events[0].data["run_id"], after=place) == events[place:]
+    for position in (1, len(events) // 2):
+        assert await follow(person, events[0].data["run_id"], after=position) == events[position:]
     REMEMBERED.write_text(json.dumps({"email": person.user["email"], "session": session["id"], "messages": stored}))
 
 
@@ -43,8 +43,8 @@ async def test_a_client_that_left_gets_the_rest_and_nothing_twice(client: httpx.
     run_id = begun[0].data["run_id"]
     seen = begun[:10]
     rest = await follow(person, run_id, after=10)
-    assert [event.id for event in seen + rest] == [str(place) for place in range(1, len(seen + rest) + 1)]
-    assert text_of(seen + rest) == "".join(f"t{place} " for place in range(1000))
+    assert [event.id for event in seen + rest] == [str(position) for position in range(1, len(seen + rest) + 1)]
+    assert text_of(seen + rest) == "".join(f"t{position} " for position in range(1000))
     assert rest[-1].data == {"state": "SUCCEEDED"}
 
 

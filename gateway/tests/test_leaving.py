@@ -121,7 +121,7 @@ async def test_a_socket_that_is_none_is_named_with_what_to_do(number: str) -> No
         env={"CONCERTO_ENV_FILE": "/dev/null", "GATEWAY_PORT": "0", "GATEWAY_SOCKET_FD": number},
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await process.communicate()
+    _, output = await process.communicate()
     assert process.returncode == 1
-    assert b"GATEWAY_SOCKET_FD" in said
-    assert b"Traceback" not in said
+    assert b"GATEWAY_SOCKET_FD" in output
+    assert b"Traceback" not in output

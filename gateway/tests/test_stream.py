@@ -200,11 +200,11 @@ async def test_a_service_that_dies_amid_a_stream_ends_it_with_an_error_event(bea
 
 async def test_an_idle_stream_is_kept_alive_with_comments(bearer: Header) -> None:
     neighbours = Neighbours()
-    heard = asyncio.Event()
+    received = asyncio.Event()
 
     async def turn(_: object) -> Events:
         yield fakes.started()
-        await heard.wait()
+        await received.wait()
         yield fakes.finished(2)
 
     neighbours.turn = turn
@@ -216,7 +216,7 @@ async def test_an_idle_stream_is_kept_alive_with_comments(bearer: Header) -> Non
         async for part in response.aiter_text():
             text += part
             if ": keep-alive\n\n" in text:
-                heard.set()
+                received.set()
     assert [event["id"] for event in frames(text)] == ["1", "2"]
 
 
@@ -420,15 +420,15 @@ async def test_a_runs_events_are_streamed_and_folded_like_a_turns(
 
 
 @pytest.mark.parametrize(
-    ("query", "header", "place"),
+    ("query", "header", "position"),
     [("", None, 0), ("?after_seq=3", None, 3), ("", "7", 7), ("?after_seq=3", "7", 7), ("?after_seq=3", "0", 0)],
 )
 async def test_the_last_event_id_is_the_place_and_wins_over_the_query(
-    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, query: str, header: str | None, place: int
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, query: str, header: str | None, position: int
 ) -> None:
     headers = bearer if header is None else {**bearer, "last-event-id": header}
     assert (await client.get(EVENTS + query, headers=headers)).status_code == 200
-    assert neighbours.last[1].after_seq == place
+    assert neighbours.last[1].after_seq == position
 
 
 @pytest.mark.parametrize("accept", [{}, JSON])

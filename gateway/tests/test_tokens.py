@@ -114,13 +114,13 @@ async def test_tokens_that_others_made_are_refused(project: Project) -> None:
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     good = project.token(key, "one")
     header, content, signature = good.split(".")
-    nobody = {"sub": str(uuid4()), "aud": "authenticated", "role": "authenticated"}
+    unknown_user = {"sub": str(uuid4()), "aud": "authenticated", "role": "authenticated"}
     tokens = {
         "foreign key": project.token(foreign, "one"),
         "unknown key": project.token(foreign, "two"),
         "no key id": project.token(key, None),
         "none": project.token(None, "one", algorithm="none"),
-        "none, bare": jwt.encode(nobody, None, algorithm="none"),
+        "none, bare": jwt.encode(unknown_user, None, algorithm="none"),
         "public key as secret": signed_with_public_key(good, public),
         "other algorithm": project.token(rsa.generate_private_key(65537, 2048), "one", algorithm="RS256"),
         "wrong audience": project.token(key, "one", aud="anon"),

@@ -441,7 +441,7 @@ def rewritten(source: Path, target: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"migrations": [BASELINE, "29990101000000"]}, "the first is 29990101000000"),
         ({"migrations": list(FOLDED[:-2])}, f"the first that it lacks is {FOLDED[-2]}"),
@@ -451,12 +451,12 @@ def rewritten(source: Path, target: Path, **changes: Any) -> Path:
     ids=["newer migrations", "a part of the baseline", "postgres", "room"],
 )
 def test_what_this_version_or_this_disk_cannot_hold_is_refused_with_advice(
-    settled: Path, filled: Path, tmp_path: Path, changes: dict[str, Any], said: str
+    settled: Path, filled: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     before = state_of(settled)
     done = concerto(settled, "restore", str(rewritten(filled, tmp_path / "b.tar", **changes)), "--yes")
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert state_of(settled) == before
 
 
@@ -562,10 +562,10 @@ async def interrupted(home: Path, number: signal.Signals, *arguments: str, when:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     process.send_signal(number)
-    _, said = await process.communicate()
+    _, message = await process.communicate()
     if number != signal.SIGKILL:
-        assert b"Stopped. Nothing was changed" in said
-        assert b"Traceback" not in said
+        assert b"Stopped. Nothing was changed" in message
+        assert b"Traceback" not in message
     assert process.returncode is not None
     return process.returncode
 
@@ -664,5 +664,7 @@ async def test_a_backup_whose_suite_stops_meanwhile_fails_cleanly(prepared: Prep
 
 
 def test_an_error_of_postgres_is_told_without_the_row_it_is_about() -> None:
-    said = 'pg_restore: error: COPY failed for table "messages": ERROR: bad\nCONTEXT:  COPY messages, line 1: "secret"'
-    assert "secret" not in first_error(said)
+    message = (
+        'pg_restore: error: COPY failed for table "messages": ERROR: bad\nCONTEXT:  COPY messages, line 1: "secret"'
+    )
+    assert "secret" not in first_error(message)

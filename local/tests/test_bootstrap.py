@@ -74,7 +74,7 @@ def test_a_home_folder_without_room_for_caches_is_seen(tmp_path: Path, monkeypat
     (tmp_path / "file").touch()
     assert bootstrap.can_write(tmp_path / "not" / "there" / "yet")
     assert not bootstrap.can_write(tmp_path / "file" / "cache")
-    monkeypatch.setattr(bootstrap.os, "access", lambda place, mode: mode == os.F_OK)
+    monkeypatch.setattr(bootstrap.os, "access", lambda _path, mode: mode == os.F_OK)
     assert not bootstrap.can_write(tmp_path)
 
 

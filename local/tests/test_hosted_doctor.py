@@ -39,7 +39,7 @@ def test_a_key_tells_what_it_is(key: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "advised"),
     [
         ("sb_secret_x", "Delete that key"),
         (legacy("service_role"), "Delete that key"),
@@ -48,9 +48,9 @@ def test_a_key_tells_what_it_is(key: str, kind: str) -> None:
         ("", "API keys"),
     ],
 )
-def test_a_key_that_is_not_for_everybody_is_wrong_and_is_not_shown(key: str, told: str) -> None:
+def test_a_key_that_is_not_for_everybody_is_wrong_and_is_not_shown(key: str, advised: str) -> None:
     (finding,) = check_key(key, URL)
-    assert told in finding.advice
+    assert advised in finding.advice
     assert not key or key not in str(finding)
 
 

@@ -38,8 +38,8 @@ class Runs(runs_pb2_grpc.RunsServiceServicer):
     """Counts to 30 within three seconds."""
 
     async def WatchRunEvents(self, request: Any, context: Any) -> AsyncIterator[runs_pb2.WatchRunEventsResponse]:
-        for place in range(1, 31):
-            yield runs_pb2.WatchRunEventsResponse(events=[{"seq": place}])
+        for index in range(1, 31):
+            yield runs_pb2.WatchRunEventsResponse(events=[{"seq": index}])
             await asyncio.sleep(0.1)
 
 

@@ -118,7 +118,7 @@ class Load:
 
     async def __aenter__(self) -> "Load":
         with acting_as(make_caller()):
-            self._tasks = [asyncio.create_task(self._call(place)) for place in range(WORKERS)]
+            self._tasks = [asyncio.create_task(self._call(index)) for index in range(WORKERS)]
         await self.more()
         return self
 
@@ -144,8 +144,8 @@ class Load:
 
         await until(reached)
 
-    async def _call(self, place: int) -> None:
-        for number in itertools.count(place):
+    async def _call(self, index: int) -> None:
+        for number in itertools.count(index):
             if self._is_over:
                 return
             try:

@@ -39,7 +39,7 @@ def test_a_certificate_that_ends_within_a_week_is_warned_of(tmp_path: Path, auth
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (("CERT",), "set CONCERTO_TLS_KEY_FILE too"),
         (("KEY",), "set CONCERTO_TLS_CERT_FILE too"),
@@ -48,13 +48,13 @@ def test_a_certificate_that_ends_within_a_week_is_warned_of(tmp_path: Path, auth
         (("CLIENT_AUTH", "CERT", "KEY"), "needs CONCERTO_TLS_CA_FILE"),
     ],
 )
-def test_half_settings_end_the_start_with_what_to_do(mount: Mount, names: tuple[str, ...], said: str) -> None:
+def test_half_settings_end_the_start_with_what_to_do(mount: Mount, names: tuple[str, ...], message: str) -> None:
     every = mount.variables(client_auth=True)
     chosen = {
         name: value for name, value in every.items() if name.removeprefix("CONCERTO_TLS_").split("_F")[0] in names
     }
     assert len(chosen) == len(names)
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(SystemExit, match=message):
         ServiceSettings.load(_env_file=None, **chosen)
 
 

@@ -114,11 +114,11 @@ async def test_who_stops_waiting_takes_no_connection_along(connections: Connecti
 
 
 async def test_places_of_connections_that_could_not_be_opened_are_free_again(stack: RunningStack) -> None:
-    nowhere = Connections("postgresql://x:x@127.0.0.1:9/x", size=1, statement_cache_size=0, connect_seconds=1.0)
+    unreachable = Connections("postgresql://x:x@127.0.0.1:9/x", size=1, statement_cache_size=0, connect_seconds=1.0)
     for _ in range(3):
-        answers = await asyncio.gather(*(ask(nowhere, OWN_PID) for _ in range(3)), return_exceptions=True)
+        answers = await asyncio.gather(*(ask(unreachable, OWN_PID) for _ in range(3)), return_exceptions=True)
         assert all(isinstance(answer, OSError) for answer in answers)
-    await asyncio.wait_for(nowhere.close(), 5)
+    await asyncio.wait_for(unreachable.close(), 5)
 
 
 async def test_unused_connections_are_closed(stack: RunningStack, admin: Any) -> None:

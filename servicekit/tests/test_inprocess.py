@@ -39,7 +39,7 @@ async def test_a_call_answers_and_tells_how_it_went(world: World) -> None:
 
 async def test_a_stream_is_iterated_or_read(world: World) -> None:
     world.play(count)
-    assert await names(world.stream(text("40"))) == [str(place) for place in range(40)]
+    assert await names(world.stream(text("40"))) == [str(index) for index in range(40)]
     call = world.stream(text("2"))
     assert isinstance(call, grpc.aio.UnaryStreamCall)
     assert [(await call.read()).name, (await call.read()).name] == ["0", "1"]
@@ -50,8 +50,8 @@ async def test_a_stream_is_iterated_or_read(world: World) -> None:
 
 async def test_a_handler_may_write_its_stream_by_itself(world: World) -> None:
     async def handler(request: Any, context: Any) -> None:
-        for place in range(3):
-            await context.write(text(str(place)))
+        for index in range(3):
+            await context.write(text(str(index)))
 
     world.script.stream = handler  # type: ignore[method-assign]
     codec: dict[str, Any] = {"request_deserializer": Text.FromString, "response_serializer": Text.SerializeToString}
@@ -239,10 +239,10 @@ async def test_done_callbacks_come_on_both_sides_also_when_they_are_late(world: 
 
 
 async def endless(request: Any, context: Any) -> AsyncIterator[Any]:
-    place = 0
+    index = 0
     while True:
-        yield text(str(place))
-        place += 1
+        yield text(str(index))
+        index += 1
 
 
 async def test_a_stream_that_is_closed_ends_its_generator(world: World) -> None:
@@ -342,8 +342,8 @@ async def test_neither_side_can_change_the_others_messages(world: World) -> None
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
         response = text("0")
-        for place in range(5):
-            response.name = str(place)
+        for index in range(5):
+            response.name = str(index)
             yield response
 
     world.play(unary)

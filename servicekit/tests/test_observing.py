@@ -383,8 +383,8 @@ def test_a_collector_that_is_away_is_a_line_once_in_a_while() -> None:
         inner.result = SpanExportResult.SUCCESS
         exporter.export(spans)
         exporter.export(spans)
-    told = [(entry["event"], entry["collector"], entry["lost"]) for entry in entries]
-    assert told == [("traces.not_taken", "collector:4317", 5), ("traces.collector_is_back", "collector:4317", 100)]
+    warnings = [(entry["event"], entry["collector"], entry["lost"]) for entry in entries]
+    assert warnings == [("traces.not_taken", "collector:4317", 5), ("traces.collector_is_back", "collector:4317", 100)]
 
 
 def test_the_end_of_a_process_waits_only_so_long_for_a_collector_that_never_answers(

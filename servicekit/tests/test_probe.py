@@ -71,9 +71,9 @@ def test_nobody_there_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> N
         free.bind(("127.0.0.1", 0))
         address = address_of(free)
         assert probe.main([address]) == 1
-    said = capsys.readouterr().out
-    assert said.startswith(f"{address} cannot be asked: ConnectionRefusedError")
-    assert said.count("\n") == 1
+    output = capsys.readouterr().out
+    assert output.startswith(f"{address} cannot be asked: ConnectionRefusedError")
+    assert output.count("\n") == 1
 
 
 def test_somebody_who_hangs_up_is_not_well() -> None:
@@ -126,8 +126,8 @@ async def test_as_a_program_it_ends_with_a_code_and_loads_no_grpc() -> None:
             f"print(probe.main([{address!r}]), 'grpc' in sys.modules)"
         )
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
-        said, _ = await process.communicate()
-    assert said.split() == [b"0", b"False"]
+        output, _ = await process.communicate()
+    assert output.split() == [b"0", b"False"]
 
 
 @pytest.mark.parametrize("is_mutual", [False, True])

@@ -22,7 +22,7 @@ from servicekit.settings import ServiceSettings
 from servicekit.testing import JWT_SECRET, acting_as, make_caller
 from servicekit.tls import credentials
 from servicekit.tls.channel import TlsChannel
-from tests.support.certificates import HERE, Mount, certificates_of, days
+from tests.support.certificates import LOCAL_NAMES, Mount, certificates_of, days
 
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -177,7 +177,7 @@ async def test_clients_without_a_certificate_or_with_a_foreign_one_are_refused(m
 
 async def test_a_client_whose_certificate_has_ended_is_refused(mount: Mount, authority: trustme.CA) -> None:
     async with served(mount.variables(client_auth=True)) as port:
-        ended = authority.issue_cert(*HERE, not_after=days(-1))
+        ended = authority.issue_cert(*LOCAL_NAMES, not_after=days(-1))
         credentials = grpc.ssl_channel_credentials(
             mount.authority.read_bytes(), ended.private_key_pem.bytes(), ended.cert_chain_pems[0].bytes()
         )
@@ -318,10 +318,10 @@ async def test_files_that_cannot_be_used_leave_what_was_in_use_and_are_told_once
             mount.certificate.resolve().write_bytes(whole[: len(whole) // 2])
             for _ in range(4):
                 assert await shown_by(port) == "first"
-        (told,) = [entry for entry in entries if entry["event"] == "tls.not_renewed"]
-        assert told["log_level"] == "warning"
-        assert "holds no whole PEM certificate" in told["reason"]
-        leaf = authority.issue_cert(*HERE, organization_name="second")
+        (warning,) = [entry for entry in entries if entry["event"] == "tls.not_renewed"]
+        assert warning["log_level"] == "warning"
+        assert "holds no whole PEM certificate" in warning["reason"]
+        leaf = authority.issue_cert(*LOCAL_NAMES, organization_name="second")
         with structlog.testing.capture_logs() as entries:
             mount.certificate.resolve().write_bytes(leaf.cert_chain_pems[0].bytes())
             assert await shown_by(port) == "first"  # the key is still the old one

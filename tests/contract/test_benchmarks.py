@@ -70,10 +70,10 @@ async def test_the_monolith_lists_what_the_gateway_lists(
     gateway: httpx.AsyncClient, references: dict[str, httpx.AsyncClient], person: Person
 ) -> None:
     session = await person.create_session(name="of both")
-    for place in range(3):
-        messages = [{"role": "user", "content": f"Zwölf „Boxkämpfer“ {place}", "metadata": {"place": place}}] * 2
+    for number in range(3):
+        messages = [{"role": "user", "content": f"Zwölf „Boxkämpfer“ {number}", "metadata": {"place": number}}] * 2
         ok(await person.call("POST", f"/sessions/{session['id']}/messages", {"messages": messages}))
-        await person.create_session(name=f"number {place}")
+        await person.create_session(name=f"number {number}")
     for path in (f"/sessions/{session['id']}/messages?page_size=50", "/sessions?page_size=50", "/sessions"):
         ours, theirs = [await ask(client, person, "GET", path) for client in (gateway, references["monolith"])]
         assert (theirs.status_code, theirs.json()) == (ours.status_code, ours.json())
@@ -86,7 +86,7 @@ async def test_the_monoliths_pages_hold_what_the_gateways_hold(
     session = await person.create_session(name="with pages")
     for _ in range(2):
         await person.create_session(name="another")
-    lines = [{"role": "user", "content": str(place)} for place in range(5)]
+    lines = [{"role": "user", "content": str(number)} for number in range(5)]
     ok(await person.call("POST", f"/sessions/{session['id']}/messages", {"messages": lines}))
     path = f"/sessions/{session['id']}/messages" if kind == "messages" else "/sessions"
     sides = []
@@ -246,8 +246,8 @@ async def test_the_load_of_streams_finds_every_token(stack: RunningStack, person
 
 
 def answer_with(*texts: str, kept: str, state: str = "SUCCEEDED") -> bytes:
-    said = [("message.delta", {"text": text}) for text in texts]
-    whole = [*said, ("message.completed", {"message": {"content": kept}}), ("run.finished", {"state": state})]
+    deltas = [("message.delta", {"text": text}) for text in texts]
+    whole = [*deltas, ("message.completed", {"message": {"content": kept}}), ("run.finished", {"state": state})]
     body = b"".join(b"event: %s\ndata: %s\n\n" % (kind.encode(), json.dumps(data).encode()) for kind, data in whole)
     return b"HTTP/1.1 200 OK\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
 

@@ -93,11 +93,11 @@ def compose_variables(service: str) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("service", PART_SETTINGS)
 def test_a_container_is_told_its_own_settings_and_no_others(service: str) -> None:
-    told = set(compose_variables(service))
+    variables_given = set(compose_variables(service))
     read = variables(PART_SETTINGS[service])
-    assert told - read == set(), "the process does not read these"
+    assert variables_given - read == set(), "the process does not read these"
     own = re.compile(rf"{service.upper()}_(HOST|PORT)")  # set in the image
-    missing = {name for name in read - told if not own.fullmatch(name)}
+    missing = {name for name in read - variables_given if not own.fullmatch(name)}
     # The REST way is not for containers: they have SUPABASE_DB_URL.
     assert missing - set(NOT_IN_COMPOSE) - {"SUPABASE_PUBLISHABLE_KEY", "SUPABASE_PUBLIC_URL"} == set()
 
@@ -108,13 +108,13 @@ def test_a_container_is_built_limited_checked_and_started_as_the_registry_says(p
     assert container["build"]["args"] == {"SERVICE": part.name}
     assert container["mem_limit"] == f"{part.memory_limit_mib}m"
     assert f"127.0.0.1:{part.port}" in container["healthcheck"]["test"][-1]
-    told = compose_variables(part.name)
-    assert told["CONCERTO_METRICS_PORT"] == str(parts.METRICS_PORT)
-    assert {name: told[name] for name in told if name.endswith("_TARGET")} == {
+    variables_given = compose_variables(part.name)
+    assert variables_given["CONCERTO_METRICS_PORT"] == str(parts.METRICS_PORT)
+    assert {name: variables_given[name] for name in variables_given if name.endswith("_TARGET")} == {
         called.target_variable: f"dns:///{called.name}:{called.port}" for called in map(parts.named, part.calls)
     }
     assert set(part.calls) <= container.get("depends_on", {}).keys()
-    assert ("SUPABASE_DB_URL" in told) == (part.database is not None)
+    assert ("SUPABASE_DB_URL" in variables_given) == (part.database is not None)
 
 
 @pytest.mark.parametrize("part", parts.PARTS, ids=lambda part: part.name)
@@ -145,7 +145,7 @@ def test_what_must_be_set_says_so() -> None:
         "SUPABASE_PUBLISHABLE_KEY",
         "GATEWAY_COOKIE_SECRET",
     }
-    assert [name for name, said in required.items() if name not in said] == []
+    assert [name for name, message in required.items() if name not in message] == []
 
 
 def test_containers_are_as_closed_as_they_can_be() -> None:
@@ -215,7 +215,7 @@ def pod_of(deployment: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def told(manifests: list[render.Manifest], container: dict[str, Any]) -> dict[str, str]:
+def variables_given(manifests: list[render.Manifest], container: dict[str, Any]) -> dict[str, str]:
     """The variables that a container gets from ConfigMaps."""
     maps = of_kind(manifests, "ConfigMap")
     found: dict[str, str] = {}
@@ -228,13 +228,15 @@ def test_no_secret_has_a_value_in_the_repository(manifests: list[render.Manifest
     assert of_kind(manifests, "Secret") == {}
     for container in render.containers(manifests):
         assert all("valueFrom" in entry for entry in container["env"])
-        assert not [name for name in told(manifests, container) if re.search(r"KEY$|SECRET|PASSWORD|DB_URL", name)]
+        assert not [
+            name for name in variables_given(manifests, container) if re.search(r"KEY$|SECRET|PASSWORD|DB_URL", name)
+        ]
 
 
 def test_each_process_reads_what_it_is_told(manifests: list[render.Manifest]) -> None:
     pools = {"CONCERTO_DB_POOL_SIZE", "CONCERTO_DB_STATEMENT_CACHE_SIZE"}  # of those that have a database
     for container in render.containers(manifests):
-        names = set(told(manifests, container)) | {entry["name"] for entry in container["env"]}
+        names = set(variables_given(manifests, container)) | {entry["name"] for entry in container["env"]}
         assert names - variables(PART_SETTINGS[container["name"]]) - pools == set(), container["name"]
 
 
@@ -259,7 +261,7 @@ def test_each_pod_is_fit_for_a_restricted_namespace(manifests: list[render.Manif
 def test_a_pod_has_the_time_to_drain(manifests: list[render.Manifest]) -> None:
     for name, deployment in of_kind(manifests, "Deployment").items():
         pod = pod_of(deployment)
-        config = told(manifests, pod["containers"][0])
+        config = variables_given(manifests, pod["containers"][0])
         needed = float(config["CONCERTO_DRAIN_DELAY_SECONDS"]) + float(config["CONCERTO_DRAIN_SECONDS"])
         assert pod["terminationGracePeriodSeconds"] > needed + DRAIN_LIMIT_SECONDS, name
         assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
@@ -284,7 +286,9 @@ def test_each_service_scales_survives_a_drained_node_and_is_found_by_its_name(ma
         for called in map(parts.named, part.calls):
             (port,) = services[called.name]["spec"]["ports"]
             assert port["port"] == called.port
-            assert told(manifests, container)[called.target_variable] == f"dns:///{called.name}:{called.port}"
+            assert (
+                variables_given(manifests, container)[called.target_variable] == f"dns:///{called.name}:{called.port}"
+            )
 
 
 def test_a_pod_requests_what_the_registry_says_and_is_given_its_own_secrets(manifests: list[render.Manifest]) -> None:
@@ -304,7 +308,7 @@ def test_two_replicas_of_every_part_stay_within_what_a_small_database_gives(mani
     wanted = 0
     for container in render.containers(manifests):
         part = parts.named(container["name"])
-        chosen = told(manifests, container).get("CONCERTO_DB_POOL_SIZE")
+        chosen = variables_given(manifests, container).get("CONCERTO_DB_POOL_SIZE")
         wanted += 2 * (part.connections + (int(chosen) - part.pool_size if chosen and part.database else 0))
     assert wanted <= parts.MOST_CONNECTIONS, "make pools of services/parts.toml smaller"
 
@@ -361,7 +365,7 @@ def test_a_patch_merges_by_name_removes_with_null_and_replaces_the_rest() -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("kind: Kustomization\nreplacements: []\n", "uses replacements"),
         ("kind: Component\n", "is no Kustomization"),
@@ -370,10 +374,10 @@ def test_a_patch_merges_by_name_removes_with_null_and_replaces_the_rest() -> Non
         ("kind: Kustomization\nimages: [{name: absent, newTag: x}]\n", "No container has the image absent"),
     ],
 )
-def test_what_cannot_be_rendered_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_what_cannot_be_rendered_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "kustomization.yaml").write_text(text)
     (tmp_path / "change.yaml").write_text("kind: Service\nmetadata: {name: absent}\n")
-    with pytest.raises(render.RenderError, match=said):
+    with pytest.raises(render.RenderError, match=message):
         render.render(tmp_path)
 
 

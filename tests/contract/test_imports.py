@@ -98,8 +98,8 @@ def test_shared_code_knows_no_domain(folder: str) -> None:
         if "tests" in path.relative_to(ROOT).parts:
             continue
         assert [name for name in imports(path) if name.startswith(modules)] == [], path
-        spoken = set(re.findall(r"\w+", path.read_text()))
-        assert spoken & names == set(), path
+        words = set(re.findall(r"\w+", path.read_text()))
+        assert words & names == set(), path
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

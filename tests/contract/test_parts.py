@@ -113,7 +113,7 @@ def test_nothing_is_left_of_a_service_that_is_not_declared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("addition", "said"),
+    ("addition", "message"),
     [
         ("[notes]\nport = 8006\ncalls = ['absent']", "calls absent"),
         ("[notes]\nport = 8003", "have one port"),
@@ -123,8 +123,8 @@ def test_nothing_is_left_of_a_service_that_is_not_declared() -> None:
         ("[notes]", "port"),
     ],
 )
-def test_a_wrong_declaration_is_refused_with_what_is_wrong(addition: str, said: str) -> None:
-    with pytest.raises(PartError, match=said):
+def test_a_wrong_declaration_is_refused_with_what_is_wrong(addition: str, message: str) -> None:
+    with pytest.raises(PartError, match=message):
         parts.read(f"{SAMPLE}{addition}\n")
 
 

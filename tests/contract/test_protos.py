@@ -46,7 +46,7 @@ def test_a_package_is_named_for_its_folder_and_ends_in_a_version(file: descripto
 
 @pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)
 def test_everything_has_a_comment(file: descriptor_pb2.FileDescriptorProto) -> None:
-    commented = {tuple(place.path) for place in file.source_code_info.location if place.leading_comments.strip()}
+    commented = {tuple(source.path) for source in file.source_code_info.location if source.leading_comments.strip()}
     assert [name for path, name in elements(file) if path not in commented and path != (12,)] == []
 
 

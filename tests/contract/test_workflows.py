@@ -34,7 +34,7 @@ def steps() -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_every_action_is_pinned_to_a_commit_with_its_version_beside() -> None:
-    used = [(place, step["uses"]) for place, step in steps() if "uses" in step]
+    used = [(location, step["uses"]) for location, step in steps() if "uses" in step]
     assert used
     assert [entry for entry in used if not PINNED.match(entry[1])] == []
     for file in FILES:
@@ -55,10 +55,12 @@ def test_a_workflow_reads_only_and_keeps_no_credentials(file: Path) -> None:
                 assert step["with"]["persist-credentials"] is False
 
 
-@pytest.mark.parametrize(("place", "script"), [(place, step["run"]) for place, step in steps() if "run" in step])
-def test_a_script_is_one_that_bash_can_read(place: str, script: str) -> None:
+@pytest.mark.parametrize(
+    ("location", "script"), [(location, step["run"]) for location, step in steps() if "run" in step]
+)
+def test_a_script_is_one_that_bash_can_read(location: str, script: str) -> None:
     done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, ""), place
+    assert (done.returncode, done.stderr) == (0, ""), location
 
 
 def test_scripts_call_modules_and_targets_that_exist() -> None:
@@ -75,12 +77,12 @@ def test_scripts_call_modules_and_targets_that_exist() -> None:
 
 def test_no_script_takes_text_from_an_event() -> None:
     # What a pull request's author writes would become a part of the script.
-    assert [place for place, step in steps() if "${{" in str(step.get("run", ""))] == []
+    assert [location for location, step in steps() if "${{" in str(step.get("run", ""))] == []
 
 
 def test_secrets_reach_the_one_step_that_needs_them() -> None:
     seen = set()
-    for place, step in steps():
+    for location, step in steps():
         named = set(re.findall(r"secrets\.(\w+)", str(step)))
         script = str(step.get("run", ""))
         if APPLIES in script:
@@ -88,9 +90,9 @@ def test_secrets_reach_the_one_step_that_needs_them() -> None:
         elif ROLLS_OUT in script:
             assert named == {"KUBE_CONFIG"}
         else:
-            assert named == set(), place
+            assert named == set(), location
         # The forge's own token is for its own registry.
-        assert ("github.token" in str(step)) == ("docker login ghcr.io" in script), place
+        assert ("github.token" in str(step)) == ("docker login ghcr.io" in script), location
         seen |= named
     assert len(seen) == 4
 
@@ -116,8 +118,8 @@ def test_a_release_migrates_first_and_then_rolls_out_the_overlay_of_its_environm
     jobs = read(CI)["jobs"]
     for name in ("staging", "production"):
         scripts = [str(step.get("run", "")) for step in jobs[name]["steps"]]
-        [applied] = [place for place, script in enumerate(scripts) if APPLIES in script]
-        [rolled] = [place for place, script in enumerate(scripts) if ROLLS_OUT in script]
+        [applied] = [index for index, script in enumerate(scripts) if APPLIES in script]
+        [rolled] = [index for index, script in enumerate(scripts) if ROLLS_OUT in script]
         assert applied < rolled
         assert jobs[name]["env"]["OVERLAY"] == name
         assert (release.OVERLAYS / name).is_dir()
@@ -168,7 +170,7 @@ def test_every_service_gets_an_image_under_the_name_that_is_rolled_out(docker: P
 
 def roll_out(folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the step with a kubectl that would show its configuration."""
-    script = next(step["run"] for place, step in steps() if ROLLS_OUT in str(step.get("run")))
+    script = next(step["run"] for location, step in steps() if ROLLS_OUT in str(step.get("run")))
     kubectl = folder / "kubectl"
     kubectl.write_text('#!/bin/sh\ncat "$KUBECONFIG"\n')
     kubectl.chmod(0o700)

@@ -77,9 +77,9 @@ async def events_of(person: Person, run_id: str) -> list[Event]:
         return [event async for event in read_events(response)]
 
 
-async def talk(person: Person, model: ModelServer, *, place: int) -> None:
+async def talk(person: Person, model: ModelServer, *, index: int) -> None:
     """Two turns, an edited question, an answer made again, and one that fails."""
-    session = await person.create_session(name=f"Gespräch {place}")
+    session = await person.create_session(name=f"Gespräch {index}")
     for text in ("Wer schrieb die Kinderszenen? \U0001f3bc", "Und wann?"):
         model.script(Behaviour(text=f"Antwort auf: {text}"))
         events = [event async for event in person.turn(session["id"], text)]
@@ -100,8 +100,8 @@ async def test_people_find_everything_again_after_backup_wipe_and_restore(
     suite = await start()
     async with client_of(suite) as client:
         people = [await Person.sign_up(client, display_name=name) for name in (NAME, "Zoë", "Nobody in particular")]
-        for place, person in enumerate(people[:2]):
-            await talk(person, model, place=place)
+        for index, person in enumerate(people[:2]):
+            await talk(person, model, index=index)
         picture = await picture_address(suite, people[0])
         before = [await seen(person) for person in people]
     # As it will be: running, with nobody at work.

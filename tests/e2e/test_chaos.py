@@ -61,13 +61,13 @@ class Chaos:
         return self.kills == self.wanted_kills
 
 
-def tale(prompt: str) -> str:
+def answer_to(prompt: str) -> str:
     """What the model says to a prompt: TOKENS words that no other prompt gets."""
-    return " ".join(f"{prompt}·{place}" for place in range(TOKENS))
+    return " ".join(f"{prompt}·{index}" for index in range(TOKENS))
 
 
 def tell(body: Json) -> Behaviour:
-    return Behaviour(text=tale(str(body["messages"][-1]["content"])), delay_seconds=TOKEN_SECONDS)
+    return Behaviour(text=answer_to(str(body["messages"][-1]["content"])), delay_seconds=TOKEN_SECONDS)
 
 
 @pytest.fixture
@@ -183,30 +183,30 @@ async def test_runs_lose_nothing_and_repeat_nothing_whatever_is_killed(chaos: Ch
         turn = asyncio.Semaphore(READERS)
         await asyncio.gather(*(read_again(chaos, turn, run_id) for run_id in chaos.runs))
         reread = time.monotonic() - began - lasted
-        said = await stored(chaos.database, [session["id"] for session in sessions])
+        stored_rows = await stored(chaos.database, [session["id"] for session in sessions])
 
     states: Counter[str] = Counter()
     gaps = duplicates = partial_words = 0
     delays: list[float] = []
     for run_id, (_, session_id, follower) in chaos.runs.items():
-        run = said.runs[run_id]
+        run = stored_rows.runs[run_id]
         missing, twice = faults_of(follower.events)
         gaps, duplicates = gaps + missing, duplicates + twice
         assert is_in_order(follower.events), run_id
         assert follower.events[0].type == "run.started", run_id
         assert follower.events[-1].data == {"state": run["state"]}, run_id
         prompt = follower.events[0].data["user_message"]["content"]
-        answer = said.answers.get(run_id)
+        answer = stored_rows.answers.get(run_id)
         states[run["state"]] += 1
         assert run["session_id"] == session_id
         if run["state"] == "SUCCEEDED":
             assert answer is not None, run_id
-            assert follower.text == answer["content"] == tale(prompt), run_id
+            assert follower.text == answer["content"] == answer_to(prompt), run_id
             assert "partial" not in answer["metadata"], run_id
         else:
             assert run["state"] == "INTERRUPTED", f"{run_id} ended {run['state']}: {run['error_reason']}"
             assert run["error_reason"] == "RUN_INTERRUPTED"
-            assert tale(prompt).startswith(follower.text), run_id
+            assert answer_to(prompt).startswith(follower.text), run_id
             assert (answer["content"] if answer else "") == follower.text, run_id
             assert answer is None or answer["metadata"]["partial"] is True, run_id
             partial_words += len(follower.text.split())
@@ -232,8 +232,8 @@ async def test_runs_lose_nothing_and_repeat_nothing_whatever_is_killed(chaos: Ch
     assert states["SUCCEEDED"] > 0
     assert states["INTERRUPTED"] > 0
     assert max(delays) <= INTERRUPTED_WITHIN_SECONDS
-    assert said.runs.keys() == chaos.runs.keys()
-    assert said.ledger == Counter(chaos.runs.keys())
+    assert stored_rows.runs.keys() == chaos.runs.keys()
+    assert stored_rows.ledger == Counter(chaos.runs.keys())
 
 
 @dataclass

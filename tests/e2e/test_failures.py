@@ -119,8 +119,8 @@ async def test_a_sessions_service_killed_during_a_turn_costs_no_text_when_it_com
                 await service.wait()
                 await sessions_service(stack)
         assert events[-1].data == {"state": "SUCCEEDED"}
-        assert [event.id for event in events] == [str(place) for place in range(1, len(events) + 1)]
-        assert text_of(events) == "".join(f"t{place} " for place in range(100))
+        assert [event.id for event in events] == [str(index) for index in range(1, len(events) + 1)]
+        assert text_of(events) == "".join(f"t{index} " for index in range(100))
         stored = await person.messages(session["id"])
         assert [message["content"] for message in stored] == ["Count, please.", text_of(events)]
 
@@ -160,7 +160,7 @@ async def test_a_sessions_service_that_stays_away_too_long_leaves_the_partial_te
         assert rest[-2].data["error"]["details"][0]["reason"] == "RUN_INTERRUPTED"
         assert rest[-1].data == {"state": "INTERRUPTED"}
         whole = [*events[:-1], *rest]
-        assert [event.id for event in whole] == [str(place) for place in range(1, len(whole) + 1)]
+        assert [event.id for event in whole] == [str(index) for index in range(1, len(whole) + 1)]
         stored = await person.messages(session["id"])
         assert [message["content"] for message in stored] == ["Count, please.", text_of(whole)]
         assert stored[1]["metadata"]["partial"] is True

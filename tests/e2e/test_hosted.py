@@ -159,7 +159,7 @@ async def test_the_doctor_finds_nothing_wrong_and_tells_no_secret(migrated: Host
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "named"),
     [
         ("SUPABASE_PUBLISHABLE_KEY", "sb_secret_of_somebody", "passes row level security"),
         ("SUPABASE_PUBLISHABLE_KEY", "sb_publishable_of_another", "is refused by the project"),
@@ -171,18 +171,18 @@ async def test_the_doctor_finds_nothing_wrong_and_tells_no_secret(migrated: Host
         ("CONCERTO_DB_POOL_SIZE", "500", "CONCERTO_DB_POOL_SIZE"),
     ],
 )
-async def test_the_doctor_says_how_to_mend_a_wrong_setting(migrated: Hosted, name: str, value: str, told: str) -> None:
+async def test_the_doctor_says_how_to_mend_a_wrong_setting(migrated: Hosted, name: str, value: str, named: str) -> None:
     address = urlsplit(migrated.variables["SUPABASE_DB_URL"])
-    place = f"{address.hostname}:{address.port}"
+    host_and_port = f"{address.hostname}:{address.port}"
     real = {
         "as postgres": migrated.variables["SUPABASE_MIGRATION_DB_URL"],
-        "wrong password": urlunsplit(address._replace(netloc=f"concerto_login:wrong@{place}")),
+        "wrong password": urlunsplit(address._replace(netloc=f"concerto_login:wrong@{host_and_port}")),
     }
     # Without the address for migrations: comparing them and asking the advisors takes seconds each time.
     variables = {each: text for each, text in migrated.variables.items() if each != "SUPABASE_MIGRATION_DB_URL"}
     variables |= {"CONCERTO_HOME": str(migrated.folder), name: real.get(value, value)}
     findings = await examine(load_settings(environment=variables, env_file=None), ROOT)
-    assert told in "\n".join(f"{finding.detail} {finding.advice}" for finding in findings if finding.advice)
+    assert named in "\n".join(f"{finding.detail} {finding.advice}" for finding in findings if finding.advice)
 
 
 @pytest.mark.long
@@ -190,8 +190,8 @@ async def test_the_doctor_says_how_to_mend_a_wrong_setting(migrated: Hosted, nam
 async def test_the_suite_runs_on_it(migrated: Hosted, tmp_path: Path, note: Note) -> None:
     file = tmp_path / "project.json"
     of_tests = {"SUPABASE_ADMIN_DB_URL": migrated.stack.admin_db_url, "SUPABASE_SECRET_KEY": migrated.stack.secret_key}
-    told = {name: value for name, value in migrated.variables.items() if name != "GATEWAY_PUBLIC_URL"}
-    file.write_text(json.dumps({**told, **of_tests}))
+    named = {name: value for name, value in migrated.variables.items() if name != "GATEWAY_PUBLIC_URL"}
+    file.write_text(json.dumps({**named, **of_tests}))
     file.chmod(0o600)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "-m", "not own_mode"),

@@ -128,7 +128,7 @@ async def test_a_turn_that_ends_in_time_is_told_to_its_end_while_the_process_sto
     process, before = psutil.Process(suite.process("gateway")), len(suite.output)
     events = await turn_until_signal(suite, person, session["id"], signal.SIGTERM)
     assert events[-1].data == {"state": "SUCCEEDED"}
-    assert text_of(events) == "".join(f"t{place} " for place in range(60))
+    assert text_of(events) == "".join(f"t{index} " for index in range(60))
     await until(ended(process), "the process's end")
     await until(printed(suite, "concerto stopped with exit code 0", before), "the supervisor's word of it")
     await until_ready(client)
@@ -208,8 +208,8 @@ async def test_two_users_at_once_never_see_each_other(
     people = [await Person.sign_up(client) for _ in range(PEOPLE)]
     sessions = [await person.create_session(name=person.user["email"]) for person in people]
 
-    async def live(person: Person, session_id: str, other_id: str, place: int) -> None:
-        mine = f"{person.user['email']} says {place}"
+    async def live(person: Person, session_id: str, other_id: str, index: int) -> None:
+        mine = f"{person.user['email']} says {index}"
         body = {"messages": [{"role": "user", "content": mine}]}
         (stored,) = ok(await person.call("POST", f"/sessions/{session_id}/messages", body))["messages"]
         assert stored["content"] == mine
@@ -222,13 +222,13 @@ async def test_two_users_at_once_never_see_each_other(
 
     async def talk(person: Person) -> None:
         session = await person.create_session(name=person.user["email"])
-        for place in range(3):
-            events = [event async for event in person.turn(session["id"], f"{person.user['email']} asks {place}")]
+        for index in range(3):
+            events = [event async for event in person.turn(session["id"], f"{person.user['email']} asks {index}")]
             assert events[-1].data == {"state": "SUCCEEDED"}
 
     work = [
-        live(person, session["id"], other["id"], place)
-        for place in range(ROUNDS)
+        live(person, session["id"], other["id"], index)
+        for index in range(ROUNDS)
         for person, session, other in zip(people, sessions, reversed(sessions), strict=True)
     ]
     await asyncio.gather(*work)
@@ -240,8 +240,8 @@ async def test_two_users_at_once_never_see_each_other(
         asked = {message["content"].split(" ")[0] for message in chat["messages"] if message["role"] == "user"}
         assert len(asked) == 1
     for person, session in zip(people, sessions, strict=True):
-        said = {message["content"].split(" ")[0] for message in await person.messages(session["id"])}
-        assert said == {person.user["email"]}
+        log_text = {message["content"].split(" ")[0] for message in await person.messages(session["id"])}
+        assert log_text == {person.user["email"]}
 
 
 def connect(suite: RunningStack, part: str, module: Any) -> grpc.aio.Channel:
@@ -275,12 +275,12 @@ async def test_everything_of_ours_runs_in_one_process_by_hand_too(start: Start) 
             await until_ready(client)
             await (await Person.sign_up(client)).create_session()
         second = await asyncio.create_subprocess_exec(*serve, cwd=ROOT, env=settings, stderr=asyncio.subprocess.PIPE)
-        _, said = await second.communicate()
+        _, log_text = await second.communicate()
         assert second.returncode == 1
-        assert "cannot be listened on" in said.decode().splitlines()[-1]
-        assert "Traceback" not in said.decode()
+        assert "cannot be listened on" in log_text.decode().splitlines()[-1]
+        assert "Traceback" not in log_text.decode()
     finally:
         process.terminate()
-        _, said = await process.communicate()
+        _, log_text = await process.communicate()
     assert process.returncode == 0
-    assert said.decode().splitlines()[-1].endswith("service=one-process")
+    assert log_text.decode().splitlines()[-1].endswith("service=one-process")

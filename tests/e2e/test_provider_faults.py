@@ -94,7 +94,7 @@ async def test_a_fault_of_the_provider_gives_one_reason_one_ledger_row_and_a_ses
     events = await turn(person, session["id"], f"Hello [[fault:{case.fault}]]")
 
     errors = [event.data["error"] for event in events if event.type == "error"]
-    assert [event.id for event in events] == [str(place) for place in range(1, len(events) + 1)]
+    assert [event.id for event in events] == [str(index) for index in range(1, len(events) + 1)]
     assert events[-1].data == {"state": "FAILED"}
     ((status, message, (detail,)),) = [(error["status"], error["message"], error["details"]) for error in errors]
     assert (status, detail["reason"], bool(message)) == (case.status, case.reason, True)
@@ -142,7 +142,7 @@ async def test_a_run_that_outlives_its_access_token_completes(suite: Suite) -> N
     assert (refused.status_code, reason(refused)) == (401, "TOKEN_EXPIRED")
     assert events[-1].data == {"state": "SUCCEEDED"}
     stored = await person.messages(session["id"])
-    assert stored[-1]["content"] == text_of(events) == "".join(f"t{place} " for place in range(100))
+    assert stored[-1]["content"] == text_of(events) == "".join(f"t{index} " for index in range(100))
     assert len(await suite.ledger(events[0].data["run_id"])) == 1
 
 
@@ -166,7 +166,7 @@ async def test_a_run_nobody_listens_to_outlives_its_access_token(suite: Suite) -
 
     await until(ended, "the end of the run")
     assert states[-1] == "SUCCEEDED"
-    assert (await person.messages(session["id"]))[-1]["content"] == "".join(f"t{place} " for place in range(80))
+    assert (await person.messages(session["id"]))[-1]["content"] == "".join(f"t{index} " for index in range(80))
 
 
 async def test_costs_are_those_of_the_price_list(suite: Suite) -> None:

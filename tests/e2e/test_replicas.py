@@ -30,7 +30,7 @@ from tests.support.suites import RunningStack, start_stack, stop_stack
 ROUNDS = 5
 INTERRUPTED_WITHIN_SECONDS = 15.0
 MOST_BEHIND_TOKENS = 64
-TEXT = " ".join(f"word{place}" for place in range(200))
+TEXT = " ".join(f"word{index}" for index in range(200))
 
 pytestmark = pytest.mark.own_mode
 

@@ -26,13 +26,13 @@ SIGN_UPS_AT_ONCE = 4
 pytestmark = pytest.mark.own_mode
 
 
-def tale(prompt: str) -> str:
+def answer_to(prompt: str) -> str:
     """What the model says to a prompt, and to no other."""
-    return " ".join(f"{prompt}·{place}" for place in range(TOKENS))
+    return " ".join(f"{prompt}·{index}" for index in range(TOKENS))
 
 
 def tell(body: Json) -> Behaviour:
-    return Behaviour(text=tale(str(body["messages"][-1]["content"])), delay_seconds=TOKEN_SECONDS)
+    return Behaviour(text=answer_to(str(body["messages"][-1]["content"])), delay_seconds=TOKEN_SECONDS)
 
 
 async def sign_up_all(client: httpx.AsyncClient, count: int) -> list[Person]:
@@ -77,11 +77,11 @@ async def test_a_rolling_restart_under_load_loses_no_request_and_no_text(
         people = await sign_up_all(client, TALKERS + READERS)
         sessions = [str((await person.create_session(name="restarts"))["id"]) for person in people]
         talkers = [
-            Talker(people[place], stack.gateway_url, sessions[place], f"talker{place}") for place in range(TALKERS)
+            Talker(people[index], stack.gateway_url, sessions[index], f"talker{index}") for index in range(TALKERS)
         ]
         readers = [
-            Reader(Client(people[place], tally), sessions[place], READER_PAUSE_SECONDS)
-            for place in range(TALKERS, TALKERS + READERS)
+            Reader(Client(people[index], tally), sessions[index], READER_PAUSE_SECONDS)
+            for index in range(TALKERS, TALKERS + READERS)
         ]
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
@@ -97,7 +97,7 @@ async def test_a_rolling_restart_under_load_loses_no_request_and_no_text(
     turns = [(prompt, follower) for talker in talkers for prompt, follower in talker.turns]
     gaps, twice = (sum(counts) for counts in zip(*(faults_of(follower.events) for _, follower in turns), strict=True))
     resumed = sum(follower.connections - 1 for _, follower in turns)
-    wrong = [prompt for prompt, follower in turns if follower.text != tale(prompt)]
+    wrong = [prompt for prompt, follower in turns if follower.text != answer_to(prompt)]
     appended = [content for reader in readers for content in reader.appended]
     lost = [content for content in appended if stored.messages[content] != 1]
     doubled = [content for content, count in stored.messages.items() if count > 1]
@@ -115,7 +115,7 @@ async def test_a_rolling_restart_under_load_loses_no_request_and_no_text(
     assert all(follower.events[-1].data == {"state": "SUCCEEDED"} for _, follower in turns)
     assert stored.runs == {"SUCCEEDED": len(turns)}
     assert len(turns) >= TALKERS * len(PARTS)  # each talked through each restart
-    assert stored.answers == Counter(tale(prompt) for prompt, _ in turns)
+    assert stored.answers == Counter(answer_to(prompt) for prompt, _ in turns)
     assert set(lasted) == set(PARTS)
 
 

@@ -23,7 +23,7 @@ from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import RunningStack
 
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
-TEXT = " ".join(f"word{place}" for place in range(100))
+TEXT = " ".join(f"word{index}" for index in range(100))
 
 pytestmark = pytest.mark.own_mode
 

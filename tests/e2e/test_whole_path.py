@@ -33,7 +33,7 @@ async def test_a_conversation_continues_after_everything_was_stopped(start: Star
         events = [event async for event in person.turn(session["id"], FIRST)]
         assert [event.type for event in events][:2] == ["run.started", "message.delta"]
         assert [event.type for event in events][-3:] == ["message.completed", "usage", "run.finished"]
-        assert [event.id for event in events] == [str(place) for place in range(1, len(events) + 1)]
+        assert [event.id for event in events] == [str(index) for index in range(1, len(events) + 1)]
         assert text_of(events) == ANSWER
         before = await person.messages(session["id"])
     await interrupt(stack)
@@ -70,5 +70,5 @@ async def test_what_the_model_gets_is_only_what_its_own_user_said(start: Start, 
         await asyncio.gather(*(talk(person, session["id"]) for person, session in zip(people, sessions, strict=True)))
     assert len(model.chats) == 12
     for body in model.chats:
-        said = [message["content"] for message in body["messages"] if message["role"] == "user"]
-        assert len({text.split(" ")[0] for text in said}) == 1
+        questions = [message["content"] for message in body["messages"] if message["role"] == "user"]
+        assert len({text.split(" ")[0] for text in questions}) == 1

@@ -75,9 +75,9 @@ async def test_a_strangers_session_answers_like_one_that_is_not_there(
     session = await owner.create_session(name="private")
     body = BODIES.get((verb, path))
     theirs = await stranger.call(verb, at(path, session["id"]), body)
-    nobodys = await stranger.call(verb, at(path, str(uuid4())), body)
-    assert theirs.status_code == nobodys.status_code == 404
-    assert reason(theirs) == reason(nobodys) == "SESSION_NOT_FOUND"
+    missing = await stranger.call(verb, at(path, str(uuid4())), body)
+    assert theirs.status_code == missing.status_code == 404
+    assert reason(theirs) == reason(missing) == "SESSION_NOT_FOUND"
     assert (await owner.call("GET", f"/sessions/{session['id']}")).json() == session
 
 
@@ -86,15 +86,15 @@ async def test_a_strangers_run_answers_like_one_that_is_not_there(owner: Person,
     run = (await owner.call("POST", f"/sessions/{session['id']}/runs", {"content": "x"})).json()
     for verb, path in [(verb, path) for verb, path in PROTECTED if "{run_id}" in path]:
         theirs = await stranger.call(verb, path.replace("{run_id}", run["id"]))
-        nobodys = await stranger.call(verb, path.replace("{run_id}", str(uuid4())))
+        missing = await stranger.call(verb, path.replace("{run_id}", str(uuid4())))
         assert (theirs.status_code, reason(theirs)) == (404, "RUN_NOT_FOUND")
-        assert (nobodys.status_code, reason(nobodys)) == (404, "RUN_NOT_FOUND")
+        assert (missing.status_code, reason(missing)) == (404, "RUN_NOT_FOUND")
 
 
 async def test_what_was_used_and_said_is_found_by_oneself_only(owner: Person, stranger: Person) -> None:
     session = await owner.create_session()
-    said = {"messages": [{"role": "user", "content": "a zither nobody else plays"}]}
-    assert (await owner.call("POST", f"/sessions/{session['id']}/messages", said)).is_success
+    written = {"messages": [{"role": "user", "content": "a zither nobody else plays"}]}
+    assert (await owner.call("POST", f"/sessions/{session['id']}/messages", written)).is_success
     assert len((await owner.call("GET", "/messages/search?query=zither")).json()["hits"]) == 1
     assert (await stranger.call("GET", "/messages/search?query=zither")).json()["hits"] == []
     runs = (await stranger.call("GET", "/runs?page_size=100")).json()["runs"]

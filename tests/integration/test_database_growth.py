@@ -229,6 +229,6 @@ async def test_sessions_and_words_are_found_by_their_own_indexes(world: World) -
 
 async def test_plans_do_not_change_with_what_was_asked_before(world: World) -> None:
     first = await world.buffers(world.user, "list_messages", session_id=world.long, page_size=50)
-    for place in range(20):
-        await call(world.login, world.user, "list_messages", session_id=world.short, page_size=1 + place, from_end=True)
+    for index in range(20):
+        await call(world.login, world.user, "list_messages", session_id=world.short, page_size=1 + index, from_end=True)
     assert await world.buffers(world.user, "list_messages", session_id=world.long, page_size=50) == first

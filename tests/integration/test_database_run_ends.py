@@ -191,8 +191,8 @@ async def test_appending_and_ending_at_once_leaves_no_gap_and_nothing_behind_the
         await world.interrupt(run_id)
         events = await world.events(run_id)
         assert "run_finished" in events[-1]
-        said = "".join(event["message_delta"]["text"] for event in events if "message_delta" in event)
-        assert (await world.contents(started["run"]["session_id"]))[1:] == ([said] if said else [])
+        streamed = "".join(event["message_delta"]["text"] for event in events if "message_delta" in event)
+        assert (await world.contents(started["run"]["session_id"]))[1:] == ([streamed] if streamed else [])
 
 
 async def test_starting_and_finishing_at_once_locks_nobody_out(world: RunsWorld) -> None:

@@ -18,8 +18,8 @@ async def listed(world: RunsWorld, session_id: str, message: dict[str, Any], siz
 @pytest.mark.parametrize("wanted", [1, 3, 4, 100])
 async def test_a_start_brings_the_page_that_a_list_would(world: RunsWorld, wanted: int) -> None:
     session_id = await world.new_session()
-    for place in range(2):
-        await world.answered(session_id, f"question {place}", f"answer {place}")
+    for index in range(2):
+        await world.answered(session_id, f"question {index}", f"answer {index}")
     started = await world.start(session_id, "now", history_messages=wanted)
     page = await listed(world, session_id, user_message_of(started), wanted)
     assert started["history"] == page["messages"]
@@ -46,8 +46,8 @@ async def test_history_is_of_the_branch_that_ends_with_the_users_message(world: 
 
 async def test_history_stops_before_two_mebibytes(world: RunsWorld) -> None:
     session_id = await world.new_session()
-    for place in range(3):
-        await world.answered(session_id, f"{place}", "x" * (MEBIBYTE - 10))
+    for index in range(3):
+        await world.answered(session_id, f"{index}", "x" * (MEBIBYTE - 10))
     started = await world.start(session_id, "now", history_messages=100)
     page = await listed(world, session_id, user_message_of(started), 100)
     assert started["history"] == page["messages"]

@@ -212,9 +212,9 @@ async def test_events_of_many_runs_are_stored_at_once_and_the_lost_are_named(wor
 
 
 async def test_one_notification_tells_of_a_run_per_call(world: RunsWorld, stack: RunningStack) -> None:
-    heard: list[str] = []
+    received: list[str] = []
     listener = await asyncpg.connect(stack.db_url)
-    await listener.add_listener("concerto_runs", lambda _c, _p, _n, payload: heard.append(payload))
+    await listener.add_listener("concerto_runs", lambda _c, _p, _n, payload: received.append(payload))
     started = await world.start()
     await world.append(started["lease"], "abc")
     await world.call("request_run_cancellation", run_id=started["run"]["id"])
@@ -222,7 +222,7 @@ async def test_one_notification_tells_of_a_run_per_call(world: RunsWorld, stack:
     await world.finish(started["lease"])
     await listener.execute("select 1")
     await listener.close()
-    assert heard.count(started["run"]["id"]) == 4
+    assert received.count(started["run"]["id"]) == 4
 
 
 @pytest.mark.parametrize("act", ["append", "renew", "finish", "promote"])

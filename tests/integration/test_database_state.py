@@ -114,7 +114,7 @@ async def test_a_database_that_the_cli_has_migrated_has_what_the_schema_files_sa
 
 
 @pytest.mark.parametrize(
-    ("statement", "told"),
+    ("statement", "named"),
     [
         ("alter table public.runs add column x int", "column public.runs.x is only in b"),
         ("alter table public.runs alter column model set default 'x'", "column public.runs.model: default is "),
@@ -150,12 +150,12 @@ async def test_a_database_that_the_cli_has_migrated_has_what_the_schema_files_sa
     ],
 )
 async def test_whatever_differs_is_named(
-    blank: asyncpg.Connection, declared: Catalog, tmp_path: Path, statement: str, told: str
+    blank: asyncpg.Connection, declared: Catalog, tmp_path: Path, statement: str, named: str
 ) -> None:
     file = tmp_path / "change.sql"
     file.write_text(f"reset session authorization; {statement}")
     found = differences(declared, await made_by(blank, [*schema_files(ROOT), file]), names=("a", "b"))
-    assert any(told in line for line in found), found
+    assert any(named in line for line in found), found
 
 
 def test_schema_files_state_and_never_change() -> None:

@@ -112,11 +112,11 @@ def bad_objects(fields: Any) -> Iterator[Bad]:
             without = {name: value for name, value in good.items() if name != one.name}
             yield f"{one.name} missing", without, "MISSING_FIELD", one.name
         if one.message_type is not None and one.message_type.full_name not in LEAVES:
-            place = f"{one.name}[0]" if one.is_repeated else one.name
+            prefix = f"{one.name}[0]" if one.is_repeated else one.name
             for label, value, reason, path in bad_objects(one.message_type.fields):
-                inner = f"{place}.{path}" if path else ""
+                inner = f"{prefix}.{path}" if path else ""
                 nested = [value] if one.is_repeated else value
-                yield f"{place}.{label}", {**good, one.name: nested}, reason, inner
+                yield f"{prefix}.{label}", {**good, one.name: nested}, reason, inner
 
 
 def body_cases(binding: Binding) -> Iterator[Case]:

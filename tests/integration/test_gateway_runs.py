@@ -39,14 +39,14 @@ async def test_a_run_is_followed_from_its_beginning_and_from_any_place(owner: Pe
     run = await create_run(owner, session["id"])
     assert (run["session_id"], run["state"], run["finished_at"]) == (session["id"], "RUNNING", None)
     events = await follow(owner, run["id"])
-    assert [event.id for event in events] == [str(place) for place in range(1, len(events) + 1)]
+    assert [event.id for event in events] == [str(position) for position in range(1, len(events) + 1)]
     assert (events[0].type, events[-1].data) == ("run.started", {"state": "SUCCEEDED"})
     stored = await owner.messages(session["id"])
     assert stored[-1]["content"] == text_of(events)
-    for place in (1, len(events) // 2, len(events) - 1):
-        assert await follow(owner, run["id"], str(place)) == events[place:]
-        assert await follow(owner, run["id"], None, f"?after_seq={place}") == events[place:]
-        assert await follow(owner, run["id"], str(place), "?after_seq=1") == events[place:]
+    for position in (1, len(events) // 2, len(events) - 1):
+        assert await follow(owner, run["id"], str(position)) == events[position:]
+        assert await follow(owner, run["id"], None, f"?after_seq={position}") == events[position:]
+        assert await follow(owner, run["id"], str(position), "?after_seq=1") == events[position:]
 
 
 async def test_notes_nested_as_deeply_as_allowed_come_back(owner: Person) -> None:

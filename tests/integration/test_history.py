@@ -71,7 +71,7 @@ async def test_messages_come_back_as_they_were_added(history: SessionChatMessage
 
 
 async def test_more_messages_than_a_page_come_back_in_order(history: SessionChatMessageHistory) -> None:
-    messages: list[BaseMessage] = [HumanMessage(f"Message {place}") for place in range(250)]
+    messages: list[BaseMessage] = [HumanMessage(f"Message {index}") for index in range(250)]
     await history.aadd_messages(messages)
     assert await history.aget_messages() == messages
 

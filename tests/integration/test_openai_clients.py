@@ -239,13 +239,13 @@ async def test_somebody_elses_session_is_not_found(clients: Clients, owner: Pers
 
 async def test_nothing_that_was_said_is_in_any_log(clients: Clients, stack: RunningStack, owner: Person) -> None:
     words = "the-duke-stays-ashore-2291"
-    said: list[Any] = [{"role": "user", "content": words}]
+    written: list[Any] = [{"role": "user", "content": words}]
     session = await owner.create_session()
     client = clients.official(owner, default_headers={"X-Session-Id": session["id"]})
-    await client.chat.completions.create(model="offline", messages=said)
+    await client.chat.completions.create(model="offline", messages=written)
     for fields in ({"n": 2}, {"stop": 7}, {"model": "other"}, {"messages": [words]}):
         with pytest.raises(openai.APIStatusError):
-            await client.chat.completions.create(**{"model": "offline", "messages": said, **fields})
+            await client.chat.completions.create(**{"model": "offline", "messages": written, **fields})
     with pytest.raises(openai.AuthenticationError):
         await clients.official(owner, api_key=words).models.list()
     logs = {entry.name: entry.read_text(errors="replace") for entry in (stack.home / "logs").iterdir()}
@@ -380,17 +380,17 @@ async def test_a_stream_that_breaks_raises_after_what_was_said(
 ) -> None:
     session = await person.create_session()
     client = clients.official(person, default_headers={"X-Session-Id": session["id"]} if is_kept else {})
-    said = []
+    written = []
 
     async def listen() -> None:
         stream = await client.chat.completions.create(model=f"fault:{fault}", messages=HELLO, stream=True)
         async for chunk in stream:
-            said.append(chunk.choices[0].delta.content or "")  # noqa: PERF401 (a list would be lost)
+            written.append(chunk.choices[0].delta.content or "")  # noqa: PERF401 (a list would be lost)
 
     with pytest.raises(openai.APIError) as caught:
         await listen()
     assert caught.value.code == code
-    assert "".join(said) == "You said: Hello"
+    assert "".join(written) == "You said: Hello"
     stored = [message["content"] for message in await person.messages(session["id"])]
     assert stored == (["Hello", "You said: Hello"] if is_kept else [])
 
@@ -415,4 +415,4 @@ async def test_many_clients_stream_at_once(clients: Clients, person: Person, mod
         texts = await asyncio.gather(*(text_of(stream) for stream in streams))
     finally:
         model.default = Behaviour()
-    assert set(texts) == {"".join(f"t{place} " for place in range(30))}
+    assert set(texts) == {"".join(f"t{index} " for index in range(30))}

@@ -106,8 +106,8 @@ async def echo(request: Any, context: Any) -> Any:
 
 
 async def count(request: Any, context: Any) -> AsyncIterator[Any]:
-    for place in range(int(request.name)):
-        yield text(str(place))
+    for index in range(int(request.name)):
+        yield text(str(index))
 
 
 async def names(responses: Any) -> list[str]:

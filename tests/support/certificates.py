@@ -12,7 +12,7 @@ import trustme
 from servicekit.settings import TlsSettings
 from servicekit.tls.credentials import Certificates
 
-HERE = ("localhost", "127.0.0.1")
+LOCAL_NAMES = ("localhost", "127.0.0.1")
 """The names of a service on this machine."""
 
 
@@ -44,7 +44,7 @@ class Mount:
 
         trusted: the authorities, PEM; absent, the one that has signed it.
         """
-        leaf = authority.issue_cert(*(names or HERE), **options)
+        leaf = authority.issue_cert(*(names or LOCAL_NAMES), **options)
         target = self.folder / f"..{next(self._numbers)}"
         target.mkdir()
         (target / "tls.crt").write_bytes(b"".join(part.bytes() for part in leaf.cert_chain_pems))

@@ -16,7 +16,7 @@ import httpx
 from tests.support.api import Person
 from tests.support.streams import Follower
 
-PASSING = (502, 503, 504)
+RETRYABLE = (502, 503, 504)
 MOST_TRIES = 10
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
 
@@ -65,7 +65,7 @@ class Client:
             except httpx.TransportError as error:
                 why = type(error).__name__
                 continue
-            if response.status_code in PASSING:
+            if response.status_code in RETRYABLE:
                 why = f"{response.status_code} {reason_of(response)}"
                 continue
             if not response.is_success:

@@ -274,8 +274,8 @@ class ModelServer:
 
         if behaviour.fault != "stall" or behaviour.fault_after:
             await _send_event(writer, json.dumps(chunk({"role": "assistant", "content": ""})))
-        for place, token in enumerate(tokens):
-            if behaviour.fault and place >= behaviour.fault_after:
+        for position, token in enumerate(tokens):
+            if behaviour.fault and position >= behaviour.fault_after:
                 return await self._misbehave(writer, behaviour)
             if behaviour.delay_seconds:
                 await asyncio.sleep(behaviour.delay_seconds)
@@ -378,7 +378,7 @@ def _tokens(body: Json, behaviour: Behaviour) -> list[str]:
     if behaviour.text is None and behaviour.tool_calls and body.get("tools"):
         return []
     if behaviour.text is None and behaviour.tokens is not None:
-        return [f"t{place} " for place in range(behaviour.tokens)]
+        return [f"t{position} " for position in range(behaviour.tokens)]
     text = behaviour.text
     if text is None:
         text = f"You said: {_last_user_text(body)} I was given {len(body.get('messages', []))} messages."
@@ -415,8 +415,8 @@ def _head(body: Json, kind: str) -> Json:
 async def _main(arguments: argparse.Namespace) -> None:
     default = replace(Behaviour(), tokens=arguments.tokens, delay_seconds=arguments.delay_ms / 1000)
     record = Path(arguments.record) if arguments.record else None
-    place = {"host": arguments.host, "port": arguments.port}
-    async with ModelServer.running(**place, default=default, record=record) as server:
+    address = {"host": arguments.host, "port": arguments.port}
+    async with ModelServer.running(**address, default=default, record=record) as server:
         sys.stdout.write(f"{server.base_url}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()

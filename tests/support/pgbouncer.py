@@ -34,8 +34,8 @@ def program() -> str:
 
 def keeps_statements() -> bool:
     """Return whether this PgBouncer can keep prepared statements in transaction mode (1.21 and newer)."""
-    said = subprocess.run([program(), "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"PgBouncer (\d+)\.(\d+)", said)
+    output = subprocess.run([program(), "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"PgBouncer (\d+)\.(\d+)", output)
     return found is not None and (int(found[1]), int(found[2])) >= (1, 21)
 
 

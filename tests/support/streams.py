@@ -27,7 +27,7 @@ class RefusedError(Exception):
         self.body = body
 
     @property
-    def passing(self) -> bool:
+    def is_retryable(self) -> bool:
         """True when a later attempt may go better."""
         return self.status in (502, 503, 504)
 
@@ -184,7 +184,7 @@ class Follower:
                     if self._stream is not stream:
                         break  # cut: what had arrived unread is lost, as for a client that died
         except RefusedError as refusal:
-            if not refusal.passing:
+            if not refusal.is_retryable:
                 raise
             await asyncio.sleep(RETRY_SECONDS)
         except BROKEN:

@@ -141,8 +141,8 @@ def running_elsewhere(file: Path) -> RunningStack:
     """
     env = {name: value for name, value in dotenv_values(file).items() if value is not None}
     env["SUPABASE_URL"] = env.get("SUPABASE_PUBLIC_URL") or env["SUPABASE_URL"]
-    nowhere = Path("/nonexistent")
-    return RunningStack(home=nowhere, base_port=0, mode="processes", replicas=1, env=env, supervisor=cast("Any", None))
+    missing = Path("/nonexistent")
+    return RunningStack(home=missing, base_port=0, mode="processes", replicas=1, env=env, supervisor=cast("Any", None))
 
 
 def stack_environment(home: Path, base_port: int, **extra: str) -> dict[str, str]:

@@ -61,14 +61,14 @@ async def usage_of_weeks(stack: RunningStack, user_id: str, *, days: int = 28) -
         (
             UUID(user_id),
             model,
-            900 * (1 + (day * 7 + place) % 5),
-            250 * (1 + (day * 3 + place) % 7),
+            900 * (1 + (day * 7 + index) % 5),
+            250 * (1 + (day * 3 + index) % 7),
             4000 * (day % 6),
-            now - timedelta(days=day, hours=place),
+            now - timedelta(days=day, hours=index),
         )
         for day in range(days)
         if day % 7 != 5
-        for place, model in enumerate(("test-model", "other-model"))
+        for index, model in enumerate(("test-model", "other-model"))
     ]
     async with past_triggers(stack) as connection:
         await connection.executemany(

@@ -173,7 +173,7 @@ async def test_the_log_in_leads_nowhere_else(web: Web, elsewhere: str) -> None:
     assert page.url.startswith(f"{web.stack.gateway_url}/chat/")
 
 
-async def signed_out_here(page: Page) -> None:
+async def signed_out_on_page(page: Page) -> None:
     await page.wait_for_url("**/login/**")
     await expect(page.get_by_text("Your sign-in has ended")).to_be_visible()
 
@@ -206,7 +206,7 @@ async def test_a_revoked_sign_in_leads_to_the_log_in_and_back_to_where_the_perso
     await person.call("POST", "/auth/logout", {"scope": "global"})
     await web.expire(page)
     await chat.send("Am I still here?")
-    await signed_out_here(page)
+    await signed_out_on_page(page)
     await AccountPages(page).log_in(person.user["email"], PASSWORD)
     await page.wait_for_url(f"**/chat/?id={session['id']}")
     await expect(chat.answer).to_contain_text("you will be back")

@@ -23,8 +23,8 @@ async def test_chats_stand_under_their_days_newest_first(web: Web) -> None:
     assert [day.casefold() for day in days[:2]] == ["today", "yesterday"]
     assert len(days) == 4
     text = await sidebar.nav.inner_text()
-    places = [text.index(name) for name in ("Of today", "Of yesterday", "Of this week", "Of last month")]
-    assert places == sorted(places)
+    positions = [text.index(name) for name in ("Of today", "Of yesterday", "Of this week", "Of last month")]
+    assert positions == sorted(positions)
 
 
 async def test_the_list_loads_more_while_it_is_scrolled(web: Web) -> None:

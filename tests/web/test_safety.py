@@ -32,16 +32,16 @@ The end of it."""
 
 
 @pytest.fixture
-def said(web: Web) -> str:
+def prompt(web: Web) -> str:
     web.answer("Attack me.", HOSTILE)
     return "Attack me."
 
 
-async def test_nothing_in_an_answer_runs_or_is_fetched(web: Web, said: str) -> None:
+async def test_nothing_in_an_answer_runs_or_is_fetched(web: Web, prompt: str) -> None:
     person = await web.person()
     page = await web.visit(person)
     chat = Chat(page)
-    await chat.ask(said)
+    await chat.ask(prompt)
     for _ in range(2):  # as it came, and as it is loaded
         await expect(chat.answer).to_contain_text("The end of it.")
         await expect(chat.answer.locator("code").first).to_be_visible()

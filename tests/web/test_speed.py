@@ -158,23 +158,23 @@ async def test_ten_thousand_messages_open_at_the_end_and_load_backward(web: Web,
     await expect(last).to_be_in_viewport()
     await last.hover()
     await page.evaluate(MEASURE)
-    places = [await first_shown(chat)]
+    positions = [await first_shown(chat)]
 
     async def has_scrolled_far() -> bool:
         """However long the pages of earlier messages take to come."""
         await page.mouse.wheel(0, -1500)
         await page.wait_for_timeout(120)
-        places.append(await first_shown(chat))
-        return places[-1] < MESSAGES - 350
+        positions.append(await first_shown(chat))
+        return positions[-1] < MESSAGES - 350
 
     await until(has_scrolled_far, "earlier messages")
-    await until(lambda: settled(chat, places), "the scrolling to settle")
+    await until(lambda: settled(chat, positions), "the scrolling to settle")
     measured: dict[str, Any] = await page.evaluate("window.measured.ended = true, window.measured")
-    steps = [before - after for before, after in pairwise(places)]
+    steps = [before - after for before, after in pairwise(positions)]
     articles = await chat.log.get_by_role("article").count()
     nodes = await page.evaluate("document.querySelectorAll('*').length")
     note(
-        f"10,000 messages: scrolled from {places[0]} to {places[-1]}, {articles} articles, {nodes} nodes, "
+        f"10,000 messages: scrolled from {positions[0]} to {positions[-1]}, {articles} articles, {nodes} nodes, "
         f"frames: {spread(measured['frames'])}"
     )
     # 1500 pixels hold at most so many messages; a lost place would jump by a whole page of them.
@@ -187,8 +187,8 @@ async def test_ten_thousand_messages_open_at_the_end_and_load_backward(web: Web,
     await expect(chat.log.get_by_role("article").filter(has_text="A long talk.").last).to_be_in_viewport()
 
 
-async def settled(chat: Chat, places: list[int]) -> bool:
+async def settled(chat: Chat, positions: list[int]) -> bool:
     before = await first_shown(chat)
     await asyncio.sleep(0.3)
-    places.append(await first_shown(chat))
-    return before == places[-1]
+    positions.append(await first_shown(chat))
+    return before == positions[-1]

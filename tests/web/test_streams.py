@@ -143,9 +143,9 @@ async def test_when_everything_of_ours_is_killed_the_text_so_far_stays_and_can_b
     await killing
     await expect(chat.button("Try again")).to_be_visible(timeout=30_000)
     _, answer = await person.messages(await chat.session_id())
-    said = answer["content"].split()
-    assert said[: len(seen)] == seen
-    assert said == counted(len(said))
-    assert await counted_in(chat.answer) == said
+    words = answer["content"].split()
+    assert words[: len(seen)] == seen
+    assert words == counted(len(words))
+    assert await counted_in(chat.answer) == words
     await chat.button("Try again").click()
     await expect(chat.answer).to_contain_text("Done counting.")

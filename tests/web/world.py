@@ -225,7 +225,7 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, *, seconds:
 
 def counted(count: int) -> list[str]:
     """Return the words of an answer of `count` tokens."""
-    return [f"t{place}" for place in range(count)]
+    return [f"t{index}" for index in range(count)]
 
 
 async def counted_in(answer: Locator) -> list[str]:

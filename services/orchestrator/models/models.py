@@ -88,18 +88,18 @@ class Models:
         call = self.calls.watch(model)
         with call or contextlib.nullcontext():
             for attempt in range(1, _TRIES + 1):
-                spoken = False
+                has_output = False
                 attempting = self._attempt(messages, model=model, options=options or {})
                 try:
                     async with contextlib.aclosing(attempting) as pieces:
                         async for piece in pieces:
-                            spoken = spoken or isinstance(piece, ToolCall) or bool(piece.text)
+                            has_output = has_output or isinstance(piece, ToolCall) or bool(piece.text)
                             if call is not None:
                                 call.take(piece)
                             yield piece
                     return
                 except AppError as error:
-                    if spoken or attempt == _TRIES or error.reason not in _RETRIED:
+                    if has_output or attempt == _TRIES or error.reason not in _RETRIED:
                         raise
                 await asyncio.sleep(_PAUSE_SECONDS)
 

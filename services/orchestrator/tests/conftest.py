@@ -159,7 +159,7 @@ async def eventually(condition: Callable[[], object], seconds: float = 60.0) -> 
 def kinds(events: list[Event]) -> list[str]:
     """Names of the events' payloads, repetitions folded."""
     names = [str(event.WhichOneof("payload")) for event in events]
-    return [name for place, name in enumerate(names) if place == 0 or names[place - 1] != name]
+    return [name for index, name in enumerate(names) if index == 0 or names[index - 1] != name]
 
 
 def text_of(events: list[Event]) -> str:

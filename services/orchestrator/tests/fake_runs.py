@@ -187,25 +187,25 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         turn, run = stored.pending.turn, stored.run
         messages = self.sessions.messages[run.session_id]
         named = turn.regenerate_message_id or turn.edit_message_id
-        place = None
+        target = None
         if named:
-            place = next((one for one in messages if one.id == named), None)
-            if place is None:
+            target = next((one for one in messages if one.id == named), None)
+            if target is None:
                 raise AppError("MESSAGE_NOT_FOUND", metadata={"message_id": named})
-            if place.role != sessions_pb2.ROLE_USER:
+            if target.role != sessions_pb2.ROLE_USER:
                 raise AppError("NOT_A_USER_MESSAGE", metadata={"message_id": named})
             for message in messages:
-                if message.order > place.order or (message.order == place.order and turn.edit_message_id):
+                if message.order > target.order or (message.order == target.order and turn.edit_message_id):
                     message.is_active = False
-        if turn.regenerate_message_id and place is not None:
-            user_message = place
+        if turn.regenerate_message_id and target is not None:
+            user_message = target
         else:
             new = sessions_pb2.NewMessage(
                 role=sessions_pb2.ROLE_USER,
                 content=turn.content,
                 metadata=turn.metadata if turn.HasField("metadata") else None,
             )
-            user_message = self.sessions.add(run.session_id, new, parent_id=place.parent_id if place else None)
+            user_message = self.sessions.add(run.session_id, new, parent_id=target.parent_id if target else None)
         run.state = runs_pb2.RUN_STATE_RUNNING
         run.user_message_id = user_message.id
         run.started_at.CopyFrom(now())
@@ -304,7 +304,8 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         payloads.append({"run_finished": runs_pb2.RunFinished(state=state)})
         first = len(stored.events) + 1
         events = [
-            runs_pb2.RunEvent(seq=first + place, created_at=now(), **payload) for place, payload in enumerate(payloads)
+            runs_pb2.RunEvent(seq=first + target, created_at=now(), **payload)
+            for target, payload in enumerate(payloads)
         ]
         stored.append(events)
         return events
@@ -313,12 +314,12 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         self, request: runs_pb2.WatchRunEventsRequest, context: Context
     ) -> AsyncIterator[runs_pb2.WatchRunEventsResponse]:
         await self._enter("WatchRunEvents")
-        stored, place = self._own(request.run_id), request.after_seq
+        stored, last_seq = self._own(request.run_id), request.after_seq
         while True:
             changed = stored.changed
-            while page := stored.events[place : place + 100]:
+            while page := stored.events[last_seq : last_seq + 100]:
                 yield runs_pb2.WatchRunEventsResponse(events=page)
-                place = page[-1].seq
+                last_seq = page[-1].seq
             if not stored.is_alive:
                 return
             await changed.wait()

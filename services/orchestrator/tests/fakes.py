@@ -41,8 +41,8 @@ class FakeSessions(sessions_pb2_grpc.SessionsServiceServicer):
 
     def fill(self, session_id: str, contents: list[str]) -> None:
         roles = (sessions_pb2.ROLE_USER, sessions_pb2.ROLE_ASSISTANT)
-        for place, content in enumerate(contents):
-            self.add(session_id, sessions_pb2.NewMessage(role=roles[place % 2], content=content))
+        for index, content in enumerate(contents):
+            self.add(session_id, sessions_pb2.NewMessage(role=roles[index % 2], content=content))
 
     def add(
         self, session_id: str, new: sessions_pb2.NewMessage, *, parent_id: str | None = None
@@ -113,8 +113,8 @@ class FakeSessions(sessions_pb2_grpc.SessionsServiceServicer):
         size = min(request.page_size or 50, 100)
         after, before = request.after_order, request.before_order or 2**31
         if request.page_token:
-            (place,) = paging.decode(request.page_token, (int,))
-            after, before = (after, place) if request.from_end else (place, before)
+            (index,) = paging.decode(request.page_token, (int,))
+            after, before = (after, index) if request.from_end else (index, before)
         found = [
             one
             for one in self.messages[request.session_id]

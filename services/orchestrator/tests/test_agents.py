@@ -210,18 +210,18 @@ async def test_search_finds_reads_and_answers_from_the_callers_messages(bench: B
     assert text_of(steps) == "Let me look.You said it in Holidays."
     search, read = calls_of(steps)
     assert (search.name, search.arguments) == ("search_messages", {"query": "lisbon"})
-    found, around = results_of(steps)
-    assert [found.call_id, around.call_id] == [search.call_id, read.call_id]
+    found, context_read = results_of(steps)
+    assert [found.call_id, context_read.call_id] == [search.call_id, read.call_id]
     (hit,) = json.loads(found.output)["hits"]
     assert (hit["conversation"], hit["session_id"], hit["order"]) == ("Holidays", session_id, 2)
-    assert [entry["text"] for entry in json.loads(around.output)["messages"]] == [
+    assert [entry["text"] for entry in json.loads(context_read.output)["messages"]] == [
         "Lisbon in May",
         "Which hotel?",
         "The Blue House",
     ]
     assert not found.is_error
     # What the model was told is what is shown and stored.
-    assert bench.tool_texts() == [found.output, around.output]
+    assert bench.tool_texts() == [found.output, context_read.output]
 
 
 async def test_text_before_a_call_comes_before_it_and_is_said_at_once(bench: Bench) -> None:
@@ -527,9 +527,9 @@ async def test_agents_are_busy_while_they_answer(bench: Bench) -> None:
 
 async def test_runs_side_by_side_do_not_mix(bench: Bench) -> None:
     callers = [make_caller(str(uuid4())) for _ in range(5)]
-    for place, caller in enumerate(callers):
+    for index, caller in enumerate(callers):
         session_id = bench.sessions.add_session(caller.user_id)
-        bench.sessions.fill(session_id, [f"number {place}"])
+        bench.sessions.fill(session_id, [f"number {index}"])
 
     def choose(body: Json) -> Behaviour:
         done = any(entry["role"] == "tool" for entry in body["messages"])
@@ -541,9 +541,9 @@ async def test_runs_side_by_side_do_not_mix(bench: Bench) -> None:
         return await bench.answer("search", caller=caller)
 
     every = await asyncio.gather(*(asyncio.create_task(one(caller)) for caller in callers))
-    for place, steps in enumerate(every):
+    for index, steps in enumerate(every):
         (result,) = results_of(steps)
-        assert [hit["excerpt"] for hit in json.loads(result.output)["hits"]] == [f"number {place}"]
+        assert [hit["excerpt"] for hit in json.loads(result.output)["hits"]] == [f"number {index}"]
 
 
 async def test_agents_with_tools_reach_no_other_host(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,7 +574,7 @@ async def test_agents_with_tools_reach_no_other_host(bench: Bench, monkeypatch: 
     await asyncio.sleep(0.2)
     monkeypatch.undo()
     assert called
-    assert {place[0] for place in called} == {"127.0.0.1"}
+    assert {address[0] for address in called} == {"127.0.0.1"}
 
 
 async def test_logs_hold_no_words_of_anybody(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -181,11 +181,11 @@ BREAKS = {
 async def test_a_refusal_of_the_provider_gets_its_reason(make_suite: MakeSuite, fault: str, reason: str) -> None:
     async with make_suite(stall_seconds=patience_for(fault)) as suite:
         session_id = suite.add_session()
-        for place, (kept_in, wants_stream) in enumerate(itertools.product(("", session_id), (False, True)), start=1):
+        for index, (kept_in, wants_stream) in enumerate(itertools.product(("", session_id), (False, True)), start=1):
             body = {**HELLO, "model": f"fault:{fault}", "stream": wants_stream}
             error, answers = await broken(stream(suite, body, session_id=kept_in))
             assert (error.reason, answers) == (reason, [])
-            assert len(suite.model.chats) == place, "there is no second try"
+            assert len(suite.model.chats) == index, "there is no second try"
             if fault == "rate_limited":
                 assert error.retry_after_seconds == 7
         assert suite.texts(session_id) == ["Hello", "Hello"]
@@ -267,7 +267,7 @@ async def test_a_client_that_goes_away_leaves_the_run_that_keeps_its_exchange(su
     await anext(answers)
     await answers.aclose()  # type: ignore[attr-defined]
     await eventually(lambda: len(suite.stored(session_id)) == 2)
-    assert suite.texts(session_id)[1] == "".join(f"t{place} " for place in range(20))
+    assert suite.texts(session_id)[1] == "".join(f"t{index} " for index in range(20))
 
 
 async def test_a_cancelled_run_ends_its_stream_with_that(suite: Suite) -> None:
@@ -314,12 +314,12 @@ async def test_a_client_that_reads_too_slowly_is_cut_off_and_its_run_goes_on() -
     count = MAX_WAITING_CHUNKS + 5
 
     async def say() -> AsyncIterator[Json]:
-        for place in range(count):
-            yield {"choices": [{"index": 0, "delta": {"content": str(place % 10)}}]}
+        for index in range(count):
+            yield {"choices": [{"index": 0, "delta": {"content": str(index % 10)}}]}
 
     exchange = Exchange(request, say)  # type: ignore[arg-type]
-    said = [piece.text async for piece in exchange.answer("", [], model="test-model")]
-    assert len("".join(said)) == count
+    pieces = [piece.text async for piece in exchange.answer("", [], model="test-model")]
+    assert len("".join(pieces)) == count
     ending = asyncio.create_task(asyncio.sleep(60))
     error, came = await broken(exchange.chunks(until=ending))
     ending.cancel()
@@ -380,4 +380,4 @@ async def test_many_streams_share_the_process(suite: Suite) -> None:
     suite.model.default = Behaviour(tokens=20, delay_seconds=0.005)
     sessions = [suite.add_session() for _ in range(5)] + [""] * 5
     found = await asyncio.gather(*(ask(suite, streamed(), session_id=session_id) for session_id in sessions))
-    assert {text_of(answers) for answers in found} == {"".join(f"t{place} " for place in range(20))}
+    assert {text_of(answers) for answers in found} == {"".join(f"t{index} " for index in range(20))}

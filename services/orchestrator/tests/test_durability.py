@@ -92,7 +92,7 @@ async def test_hundred_runs_share_one_writer(suite: Suite) -> None:
     )
     for events in turns:
         assert_whole(events)
-        assert text_of(events) == "".join(f"t{place} " for place in range(50))
+        assert text_of(events) == "".join(f"t{index} " for index in range(50))
     written = suite.fake.runs.appended
     assert sum(written) <= 100 * 50
     assert len(written) < 1_000, "events of all runs go together"
@@ -117,11 +117,11 @@ async def test_deltas_of_one_run_that_wait_together_stay_separate_up_to_a_limit(
     events = await suite.events(run.id)
     assert_whole(events)
     assert sum(event.HasField("message_delta") for event in events) < event_writer.MAX_WAITING * 2
-    assert text_of(events) == "".join(f"t{place} " for place in range(1_000))
+    assert text_of(events) == "".join(f"t{index} " for index in range(1_000))
 
 
 async def test_slow_reader_holds_up_neither_the_run_nor_memory(suite: Suite) -> None:
-    text = " ".join(f"word{place:04}{'x' * 150}" for place in range(6_000))
+    text = " ".join(f"word{index:04}{'x' * 150}" for index in range(6_000))
     async with contextlib.AsyncExitStack() as stack:
         registrations = await stack.enter_async_context(build(settings_beside(suite)))
         port = await stack.enter_async_context(server.serving(settings_beside(suite), registrations))
@@ -129,23 +129,23 @@ async def test_slow_reader_holds_up_neither_the_run_nor_memory(suite: Suite) -> 
         connection = await stack.enter_async_context(
             grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.http2.bdp_probe", 0)])
         )
-        here = replace(suite, connection=connection, runs=registrations[0].servicer._runs)
-        here.model.script(Behaviour(text=text))
-        run = await here.create(here.add_session(), "Hello")
-        slow = here.follow(run.id)
-        heard = [await anext(slow)]
-        log = here.runs._runs[run.id].log
+        local_suite = replace(suite, connection=connection, runs=registrations[0].servicer._runs)
+        local_suite.model.script(Behaviour(text=text))
+        run = await local_suite.create(local_suite.add_session(), "Hello")
+        slow = local_suite.follow(run.id)
+        received = [await anext(slow)]
+        log = local_suite.runs._runs[run.id].log
         most = 0
-        while len(here.runs):
+        while len(local_suite.runs):
             most = max(most, len(log))
             await asyncio.sleep(0.005)
         assert most <= 2 * run_log.MAX_EVENTS
-        assert (await here.get(run.id)).state == runs_pb2.RUN_STATE_SUCCEEDED
-        heard += [event async for event in slow]
+        assert (await local_suite.get(run.id)).state == runs_pb2.RUN_STATE_SUCCEEDED
+        received += [event async for event in slow]
     # It had fallen behind what memory holds, while the run went on or after it, as gRPC's buffers would have it.
     assert suite.fake.calls["WatchRunEvents"] == 1
-    assert_whole(heard)
-    assert text_of(heard) == text
+    assert_whole(received)
+    assert text_of(received) == text
 
 
 async def test_reader_that_is_cut_off_from_memory_goes_on_from_the_table(
@@ -158,7 +158,7 @@ async def test_reader_that_is_cut_off_from_memory_goes_on_from_the_table(
     events = await suite.events(run.id)
     assert_whole(events)
     assert suite.fake.calls["WatchRunEvents"] == 1
-    assert text_of(events) == "".join(f"t{place} " for place in range(200))
+    assert text_of(events) == "".join(f"t{index} " for index in range(200))
 
 
 async def test_sessions_service_that_restarts_during_a_run_loses_nothing(suite: Suite) -> None:
@@ -172,7 +172,7 @@ async def test_sessions_service_that_restarts_during_a_run_loses_nothing(suite: 
     events = await task
     assert_whole(events)
     assert state_of(events) == "SUCCEEDED"
-    assert suite.texts(session_id)[1] == text_of(events) == "".join(f"t{place} " for place in range(100))
+    assert suite.texts(session_id)[1] == text_of(events) == "".join(f"t{index} " for index in range(100))
 
 
 async def test_sessions_service_that_is_away_when_the_model_ends_is_waited_for(suite: Suite) -> None:

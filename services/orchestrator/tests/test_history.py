@@ -60,7 +60,7 @@ async def test_messages_come_back_as_they_were_added(setting: Setting) -> None:
 
 
 async def test_more_than_a_hundred_messages_are_added_and_read_in_order(setting: Setting) -> None:
-    messages = [HumanMessage(f"Message {place}") for place in range(250)]
+    messages = [HumanMessage(f"Message {index}") for index in range(250)]
     with acting_as(setting.caller):
         history = setting.history()
         await history.aadd_messages(messages)
@@ -94,7 +94,7 @@ async def test_cleared_history_is_empty_and_keeps_the_session_whole(setting: Set
 
 
 async def test_what_was_cleared_is_not_read(setting: Setting) -> None:
-    setting.fake.fill(setting.session_id, [f"Message {place}" for place in range(500)])
+    setting.fake.fill(setting.session_id, [f"Message {index}" for index in range(500)])
     with acting_as(setting.caller):
         history = setting.history()
         await history.aclear()
@@ -207,13 +207,13 @@ async def test_store_outlives_the_loop_that_first_used_it(setting: Setting) -> N
 
 
 async def test_many_writers_at_once_lose_nothing(setting: Setting) -> None:
-    def add(place: int) -> None:
-        setting.history().add_messages([HumanMessage(f"{place} from a thread")])
+    def add(index: int) -> None:
+        setting.history().add_messages([HumanMessage(f"{index} from a thread")])
 
     with acting_as(setting.caller):
         await asyncio.gather(
-            *(setting.history().aadd_messages([HumanMessage(f"{place}")]) for place in range(20)),
-            *(asyncio.to_thread(add, place) for place in range(20)),
+            *(setting.history().aadd_messages([HumanMessage(f"{index}")]) for index in range(20)),
+            *(asyncio.to_thread(add, index) for index in range(20)),
         )
         assert len(await setting.history().aget_messages()) == 40
 

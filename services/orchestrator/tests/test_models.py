@@ -67,8 +67,8 @@ async def test_nothing_but_the_provider_is_ever_called(monkeypatch: pytest.Monke
         await asyncio.sleep(0.2)
         monkeypatch.undo()
         await models.close()
-        assert {place for place in called if place[0] != "name"} == {("127.0.0.1", server.port)}
-        assert {place[1] for place in called if place[0] == "name"} <= {"127.0.0.1", b"127.0.0.1"}
+        assert {address for address in called if address[0] != "name"} == {("127.0.0.1", server.port)}
+        assert {address[1] for address in called if address[0] == "name"} <= {"127.0.0.1", b"127.0.0.1"}
     assert "".join(piece.text for piece in pieces).startswith("You said: Hello")
 
 

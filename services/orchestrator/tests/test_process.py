@@ -94,11 +94,11 @@ async def test_process_serves_until_sigterm_and_keeps_what_was_being_said() -> N
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
             stub = orchestrator_pb2_grpc.OrchestratorServiceStub(connection)
             request = orchestrator_pb2.StreamTurnRequest(session_id=session_id, turn=turns_pb2.Turn(content="Hello"))
-            heard = ""
+            received = ""
             with acting_as(caller), contextlib.suppress(Exception):
                 async for response in channel.stream(stub.StreamTurn, request):
-                    heard += response.event.message_delta.text
-                    if heard and process.returncode is None:
+                    received += response.event.message_delta.text
+                    if received and process.returncode is None:
                         with contextlib.suppress(ProcessLookupError):
                             process.send_signal(signal.SIGTERM)
         rest = (await process.stderr.read()).decode()
@@ -106,4 +106,4 @@ async def test_process_serves_until_sigterm_and_keeps_what_was_being_said() -> N
     assert "server.stopped" in rest
     assert "Traceback" not in rest
     assert "Hello" not in rest
-    assert sessions.fake.messages[session_id][1].content.startswith(heard)
+    assert sessions.fake.messages[session_id][1].content.startswith(received)

@@ -58,16 +58,16 @@ async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
         yield content
 
 
-async def listen(reads: Reads, heard: list[Part], *, stall_seconds: float = 5.0) -> None:
+async def listen(reads: Reads, received: list[Part], *, stall_seconds: float = 5.0) -> None:
     async for part in parts_of(reads, convert=converted, stall_seconds=stall_seconds):
-        heard += [part]
+        received += [part]
 
 
 async def read(*contents: bytes) -> list[Part]:
-    heard: list[Part] = []
+    received: list[Part] = []
     async with answered(pieces(*contents)) as reads:
-        await listen(reads, heard)
-    return heard
+        await listen(reads, received)
+    return received
 
 
 def text_of(parts: list[Part]) -> str:
@@ -90,7 +90,7 @@ def test_events_are_the_same_wherever_the_bytes_are_cut(end: str) -> None:
 def test_events_are_found_byte_by_byte() -> None:
     events = Events()
     content = sse(chunk({"content": HELLO}), STOP, end="\r\n") + DONE
-    found = [one for place in range(len(content)) for one in events.feed(content[place : place + 1])]
+    found = [one for index in range(len(content)) for one in events.feed(content[index : index + 1])]
     assert json.loads(found[0])["choices"][0]["delta"]["content"] == HELLO
     assert found[-1] == b"[DONE]"
     assert len(found) == 3
@@ -110,8 +110,8 @@ async def test_pieces_that_come_with_one_read_are_one_part_and_stay_separate() -
 
 async def test_every_cut_gives_the_same_answer() -> None:
     content = sse(chunk({"role": "assistant"}), chunk({"content": HELLO}), chunk({"content": "."}), STOP, USAGE) + DONE
-    for place in range(0, len(content), 3):
-        parts = await read(content[:place], content[place:])
+    for index in range(0, len(content), 3):
+        parts = await read(content[:index], content[index:])
         assert text_of(parts) == f"{HELLO}."
         assert [part.finish_reason for part in parts if part.finish_reason] == ["stop"]
         (usage,) = [part.usage for part in parts if part.usage]
@@ -146,12 +146,12 @@ async def test_halves_of_characters_pass_as_they_came() -> None:
     ],
 )
 async def test_what_came_before_a_failure_is_said_first(broken: bytes, kind: type[Exception]) -> None:
-    heard: list[Part] = []
+    received: list[Part] = []
     async with answered(pieces(sse(chunk({"content": "a"})) + broken + sse(chunk({"content": "b"})))) as reads:
         with pytest.raises(kind):
-            await listen(reads, heard)
+            await listen(reads, received)
         assert reads.response.is_closed
-    assert text_of(heard) == "a"
+    assert text_of(received) == "a"
 
 
 @pytest.mark.parametrize("content", [b"", b'{"choices": []}', b": nothing\n\n", DONE])

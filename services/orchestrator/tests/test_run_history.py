@@ -63,7 +63,7 @@ async def test_window_asks_for_no_more_than_it_wants(make_suite: MakeSuite, hist
         for brings_history in (True, False):
             suite.fake.runs.brings_history = brings_history
             session_id = suite.add_session(name="Named")
-            suite.fake.fill(session_id, [f"Message {place} " + "word " * 30 for place in range(300)])
+            suite.fake.fill(session_id, [f"Message {index} " + "word " * 30 for index in range(300)])
             suite.fake.calls.clear()
             await suite.turn(session_id, "And now?")
             prompts.append(suite.model.chats[-1]["messages"])

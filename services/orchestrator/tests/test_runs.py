@@ -35,7 +35,7 @@ async def test_created_run_goes_on_by_itself_and_can_be_read_as_often_as_wanted(
     )  # fmt: skip
     live = await suite.events(run.id)
     assert_whole(live)
-    assert text_of(live) == "".join(f"t{place} " for place in range(20))
+    assert text_of(live) == "".join(f"t{index} " for index in range(20))
     assert await suite.events(run.id) == live
     ended = await suite.get(run.id)
     assert ended.state == runs_pb2.RUN_STATE_SUCCEEDED
@@ -93,7 +93,7 @@ async def test_run_goes_on_when_its_client_goes_away(suite: Suite) -> None:
         run_id = (await first_of(events)).run_started.run_id
     rest = await suite.events(run_id, after_seq=1)
     assert state_of(rest) == "SUCCEEDED"
-    assert suite.texts(session_id)[1] == text_of(rest) == "".join(f"t{place} " for place in range(40))
+    assert suite.texts(session_id)[1] == text_of(rest) == "".join(f"t{index} " for index in range(40))
 
 
 async def test_run_goes_on_when_its_client_goes_away_before_the_run_has_begun(suite: Suite) -> None:
@@ -120,17 +120,17 @@ async def test_clients_deadline_ends_its_call_and_not_the_run(suite: Suite) -> N
 async def test_cancelled_run_keeps_its_partial_text_and_stops_the_model(suite: Suite) -> None:
     session_id = suite.add_session()
     run = await suite.create(session_id, SLOW)
-    heard: list[Event] = []
+    received: list[Event] = []
     async for event in suite.follow(run.id):
-        heard.append(event)
+        received.append(event)
         if event.seq == 5:
             assert (await suite.cancel(run.id)).is_cancellation_requested
-    assert_whole(heard)
-    assert kinds(heard)[-3:] == ["message_completed", "usage", "run_finished"]
-    assert state_of(heard) == "CANCELLED"
+    assert_whole(received)
+    assert kinds(received)[-3:] == ["message_completed", "usage", "run_finished"]
+    assert state_of(received) == "CANCELLED"
     answer = suite.stored(session_id)[1]
     metadata = converter.to_json(answer.metadata)
-    assert answer.content == text_of(heard) == suite.fake.runs.text_of(run.id)
+    assert answer.content == text_of(received) == suite.fake.runs.text_of(run.id)
     assert (metadata["partial"], metadata["error_reason"]) == (True, "CANCELLED")
     assert metadata["usage"]["estimated"] is True
     assert suite.fake.runs.ledger[0].is_estimated
@@ -191,9 +191,9 @@ async def test_stream_on_another_replica_follows_a_run_from_its_first_event(suit
     suite.model.script(Behaviour(tokens=30, delay_seconds=0.02))
     run = await suite.create(suite.add_session(), "Hello")
     assert len(other.runs) == 0
-    elsewhere, here = await asyncio.gather(other.events(run.id), suite.events(run.id))
-    assert elsewhere == here
-    assert state_of(elsewhere) == "SUCCEEDED"
+    remote, local = await asyncio.gather(other.events(run.id), suite.events(run.id))
+    assert remote == local
+    assert state_of(remote) == "SUCCEEDED"
 
 
 async def test_second_run_of_a_session_is_refused_with_the_running_ones_id(suite: Suite, other: Suite) -> None:
@@ -206,14 +206,12 @@ async def test_second_run_of_a_session_is_refused_with_the_running_ones_id(suite
     assert len(suite.stored(session_id)) == 1
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-async def test_queued_run_begins_when_the_one_before_it_has_ended(
-    suite: Suite, other: Suite, *, elsewhere: bool
-) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+async def test_queued_run_begins_when_the_one_before_it_has_ended(suite: Suite, other: Suite, *, remote: bool) -> None:
     session_id = suite.add_session()
     suite.model.script(Behaviour(tokens=20, delay_seconds=0.02), Behaviour(text="Second."), Behaviour(text="Third."))
     first = await suite.create(session_id, "One")
-    queue = other if elsewhere else suite
+    queue = other if remote else suite
     queued = [
         await queue.create(session_id, content, if_running=turns_pb2.IF_RUNNING_QUEUE) for content in ("Two", "Three")
     ]
@@ -240,12 +238,12 @@ async def test_queued_run_can_be_cancelled_and_stores_nothing(suite: Suite) -> N
     await suite.cancel(first.id)
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-async def test_new_run_can_take_the_place_of_the_running_one(suite: Suite, other: Suite, *, elsewhere: bool) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+async def test_new_run_can_take_the_place_of_the_running_one(suite: Suite, other: Suite, *, remote: bool) -> None:
     session_id = suite.add_session()
     first = await suite.create(session_id, SLOW)
     await eventually(lambda: suite.model.sent_tokens > 3)
-    second = other if elsewhere else suite
+    second = other if remote else suite
     events = await second.turn(session_id, "Rather this", if_running=turns_pb2.IF_RUNNING_CANCEL)
     assert state_of(events) == "SUCCEEDED"
     assert (await suite.get(first.id)).state == runs_pb2.RUN_STATE_CANCELLED
@@ -259,11 +257,11 @@ async def test_repetition_follows_the_running_run_here_and_on_another_replica(su
     suite.model.script(Behaviour(tokens=30, delay_seconds=0.02))
     run = await suite.create(session_id, "Hello", request_id=request_id)
     assert (await suite.create(session_id, "Hello", request_id=request_id.upper())).id == run.id
-    here, elsewhere = await asyncio.gather(
+    local, remote = await asyncio.gather(
         *(one.turn(session_id, "Hello", request_id=request_id) for one in (suite, other))
     )
-    assert here == elsewhere
-    assert_whole(here)
+    assert local == remote
+    assert_whole(local)
     assert len(suite.model.chats) == 1
     assert len(suite.stored(session_id)) == 2
 

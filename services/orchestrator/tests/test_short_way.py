@@ -33,7 +33,7 @@ class Watcher(AsyncCallbackHandler):
         self.tokens += 1
 
 
-async def told(models: Models, messages: list[BaseMessage], **options: Any) -> dict[str, Any]:
+async def answer_of(models: Models, messages: list[BaseMessage], **options: Any) -> dict[str, Any]:
     """Tell what an answer comes to, whatever its pieces."""
     found: dict[str, Any] = {"text": "", "finish_reason": "", "usage": None, "calls": [], "error": ""}
     try:
@@ -68,7 +68,7 @@ async def both(server: ModelServer, behaviour: Behaviour, *, fault: str = "", **
         chat.callbacks = [watcher] if watcher else None
         assert chat.is_unwatched(CONVERSATION) is (watcher is None)
         server.requests.clear()
-        answers.append(await told(models, CONVERSATION, **options) | {"asked": server.chats})
+        answers.append(await answer_of(models, CONVERSATION, **options) | {"asked": server.chats})
         await models.close()
         assert watcher is None or watcher.tokens or not answers[-1]["text"]
     return answers
@@ -109,5 +109,5 @@ async def test_messages_with_blocks_take_langchains_own_way(server: ModelServer)
     chat: Any = models._chat
     blocks = [HumanMessage([{"type": "text", "text": "Hello"}])]
     assert not chat.is_unwatched(blocks)
-    assert (await told(models, list(blocks)))["text"].startswith("You said: Hello")
+    assert (await answer_of(models, list(blocks)))["text"].startswith("You said: Hello")
     await models.close()

@@ -58,9 +58,9 @@ def test_characters_that_no_text_may_hold_are_replaced_and_halves_joined() -> No
 
 def test_arguments_of_one_message_are_bounded_together() -> None:
     large = '{"x": "' + "y" * (MAX_ARGUMENT_BYTES // 2) + '"}'
-    calls = whole(*(part(place, large, name="a", call_id=str(place)) for place in range(3)))
+    calls = whole(*(part(position, large, name="a", call_id=str(position)) for position in range(3)))
     assert [bool(arguments) for _, arguments in calls] == [True, False, False]
-    assert len(whole(*(part(place, "{}", name="a", call_id=str(place)) for place in range(100)))) == MAX_CALLS
+    assert len(whole(*(part(position, "{}", name="a", call_id=str(position)) for position in range(100)))) == MAX_CALLS
 
 
 def test_call_without_a_name_is_none_and_one_without_an_id_gets_one() -> None:

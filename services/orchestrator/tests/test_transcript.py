@@ -103,8 +103,8 @@ def test_run_that_asked_no_model_has_no_usage() -> None:
 
 def test_more_messages_than_a_run_may_store_lose_the_oldest() -> None:
     steps: list[Step] = []
-    for place in range(60):
-        steps += [ToolCall(f"c{place}", "t"), ToolResult(f"c{place}", "t", str(place))]
+    for index in range(60):
+        steps += [ToolCall(f"c{index}", "t"), ToolResult(f"c{index}", "t", str(index))]
     messages = transcript_of(*steps, Piece(text="Done.")).messages(None)
     assert len(messages) == MAX_MESSAGES
     assert messages[-1].content == "Done."

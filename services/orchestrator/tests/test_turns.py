@@ -172,13 +172,13 @@ async def test_turns_of_different_users_do_not_mix(suite: Suite) -> None:
     session_ids = [suite.add_session(caller=caller) for caller in callers]
     turns = await asyncio.gather(
         *(
-            suite.turn(session_id, f"I am number {place}.", caller=caller)
-            for place, (session_id, caller) in enumerate(zip(session_ids, callers, strict=True))
+            suite.turn(session_id, f"I am number {index}.", caller=caller)
+            for index, (session_id, caller) in enumerate(zip(session_ids, callers, strict=True))
         )
     )
-    for place, (session_id, events) in enumerate(zip(session_ids, turns, strict=True)):
-        assert text_of(events).startswith(f"You said: I am number {place}. I was given 2 ")
-        assert suite.texts(session_id) == [f"I am number {place}.", text_of(events)]
+    for index, (session_id, events) in enumerate(zip(session_ids, turns, strict=True)):
+        assert text_of(events).startswith(f"You said: I am number {index}. I was given 2 ")
+        assert suite.texts(session_id) == [f"I am number {index}.", text_of(events)]
 
 
 async def test_sessions_service_that_is_away_refuses_the_turn(suite: Suite) -> None:
@@ -205,7 +205,7 @@ async def test_session_of_ten_thousand_messages_costs_as_many_reads_as_one_of_te
     counts = []
     for length in (10, 10_000):
         session_id = suite.add_session(name="Named")
-        suite.fake.fill(session_id, [f"Message {place}" for place in range(length)])
+        suite.fake.fill(session_id, [f"Message {index}" for index in range(length)])
         suite.fake.calls.clear()
         await suite.turn(session_id, "And now?")
         # A lease is renewed as often as the turn lasts seconds, whatever it reads.
@@ -220,7 +220,7 @@ async def test_session_of_ten_thousand_messages_costs_as_many_reads_as_one_of_te
 async def test_only_as_many_pages_are_read_as_the_window_needs(make_suite: MakeSuite) -> None:
     async with make_suite(context_tokens=8_000, history_messages=10_000, system_prompt="Be brief.") as suite:
         session_id = suite.add_session(name="Named")
-        suite.fake.fill(session_id, [f"Message {place} " + "word " * 30 for place in range(1_000)])
+        suite.fake.fill(session_id, [f"Message {index} " + "word " * 30 for index in range(1_000)])
         await suite.turn(session_id, "And now?")
         asked = suite.model.chats[0]["messages"]
         assert suite.fake.calls["ListMessages"] == 2

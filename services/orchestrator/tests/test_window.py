@@ -20,8 +20,8 @@ def test_tool_calls_and_blocks_are_counted() -> None:
 
 def test_newest_messages_are_kept_and_begin_with_a_users() -> None:
     messages: list[BaseMessage] = []
-    for place in range(10):
-        messages += [HumanMessage(f"question {place} " * 5), AIMessage(f"answer {place} " * 5)]
+    for index in range(10):
+        messages += [HumanMessage(f"question {index} " * 5), AIMessage(f"answer {index} " * 5)]
     kept = trim(messages, 200)
     assert kept
     assert kept == messages[-len(kept) :]

@@ -114,7 +114,7 @@ async def bench(stack: RunningStack, owner: Caller) -> AsyncIterator[Bench]:
     await proxy.wait_closed()
 
 
-NOBODYS = str(uuid4())
+NO_SESSION = str(uuid4())
 NEW = pb.NewMessage(role=pb.ROLE_USER, content="words")
 CALLS: dict[str, Callable[[str, str], Message]] = {
     "CreateSession": lambda _, __: pb.CreateSessionRequest(name="another"),
@@ -150,7 +150,7 @@ async def test_a_call_is_one_round_trip_to_the_database(bench: Bench, rpc: str) 
 
 async def test_a_refused_call_is_one_round_trip_too(bench: Bench) -> None:
     await _session_with_a_message(bench)
-    assert await bench.messages_of(pb.GetSessionRequest(session_id=NOBODYS)) == ONE_ROUND_TRIP
+    assert await bench.messages_of(pb.GetSessionRequest(session_id=NO_SESSION)) == ONE_ROUND_TRIP
     assert await bench.messages_of(pb.ListSessionsRequest()) == ONE_ROUND_TRIP
     assert bench.wire.connections == 1
 

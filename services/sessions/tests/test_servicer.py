@@ -37,7 +37,7 @@ def about_a_session(session_id: str) -> dict[str, Any]:
     }
 
 
-def of_anybody() -> dict[str, Any]:
+def of_any_user() -> dict[str, Any]:
     return {
         "CreateSession": pb.CreateSessionRequest(),
         "ListSessions": pb.ListSessionsRequest(),
@@ -50,7 +50,7 @@ def test_every_rpc_of_the_contract_is_answered() -> None:
         name for name in RPCS if getattr(SessionsServicer, name) is getattr(pb_grpc.SessionsServiceServicer, name)
     ]
     assert missing == []
-    assert {*about_a_session(""), *of_anybody()} == set(RPCS)
+    assert {*about_a_session(""), *of_any_user()} == set(RPCS)
 
 
 async def test_a_new_session_is_empty_and_belongs_to_its_creator(service: Service, signed_in: Caller) -> None:
@@ -131,7 +131,7 @@ async def test_a_strangers_session_answers_like_a_missing_one(
 @pytest.mark.parametrize("rpc", RPCS)
 async def test_nobody_is_served_without_a_token(service: Service, rpc: str) -> None:
     with acting_as(None):
-        error = await refusal(service, rpc, {**about_a_session(str(uuid4())), **of_anybody()}[rpc])
+        error = await refusal(service, rpc, {**about_a_session(str(uuid4())), **of_any_user()}[rpc])
     assert (error.reason, error.http_status) == ("TOKEN_MISSING", 401)
 
 
