@@ -5,8 +5,9 @@ import contextlib
 import time
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
+import httpx2
 import langsmith
 import openai
 from langchain_core.callbacks import AsyncCallbackManager
@@ -25,11 +26,9 @@ from services.orchestrator.models import offline
 from services.orchestrator.models.messages import METADATA
 from services.orchestrator.models.model_calls import ModelCalls
 from services.orchestrator.models.provider_errors import from_provider
-from services.orchestrator.models.provider_stream import Part, Reads, parts_of
+from services.orchestrator.models.provider_stream import Part, parts_of
 from services.orchestrator.settings import Settings
 from services.orchestrator.steps import Piece, TokenUsage, ToolCall
-
-S = TypeVar("S", bound=openai.AsyncStream[Any])
 
 PROVIDER_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
@@ -227,26 +226,27 @@ class _LeanCompletions:
         """Ask for a completion, as the client's own method does."""
         if not stream or any(name in fields for name in ("extra_headers", "extra_query", "timeout")):
             return await self._client.chat.completions.create(stream=stream, extra_body=extra_body, **fields)
-        return await self._post(openai.AsyncStream[object], fields, extra_body)
+        return await self._post(object, fields, extra_body)
 
-    async def reads(
+    async def response(
         self,
         *,
         stream: bool = True,  # noqa: ARG002 (part of a payload)
         extra_body: Mapping[str, object] | None = None,
         **fields: Any,
-    ) -> Reads:
-        """Ask for a completion whose stream is read as it comes."""
-        return await self._post(Reads, fields, extra_body)
+    ) -> httpx2.Response:
+        """Ask for a completion whose stream is read as it comes; whoever asks has to close the response."""
+        response: httpx2.Response = await self._post(httpx2.Response, fields, extra_body)
+        return response
 
-    async def _post(self, stream_cls: type[S], fields: Mapping[str, Any], extra: Mapping[str, object] | None) -> S:
+    async def _post(self, cast_to: type, fields: Mapping[str, Any], extra: Mapping[str, object] | None) -> Any:
         return await self._client.post(
             "/chat/completions",
             body={**fields, "stream": True},
             options={"extra_json": extra or {}},
-            cast_to=object,
+            cast_to=cast_to,
             stream=True,
-            stream_cls=stream_cls,
+            stream_cls=openai.AsyncStream[object],
         )
 
 
@@ -271,8 +271,8 @@ class _LeanChatOpenAI(ChatOpenAI):
         if self._should_stream_usage(**options):
             options["stream_options"] = {"include_usage": True}
         payload = self._get_request_payload(messages, stream=True, **options)
-        reads = await self.async_client.reads(**payload)
-        parts = parts_of(reads, convert=self._converted, stall_seconds=stall_seconds)
+        response = await self.async_client.response(**payload)
+        parts = parts_of(response, convert=self._converted, stall_seconds=stall_seconds)
         async with contextlib.aclosing(parts):
             async for part in parts:
                 yield part

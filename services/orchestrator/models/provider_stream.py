@@ -7,10 +7,13 @@ are nearly all, are taken from their JSON as they are; every other chunk is unde
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+import anyio
+import httpx2
 import openai
 import orjson
 from langchain_core.messages import AIMessageChunk, ToolCallChunk
@@ -86,48 +89,34 @@ class Events:
         return found
 
 
-class Reads(openai.AsyncStream[list[bytes]]):
-    """A stream of the client's that yields, per read of the network, the data of the events that came with it.
+async def _reads(response: httpx2.Response) -> AsyncGenerator[list[bytes], None]:
+    """Yield, per read of the network, the data of the events that came with it; close the response at the end.
 
-    Failures of the connection become the client's own errors, as they do for any of its streams.
+    Failures of the connection become the client's own errors, as in its own streams.
     """
-
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**values)
-        self._decoder = cast(Any, _Decoder())
-
-    async def __stream__(self) -> AsyncIterator[list[bytes]]:
-        """Yield until the connection's end of the answer, so that the connection can serve the next one."""
-        try:
-            async for found in self._iter_events():
-                yield cast(list[bytes], found)
-        finally:
-            await self.response.aclose()
-
-    async def close(self) -> None:
-        """End the stream; the connection is kept only if the answer was read to its end."""
-        await cast(AsyncGenerator[list[bytes], None], self._iterator).aclose()
-        await super().close()
-
-
-class _Decoder:
-    """Stands in for the client's decoder of events."""
-
-    async def aiter_bytes(self, contents: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
-        events = Events()
-        async for content in contents:
+    events = Events()
+    try:
+        async for content in response.aiter_bytes():
             if found := events.feed(content):
                 yield found
+    except httpx2.TimeoutException as error:
+        raise openai.APITimeoutError(request=response.request) from error
+    except (httpx2.RequestError, ssl.SSLError, anyio.EndOfStream) as error:
+        raise openai.APIConnectionError(request=response.request) from error
+    finally:
+        # The connection is kept only if the answer was read to its end.
+        await response.aclose()
 
 
-async def parts_of(reads: Reads, *, convert: Convert, stall_seconds: float) -> AsyncGenerator[Part, None]:
-    """Yield the parts of an answer as they come. Closing it is what tells the provider to stop.
+async def parts_of(response: httpx2.Response, *, convert: Convert, stall_seconds: float) -> AsyncGenerator[Part, None]:
+    """Yield the parts of a streamed answer as they come. Closing it is what tells the provider to stop.
 
     stall_seconds: how long the provider may say nothing, whatever comments it sends meanwhile.
     Raises TimeoutError after that, ValueError and its like for what is no stream of chunks, and the client's errors;
     what came before the failure is yielded first.
     """
     is_empty = True
+    reads = _reads(response)
     try:
         while True:
             try:
@@ -149,7 +138,7 @@ async def parts_of(reads: Reads, *, convert: Convert, stall_seconds: float) -> A
                         if text:
                             texts.append(text)
                         is_empty = False
-                    elif _take_in(part, texts, _checked(chunk, reads), convert):
+                    elif _take_in(part, texts, _checked(chunk, response), convert):
                         is_empty = False
             except Exception as error:  # noqa: BLE001 (raised again, once what came before it is said)
                 failure = error
@@ -162,12 +151,13 @@ async def parts_of(reads: Reads, *, convert: Convert, stall_seconds: float) -> A
                 await _drain(reads)
                 break
     finally:
-        await reads.close()
+        await reads.aclose()
+        await response.aclose()  # also where nothing was read
     if is_empty:
         raise ValueError("a stream without any chunk")
 
 
-async def _drain(reads: Reads) -> None:
+async def _drain(reads: AsyncIterator[list[bytes]]) -> None:
     # A connection whose answer was read to its end serves the next request.
     with contextlib.suppress(TimeoutError, openai.APIError):
         async with asyncio.timeout(DRAIN_SECONDS):
@@ -210,7 +200,7 @@ def _plain_text(chunk: Any) -> str | None:
     return content if type(content) is str else None
 
 
-def _checked(chunk: Any, reads: Reads) -> dict[str, Any]:
+def _checked(chunk: Any, response: httpx2.Response) -> dict[str, Any]:
     """Return a chunk that is an object and no error. Raises the client's error for one that tells of a failure."""
     if not isinstance(chunk, dict):
         raise TypeError("a chunk that is no object")
@@ -219,7 +209,7 @@ def _checked(chunk: Any, reads: Reads) -> dict[str, Any]:
         message = error.get("message") if isinstance(error, dict) else None
         raise openai.APIError(
             message=message if message and isinstance(message, str) else "An error occurred during streaming",
-            request=reads.response.request,
+            request=response.request,
             body=error,
         )
     return chunk
