@@ -5,11 +5,18 @@ CODE := servicekit services gateway local deploy tests benchmarks conftest.py
 CODE := $(wildcard $(CODE))
 # Tests and checks never see a developer's own settings.
 CLEAN_ENV := env CONCERTO_ENV_FILE=/dev/null
-# Each of two halves of the tests has a suite of its own; a file's tests stay together, the longest files come first.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Tests wait about as long as they compute. Each worker has suites of its own; a file's tests stay together, and files keep
+# their order, in which the short ones are the last.
+WORKERS ?= 4
+SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+WEB_TOOLS := cd web && PATH="$(CURDIR)/.node:$$PATH"
+
+BUF := PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/buf
+CONTRACT := gen/concerto/descriptors.binpb
+LANDED := protos/landed.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools up down status doctor test test-long pytest webtest lint browser test-deploy test-containers screenshots bench format lock clean
+.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest lint lint-python lint-contract lint-web contract-landed browser test-deploy test-containers screenshots bench migration parts format lock clean
 
 help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,28 +39,42 @@ status: tools ## Show what runs
 doctor: tools ## Check this machine and the settings
 	@$(BIN)/concerto doctor
 
-test: setup browser ## Set everything up, check the code and run the tests
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory webtest ARGS=
+test: tools ## Set everything up, check the code and run the tests
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target setup lint webtest browser ARGS=
 	@$(MAKE) --no-print-directory pytest ARGS="$(SIDE_BY_SIDE)"
 
 test-long: setup browser ## Run the tests that take half a minute and more each: many deaths, a rolling restart, every page
-	@$(MAKE) --no-print-directory pytest ARGS="--long -m long"
+	@$(MAKE) --no-print-directory pytest ARGS="--long -m 'long and not alone' $(SIDE_BY_SIDE)" WORKERS=2
+	@$(MAKE) --no-print-directory pytest ARGS="--long -m alone"
+
+test-replicas: setup ## Run what differs by mode once more, with two processes for each of our parts
+	@$(MAKE) --no-print-directory pytest ARGS="tests/integration tests/e2e --mode processes --replicas 2 \
+		-m 'not own_mode' --ignore-glob='*/test_database_*' $(SIDE_BY_SIDE)"
 
 pytest: setup ## Run the tests only; ARGS="-k name" chooses
 	@$(CLEAN_ENV) $(BIN)/pytest $(ARGS)
 
 webtest: setup ## Run the web app's component tests only; ARGS="lib/auth" chooses
-	@cd web && PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/vitest run $(ARGS)
+	@$(WEB_TOOLS) node_modules/.bin/vitest run $(ARGS)
 
-lint: setup ## Check style, types, SQL and contracts, of the web app too
+lint: lint-python lint-contract lint-web ## Check style, types, SQL and contracts, of the web app too
+
+lint-python: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(CLEAN_ENV) $(BIN)/mypy
+
+lint-contract: tools
 	$(BIN)/sqlfluff lint supabase
-	PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/buf lint gen/concerto/descriptors.binpb --config buf.yaml --path concerto
-	cd web && PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/biome check --error-on-warnings .
-	cd web && PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/tsc --noEmit
+	$(BUF) lint $(CONTRACT) --config buf.yaml --path concerto
+	$(BUF) breaking $(CONTRACT) --against $(LANDED) --config buf.yaml --against-config buf.yaml --path concerto
+
+lint-web: setup
+	$(WEB_TOOLS) node_modules/.bin/biome check --error-on-warnings .
+	$(WEB_TOOLS) node_modules/.bin/tsc --noEmit
+
+contract-landed: setup ## Write down the contract as it is now as the one that later changes must be compatible with
+	$(BUF) build $(CONTRACT) --exclude-source-info --output $(LANDED)
 
 browser: tools # The tests of the web app drive a Chromium of this machine.
 	@$(BIN)/python -m local.setup.browser
@@ -67,13 +88,21 @@ test-containers: tools ## Build the images and run the compose file with podman,
 screenshots: setup browser ## Write pictures of every page of the web app into web/screenshots/
 	@$(CLEAN_ENV) $(BIN)/python -m tests.web.screenshots $(ARGS)
 
-bench: tools ## Measure the suite beside its references; QUICK=1 takes less than 5 minutes, ARGS="unary" chooses
+bench: ## Measure the suite beside its references; QUICK=1 takes less than 5 minutes, ARGS="unary" chooses
+	@$(PYTHON) -m benchmarks.load.wrk $(ARGS)
+	@$(MAKE) --no-print-directory setup
 	@$(CLEAN_ENV) $(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+migration: tools ## Write a migration from what supabase/schemas changes; NAME=what_changes
+	@$(CLEAN_ENV) $(BIN)/python -m local.migrations.difference "$(NAME)"
+
+parts: tools ## Write what depends on services/parts.toml: images, compose file, manifests
+	@$(CLEAN_ENV) $(BIN)/python -m deploy.parts
 
 format: setup ## Put the code into its standard form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	cd web && PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/biome check --write .
+	$(WEB_TOOLS) node_modules/.bin/biome check --write .
 
 lock: tools ## Resolve the dependencies anew into requirements.lock and both package-lock.json
 	$(BIN)/python -m local.setup.lock

@@ -77,6 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--replicas needs --mode processes")
     config.addinivalue_line("markers", "own_mode: chooses the mode of its suites itself, so one run of it is enough")
     config.addinivalue_line("markers", "long: takes half a minute and more; runs with --long only")
+    config.addinivalue_line("markers", "alone: a long test that measures or fills the machine, and so has it to itself")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -132,9 +133,10 @@ def hosted_project(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedStarts:
-    """Starts suites without making each one's database anew."""
-    return PreparedStarts(tmp_path_factory.mktemp("prepared"))
+def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PreparedStarts:
+    """Starts suites without making each one's database anew; the workers of a test run share the one that is made."""
+    own = tmp_path_factory.getbasetemp()
+    return PreparedStarts((own.parent if hasattr(request.config, "workerinput") else own) / "prepared")
 
 
 @pytest.fixture(scope="session")

@@ -438,7 +438,12 @@ def env(
     admin: Annotated[bool, typer.Option("--admin", help="Also the addresses for superuser and migrations.")] = False,
 ) -> None:
     """Print `export` lines with which one process can be started by hand: eval "$(concerto env)"."""
-    settings = _settings()
+    for name, value in sorted(exported_variables(_settings(), admin=admin).items()):
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+def exported_variables(settings: Settings, *, admin: bool) -> dict[str, str]:
+    """Return what `concerto env` prints, by name. admin: with the addresses for superuser and migrations."""
     credentials = ensure_credentials(settings.home, settings.chosen_credentials)
     postgres = Postgres(settings.home, settings.port_of("postgres"), credentials)
     running = read_state(settings.home)
@@ -448,8 +453,7 @@ def env(
     if admin and not settings.is_hosted:
         values |= {"SUPABASE_ADMIN_DB_URL": postgres.admin_url, "SUPABASE_MIGRATION_DB_URL": postgres.migration_url}
         values |= {"SUPABASE_SECRET_KEY": credentials.secret_key}
-    for name, value in sorted(values.items()):
-        typer.echo(f"export {name}={shlex.quote(value)}")
+    return values
 
 
 if __name__ == "__main__":

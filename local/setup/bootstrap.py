@@ -133,6 +133,8 @@ def main() -> None:
     # Stopping a suite or looking at it need not wait for a build of the web app, nor fail with it.
     wanted = steps() if "--no-web" in sys.argv[1:] else [*steps(), *web_steps()]
     try:
+        if all(step.is_done() for step in wanted):
+            return  # also while another run makes what is not wanted now
         with _only_one():
             for step in wanted:
                 run_step(step)
@@ -328,8 +330,9 @@ def generate_code() -> None:
 
 
 def _web_client_inputs() -> Iterator[bytes]:
-    python = [*(ROOT / "gateway").glob("*.py"), *(ROOT / "servicekit").glob("*.py")]
-    yield from _files(LOCK, ROOT / "package-lock.json", *sorted(python), *sorted((ROOT / "protos").rglob("*.proto")))
+    python = [path for folder in ("gateway", "servicekit") for path in (ROOT / folder).rglob("*.py")]
+    sources = sorted(path for path in python if "tests" not in path.relative_to(ROOT).parts)
+    yield from _files(LOCK, ROOT / "package-lock.json", *sources, *sorted((ROOT / "protos").rglob("*.proto")))
 
 
 def generate_web_client() -> None:

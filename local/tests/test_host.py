@@ -176,7 +176,7 @@ async def test_rest_requests_run_as_the_role_of_the_caller_and_never_as_the_logi
 
 
 async def _call_role(rest: httpx.AsyncClient, head: dict[str, str]) -> dict[str, str]:
-    for _ in range(50):
+    for _ in range(600):
         answer = await rest.post(
             "/rest/v1/rpc/local_test_role", json={"args": {"a": 1}}, headers={**head, "Content-Profile": "api"}
         )

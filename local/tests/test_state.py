@@ -21,7 +21,7 @@ def test_leftover_is_ended_and_forgotten(tmp_path: Path) -> None:
     process = sleeper()
     write_state(tmp_path, state_with(process))
     assert end_leftovers(tmp_path) == ["worker"]
-    assert process.wait(timeout=5) == -15
+    assert process.wait(timeout=60) == -15
     assert read_state(tmp_path) is None
 
 

@@ -92,7 +92,7 @@ async def test_an_abort_arrives_with_code_details_and_metadata(world: World) -> 
 
 @pytest.mark.parametrize("method", ["unary", "stream"])
 async def test_an_app_error_arrives_unchanged(world: World, method: str) -> None:
-    sent = AppError("SESSION_NOT_FOUND", metadata={"session_id": ID}, retry_after_seconds=3)
+    sent = AppError("THING_NOT_FOUND", metadata={"thing_id": ID}, retry_after_seconds=3)
 
     async def unary(request: Any, context: Any) -> Any:
         await context.abort_with_status(sent.to_status())

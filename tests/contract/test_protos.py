@@ -1,9 +1,13 @@
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2
 
+from local.settings import ROOT
+from local.suite.processes import node_program
 from tests.support import contract
 
 OURS = [file for file in contract.descriptors().file if file.package.startswith("concerto.")]
@@ -86,3 +90,38 @@ def test_an_enum_begins_with_unspecified_and_prefixes_its_values(
 @pytest.mark.parametrize("method", contract.methods(), ids=lambda method: method.full_name)
 def test_an_rpc_has_a_route_or_says_why_not(method: contract.Method) -> None:
     assert bool(method.bindings) != bool(method.policy.internal_reason)
+
+
+def compared_with_what_landed(file: Path) -> "subprocess.CompletedProcess[str]":
+    """Compare a descriptor set with the landed contract, as `make lint` does with the one that is compiled now."""
+    command = next(
+        line.strip() for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\t$(BUF) breaking")
+    )
+    for name, value in (("BUF", ROOT / "node_modules/.bin/buf"), ("CONTRACT", file), ("LANDED", "protos/landed.binpb")):
+        command = command.replace(f"$({name})", str(value))
+    path = os.pathsep.join((str(node_program().parent), os.defpath))
+    return subprocess.run(command.split(), cwd=ROOT, env={"PATH": path}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("change", ["field removed", "number changed", "type changed", "rpc removed"])
+def test_a_change_that_breaks_clients_of_the_landed_contract_is_found(change: str, tmp_path: Path) -> None:
+    landed = descriptor_pb2.FileDescriptorSet.FromString((ROOT / "protos" / "landed.binpb").read_bytes())
+    file = tmp_path / "changed.binpb"
+    file.write_bytes(landed.SerializeToString())
+    same = compared_with_what_landed(file)
+    assert (same.returncode, same.stdout) == (0, ""), same.stderr
+    auth = next(entry for entry in landed.file if entry.package == "concerto.auth.v1")
+    message = next(entry for entry in auth.message_type if len(entry.field) > 1)
+    if change == "field removed":
+        del message.field[-1]
+    elif change == "number changed":
+        message.field[-1].number += 100
+    elif change == "type changed":
+        message.field[0].ClearField("type_name")
+        message.field[0].type = descriptor_pb2.FieldDescriptorProto.TYPE_DOUBLE
+    else:
+        del auth.service[0].method[0]
+    file.write_bytes(landed.SerializeToString())
+    broken = compared_with_what_landed(file)
+    assert broken.returncode == 100, broken.stderr
+    assert "auth.proto" in broken.stdout

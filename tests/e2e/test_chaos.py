@@ -163,6 +163,7 @@ async def read_again(chaos: Chaos, turn: asyncio.Semaphore, run_id: str) -> None
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(2400)
 async def test_runs_lose_nothing_and_repeat_nothing_whatever_is_killed(chaos: Chaos, note: Note) -> None:
     chance = random.Random(SEED)

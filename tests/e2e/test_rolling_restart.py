@@ -58,6 +58,7 @@ async def restart(stack: RunningStack, part: str) -> float:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 async def test_a_rolling_restart_under_load_loses_no_request_and_no_text(
     start: Start, model: ModelServer, note: Note

@@ -1,8 +1,8 @@
 """Starts the suite for tests, on free ports and in a folder of its own, and gives them what they need to reach it."""
 
+import fcntl
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -17,15 +17,16 @@ from typing import Any, ClassVar, cast
 
 from dotenv import dotenv_values
 
+from local.cli import exported_variables
 from local.embedded.credentials import Credentials, credentials_file, read_credentials
 from local.embedded.postgres import SUPERUSER, Postgres
 from local.files import make_private_folder, write_private
-from local.settings import PORT_NAMES, ROOT
+from local.settings import PORT_NAMES, ROOT, load_settings
 from local.suite.processes import PARTS, WHOLE, Mode, replicas_of
 
 START_SECONDS = 120
 STOP_SECONDS = 60
-PORTS = 6
+PORTS = len(PORT_NAMES)
 OF_A_PROJECT = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_DB_URL", "SUPABASE_JWT_SECRET")
 """What the services are told of a hosted project; how to administer it is for tests alone."""
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -154,7 +155,7 @@ def stack_environment(home: Path, base_port: int, **extra: str) -> dict[str, str
 
 
 def free_base_port(replicas: int = 1) -> int:
-    """A base port whose block of six for each replica, and one more, is free.
+    """A base port whose block of ports for each replica, and one more, is free.
 
     Below the range from which systems hand out ports by themselves.
     """
@@ -226,11 +227,8 @@ def start_stack(
             stop_stack(stack)
             raise RuntimeError(f"`concerto up` did not become ready:\n{output.read_text(errors='replace')}")
         time.sleep(0.05)
-    printed = stack.command("env", "--admin")
-    for line in printed.stdout.splitlines():
-        name, _, value = line.removeprefix("export ").partition("=")
-        stack.env[name] = "".join(shlex.split(value))
-    stack.env.update(project)
+    settings = load_settings(environment=environment, env_file=None)
+    stack.env.update({**exported_variables(settings, admin=True), **project})
     return stack
 
 
@@ -255,25 +253,34 @@ class PreparedStarts:
 
     Making a database and applying each migration takes longer than all the rest of a start. The copy holds nobody and
     nothing, and each suite gets keys of its own. What a first start does is tested where `start_stack` is called.
+    folder: where the copy is kept; test runs that are given the same one use one copy, at the same time too.
     """
 
     # Hashing passwords for hundreds of people would be most of what the embedded Supabase does.
     SETTINGS: ClassVar = {"CONCERTO_BCRYPT_COST": "4"}
+    # Only the death of the machine would tell the difference; what a killed Postgres has written is kept as ever.
+    DATABASE_SETTINGS = "fsync = off\nfull_page_writes = off\n"
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._data = folder / "postgres"
-        self._credentials: Credentials | None = None
+        self._credentials = folder / "credentials.json"
+        folder.mkdir(mode=0o700, exist_ok=True)
 
     def start(self, folder: Path, **options: Any) -> RunningStack:
         """As `start_stack`. A folder with data in it is started as it is."""
         home = folder / "home"
-        is_new = not home.exists()
-        if is_new and self._credentials is not None:
-            self._copy_to(home, self._credentials)
-        running = start_stack(folder, **{**self.SETTINGS, **options})
-        if is_new and self._credentials is None:
-            self._take(running)
-        return running
+        settings = {**self.SETTINGS, **options}
+        if home.exists():
+            return start_stack(folder, **settings)
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self._credentials.exists():
+                running = start_stack(folder, **settings)
+                self._take(running)
+                return running
+        self._copy_to(home)
+        return start_stack(folder, **settings)
 
     def _take(self, running: RunningStack) -> None:
         if not (running.home / "postgres").exists():
@@ -296,11 +303,14 @@ class PreparedStarts:
             check=True,
             capture_output=True,
         )
-        self._credentials = postgres.credentials
+        with (self._data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(self.DATABASE_SETTINGS)
+        write_private(self._credentials, postgres.credentials.model_dump_json())
 
-    def _copy_to(self, home: Path, credentials: Credentials) -> None:
+    def _copy_to(self, home: Path) -> None:
         make_private_folder(home)
         shutil.copytree(self._data, home / "postgres")
         # The superuser's password is in the data; those of other roles are set at each start.
-        own = Credentials.generate().model_copy(update={"admin_password": credentials.admin_password})
+        password = Credentials.model_validate_json(self._credentials.read_text()).admin_password
+        own = Credentials.generate().model_copy(update={"admin_password": password})
         write_private(credentials_file(home), own.model_dump_json(indent=2) + "\n")

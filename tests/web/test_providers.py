@@ -94,7 +94,7 @@ def project(suite: RunningStack, mode: Mode) -> Iterator[Project]:
                 stop_stack(stack)
         finally:
             host.terminate()
-            host.wait(timeout=10)
+            host.wait(timeout=60)
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -107,6 +107,7 @@ def p95(values: list[float]) -> float:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_typing_stays_smooth_while_a_long_answer_streams(web: Web, note: Note) -> None:
     """Measured with the machine to itself; what typing costs while nothing streams is told beside it."""
     person = await web.person()
