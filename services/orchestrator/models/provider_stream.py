@@ -1,14 +1,13 @@
 """A provider's stream of chat completion chunks, read with as little work per token as possible.
 
-What one read of the network brings becomes one part of the answer; nothing waits for more. The pieces of text, which
-are nearly all, are taken from their JSON as they are; every other chunk is understood by LangChain's own conversion.
+What one read of the network brings becomes one part of the answer; nothing waits for more.
 """
 
 import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +15,15 @@ import anyio
 import httpx2
 import openai
 import orjson
-from langchain_core.messages import AIMessageChunk, ToolCallChunk
-from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.messages import ToolCallChunk
+from langchain_core.messages.tool import tool_call_chunk
+
+from services.orchestrator.steps import TokenUsage
 
 DONE = b"[DONE]"
 
 DRAIN_SECONDS = 1.0
 """How long the end of the answer may take to come after its last event."""
-
-Convert = Callable[[dict[str, Any]], ChatGenerationChunk | None]
-"""Makes LangChain's chunk of the provider's; None for one that says nothing."""
 
 
 @dataclass(slots=True)
@@ -37,7 +34,7 @@ class Part:
     """The pieces of text, none empty."""
     finish_reason: str = ""
     """The last one given."""
-    usage: UsageMetadata | None = None
+    usage: TokenUsage | None = None
     """The last one given."""
     tool_calls: Sequence[ToolCallChunk] = ()
 
@@ -108,7 +105,7 @@ async def _reads(response: httpx2.Response) -> AsyncGenerator[list[bytes], None]
         await response.aclose()
 
 
-async def parts_of(response: httpx2.Response, *, convert: Convert, stall_seconds: float) -> AsyncGenerator[Part, None]:
+async def parts_of(response: httpx2.Response, *, stall_seconds: float) -> AsyncGenerator[Part, None]:
     """Yield the parts of a streamed answer as they come. Closing it is what tells the provider to stop.
 
     stall_seconds: how long the provider may say nothing, whatever comments it sends meanwhile.
@@ -132,13 +129,7 @@ async def parts_of(response: httpx2.Response, *, convert: Convert, stall_seconds
                     if data.startswith(DONE):
                         is_done = True
                         break
-                    chunk = _parse(data)
-                    text = _plain_text(chunk)
-                    if text is not None:
-                        if text:
-                            texts.append(text)
-                        is_empty = False
-                    elif _take_in(part, texts, _checked(chunk, response), convert):
+                    if _take_in(part, texts, _checked(_parse(data), response)):
                         is_empty = False
             except Exception as error:  # noqa: BLE001 (raised again, once what came before it is said)
                 failure = error
@@ -181,25 +172,6 @@ def _parse(data: bytes) -> Any:
         return json.loads(data.decode())
 
 
-def _plain_text(chunk: Any) -> str | None:
-    """Return the text of a chunk that brings nothing but text, None for every other."""
-    if type(chunk) is not dict or chunk.get("usage") or chunk.get("error"):
-        return None
-    choices = chunk.get("choices")
-    if type(choices) is not list or not choices:
-        return None
-    choice = choices[0]
-    if type(choice) is not dict or choice.get("finish_reason"):
-        return None
-    delta = choice.get("delta")
-    if type(delta) is not dict or delta.get("tool_calls") or delta.get("function_call"):
-        return None
-    if delta.get("role", "assistant") not in ("assistant", None):
-        return None
-    content = delta.get("content") or ""
-    return content if type(content) is str else None
-
-
 def _checked(chunk: Any, response: httpx2.Response) -> dict[str, Any]:
     """Return a chunk that is an object and no error. Raises the client's error for one that tells of a failure."""
     if not isinstance(chunk, dict):
@@ -215,17 +187,59 @@ def _checked(chunk: Any, response: httpx2.Response) -> dict[str, Any]:
     return chunk
 
 
-def _take_in(part: Part, texts: list[str], chunk: dict[str, Any], convert: Convert) -> bool:
+def _take_in(part: Part, texts: list[str], chunk: Mapping[str, Any]) -> bool:
     """Add what a chunk brings to the part; False when it brings nothing at all."""
-    converted = convert(chunk)
-    if converted is None:
+    if usage := chunk.get("usage"):
+        part.usage = _usage_of(usage)
+    choices = chunk.get("choices")
+    if not choices:
+        return True
+    choice = choices[0]
+    delta = choice["delta"]
+    part.finish_reason = str(choice.get("finish_reason") or "") or part.finish_reason
+    if delta is None:
         return False
-    message = converted.message
-    if isinstance(message, AIMessageChunk):
-        if text := str(message.text):
-            texts.append(text)
-        part.finish_reason = str((converted.generation_info or {}).get("finish_reason") or "") or part.finish_reason
-        part.usage = message.usage_metadata or part.usage
-        if message.tool_call_chunks:
-            part.tool_calls = [*part.tool_calls, *message.tool_call_chunks]
+    # Some servers name the role in the first chunk only, and none speaks in another.
+    if delta.get("role", "assistant") not in ("assistant", None):
+        return True
+    if content := delta.get("content"):
+        texts += _texts_of(content)
+    if calls := delta.get("tool_calls"):
+        part.tool_calls = [*part.tool_calls, *_tool_calls_of(calls)]
     return True
+
+
+def _texts_of(content: Any) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    # Blocks, as some servers send them.
+    texts = [block if isinstance(block, str) else block.get("text", "") for block in content]
+    return [text for text in texts if text]
+
+
+def _tool_calls_of(calls: Sequence[Any]) -> list[ToolCallChunk]:
+    return [
+        tool_call_chunk(
+            name=call["function"].get("name"),
+            args=call["function"].get("arguments"),
+            id=call.get("id"),
+            index=call.get("index"),
+        )
+        for call in calls
+    ]
+
+
+def _usage_of(usage: Mapping[str, Any]) -> TokenUsage:
+    return TokenUsage(
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
+    )
+
+
+def _count(value: Any) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int):
+        raise TypeError("a count of tokens that is no integer")
+    return value

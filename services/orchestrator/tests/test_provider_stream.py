@@ -7,10 +7,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from langchain_core.messages import AIMessageChunk
-from langchain_core.outputs import ChatGenerationChunk
 
 from services.orchestrator.models.provider_stream import Events, Part, parts_of
+from services.orchestrator.steps import TokenUsage
 
 HELLO = "Grüße, 世界 👋"
 
@@ -26,20 +25,6 @@ def sse(*chunks: Any, end: str = "\n") -> bytes:
 DONE = b"data: [DONE]\n\n"
 STOP = chunk({}, finish_reason="stop")
 USAGE = {"id": "x", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
-
-
-def converted(data: dict[str, Any]) -> ChatGenerationChunk | None:
-    choices = data.get("choices") or [{"delta": {}}]
-    choice = choices[0]
-    if choice["delta"] is None:
-        return None
-    usage = data.get("usage")
-    message = AIMessageChunk(
-        content=choice["delta"].get("content") or "",
-        usage_metadata=usage
-        and {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"], "total_tokens": 5},
-    )
-    return ChatGenerationChunk(message=message, generation_info={"finish_reason": choice.get("finish_reason")})
 
 
 @contextlib.asynccontextmanager
@@ -65,7 +50,7 @@ async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
 
 
 async def listen(response: httpx2.Response, heard: list[Part], *, stall_seconds: float = 5.0) -> None:
-    async for part in parts_of(response, convert=converted, stall_seconds=stall_seconds):
+    async for part in parts_of(response, stall_seconds=stall_seconds):
         heard += [part]
 
 
@@ -121,7 +106,7 @@ async def test_every_cut_gives_the_same_answer() -> None:
         assert text_of(parts) == f"{HELLO}."
         assert [part.finish_reason for part in parts if part.finish_reason] == ["stop"]
         (usage,) = [part.usage for part in parts if part.usage]
-        assert (usage["input_tokens"], usage["output_tokens"]) == (3, 2)
+        assert usage == TokenUsage(prompt_tokens=3, completion_tokens=2)
 
 
 async def test_what_follows_the_end_is_passed_over() -> None:
