@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from local.setup import lock
+from servicekit import parts
 from tests.support.contract import ROOT
 
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if (path / "__init__.py").exists())
@@ -65,8 +66,9 @@ def test_servicekit_and_gateway_know_no_service() -> None:
         assert not [name for name in imports(path) if name.startswith(("services", "local"))], path
 
 
-def test_the_orchestrator_has_no_database() -> None:
-    for path in sources("services/orchestrator"):
+@pytest.mark.parametrize("part", [part for part in parts.SERVICES if not part.database], ids=lambda part: part.name)
+def test_a_service_that_declares_no_database_has_none(part: parts.Part) -> None:
+    for path in sources(f"services/{part.name}"):
         assert not [name for name in imports(path) if name.startswith(("servicekit.database", "asyncpg", "supabase"))]
 
 

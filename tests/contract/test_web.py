@@ -9,9 +9,8 @@ import pytest
 from gateway import app
 from gateway.rest import comments, contract, openapi
 from gateway.tests.fakes import gateway_settings
-from local.setup import bootstrap, lock
+from local.setup import bootstrap, errors, lock
 from local.suite.processes import node_program
-from servicekit import reasons
 from tests.support.contract import ROOT
 
 WEB = ROOT / "web"
@@ -143,11 +142,11 @@ def test_files_of_the_web_app_are_named_in_kebab_case_and_short() -> None:
     assert [path.name for path in own if len(path.read_text().splitlines()) > 400] == []
 
 
-def test_reasons_that_the_web_app_has_sentences_for_are_in_the_table() -> None:
+def test_reasons_that_the_web_app_has_sentences_for_are_in_the_tables() -> None:
     catalogues = [path for path in SOURCES if path.name == "sentences.ts"]
     named = {name for path in catalogues for name in re.findall(r"^ +([A-Z][A-Z_]+):", path.read_text(), re.MULTILINE)}
     assert named
-    assert named - set(reasons.REASONS) == set()
+    assert named - {name for table in errors.tables().values() for name in table} == set()
 
 
 def test_the_document_can_be_printed_without_a_suite() -> None:
