@@ -17,7 +17,7 @@ from starlette.routing import Route
 from gateway.rest.routes import route
 from gateway.settings import Settings
 from servicekit.errors import AppError
-from servicekit.messages.converter import enum_spellings
+from servicekit.messages.json_fields import enum_spellings
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
