@@ -14,14 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from gateway import failures, reasons
+from gateway import document, failures, reasons
 from gateway.attempts import Attempts
 from gateway.health import Health
 from gateway.middleware import CrashMiddleware, RequestMiddleware
 from gateway.openai import door
 from gateway.openai import errors as openai_errors
 from gateway.openai.door import OpenAIDoor
-from gateway.rest import comments, contract, openapi, sse
+from gateway.rest import contract, sse
 from gateway.rest.bridge import Bridge
 from gateway.rest.contract import Binding, ContractError
 from gateway.rest.routes import methods_at, refuse_doubles, route
@@ -67,13 +67,12 @@ async def build(
         contract.check_internal(contract.INTERNAL_SERVICES)
         door = OpenAIDoor(settings, bridge, keep_alive_seconds=keep_alive_seconds)
         health = Health(channels)
-        version = openapi.version()
-        document = openapi.document(bindings, comments.load(), version=version)
+        providers = pages.Providers(settings, client)
         routes = [
             *contract_routes(bindings, bridge, SocialLogIn(settings, bridge.stub), door),
             *door.model_routes(bindings),
             *health.routes(),
-            *pages.routes(settings, pages.Providers(settings, client), document, version=version),
+            *pages.routes(settings, providers, document.document(bindings), version=document.version()),
         ]
         refuse_doubles(routes)
         app = Starlette(

@@ -19,6 +19,8 @@ from servicekit.messages.json_reader import json_scalar, read_timestamp, reader_
 
 M = TypeVar("M", bound=Message)
 Json = Any
+# What a client has sent comes back from our own database within a few messages more.
+_WRAPPING = 4
 
 
 def to_json(message: Message) -> dict[str, Json]:
@@ -35,14 +37,14 @@ def from_json(message_type: type[M], data: Mapping[str, Json], *, ignore_unknown
     """
     # What is in order takes the short way; for anything else the long one finds out what is wrong, and where.
     descriptor = message_type.DESCRIPTOR
-    message = message_type()
+    message, depth = message_type(), -_WRAPPING if ignore_unknown else 0
     try:
-        is_filled = filler_of(descriptor)(message, data, not ignore_unknown, 0)
+        is_filled = filler_of(descriptor)(message, data, not ignore_unknown, depth)
     except (AppError, TypeError, ValueError, LookupError, OverflowError):
         is_filled = False
     if not is_filled:
         message = message_type()
-        reader_of(descriptor)(message, data, "", ignore_unknown, 0)
+        reader_of(descriptor)(message, data, "", ignore_unknown, depth)
     return message
 
 
