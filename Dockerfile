@@ -2,7 +2,7 @@
 #
 #   docker build --build-arg SERVICE=sessions -t concerto-sessions .
 #
-# SERVICE is auth, sessions, orchestrator, gateway, or supabase: the embedded one, for one machine and never for production.
+# SERVICE is a part of services/parts.toml, or supabase: the embedded one, for one machine and never for production.
 # docs/deployment.md says what is in an image and how it is run.
 ARG SERVICE
 
@@ -11,9 +11,11 @@ FROM python:3.13-slim AS contract
 WORKDIR /build
 COPY requirements.lock pyproject.toml ./
 COPY deploy/image.py deploy/
+COPY services/parts.toml services/
+COPY servicekit/__init__.py servicekit/parts.py servicekit/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv /tools \
-    && python deploy/image.py tools > tools.txt \
+    && python -m deploy.image tools > tools.txt \
     && /tools/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tools.txt
 COPY local/__init__.py local/
 COPY local/setup/__init__.py local/setup/codegen.py local/setup/
@@ -51,11 +53,13 @@ ARG SERVICE
 WORKDIR /build
 COPY requirements.lock pyproject.toml ./
 COPY deploy/image.py deploy/
+COPY services/parts.toml services/
+COPY servicekit/__init__.py servicekit/parts.py servicekit/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python deploy/image.py requirements "$SERVICE" > requirements.txt \
+    python -m deploy.image requirements "$SERVICE" > requirements.txt \
     && pip install --quiet --disable-pip-version-check --root-user-action=ignore --require-hashes --no-deps \
         --no-compile --target /app/lib -r requirements.txt \
-    && python deploy/image.py strip /app/lib
+    && python -m deploy.image strip /app/lib
 COPY package.json ./
 COPY gateway gateway
 COPY local local
@@ -63,9 +67,9 @@ COPY services services
 COPY servicekit servicekit
 COPY supabase supabase
 COPY --from=contract /build/gen/concerto concerto
-RUN python deploy/image.py assemble "$SERVICE" /app \
+RUN python -m deploy.image assemble "$SERVICE" /app \
     && python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '^/app/lib/' /app \
-    && python deploy/image.py load "$SERVICE" /app
+    && python -m deploy.image load "$SERVICE" /app
 
 # ── What all images share: Python without its installers, and an account that owns nothing ───────────────────────────
 FROM python:3.13-slim AS runtime
@@ -88,6 +92,7 @@ COPY --from=process /app /app
 USER 10001:10001
 STOPSIGNAL SIGTERM
 
+# begin parts: stages
 FROM runtime AS auth
 ENV AUTH_HOST=0.0.0.0 AUTH_PORT=8003
 EXPOSE 8003 9464
@@ -108,6 +113,7 @@ EXPOSE 8005 9464
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-m", "servicekit.probe", "127.0.0.1:8005"]
 CMD ["python", "-m", "services.orchestrator"]
+# end parts
 
 FROM runtime AS gateway
 ENV GATEWAY_HOST=0.0.0.0 GATEWAY_PORT=8000

@@ -10,13 +10,12 @@ CLEAN_ENV := env CONCERTO_ENV_FILE=/dev/null
 WORKERS ?= 4
 SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 WEB_TOOLS := cd web && PATH="$(CURDIR)/.node:$$PATH"
-
 BUF := PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/buf
 CONTRACT := gen/concerto/descriptors.binpb
 LANDED := protos/landed.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest lint lint-python lint-contract lint-web contract-landed browser test-deploy images test-containers screenshots bench format lock clean
+.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest lint lint-python lint-contract lint-web contract-landed browser test-deploy images test-containers screenshots bench migration parts format lock clean
 
 help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -93,8 +92,16 @@ test-containers: tools ## Build the images and run the compose file with podman,
 screenshots: setup browser ## Write pictures of every page of the web app into web/screenshots/
 	@$(CLEAN_ENV) $(BIN)/python -m tests.web.screenshots $(ARGS)
 
-bench: tools ## Measure the suite beside its references; QUICK=1 takes less than 5 minutes, ARGS="unary" chooses
+bench: ## Measure the suite beside its references; QUICK=1 takes less than 5 minutes, ARGS="unary" chooses
+	@$(PYTHON) -m benchmarks.load.wrk $(ARGS)
+	@$(MAKE) --no-print-directory setup
 	@$(CLEAN_ENV) $(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+migration: tools ## Write a migration from what supabase/schemas changes; NAME=what_changes
+	@$(CLEAN_ENV) $(BIN)/python -m local.migrations.difference "$(NAME)"
+
+parts: tools ## Write what depends on services/parts.toml: images, compose file, manifests
+	@$(CLEAN_ENV) $(BIN)/python -m deploy.parts
 
 format: setup ## Put the code into its standard form
 	$(BIN)/ruff check --fix .

@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -28,7 +29,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks import load, rows, suites
+from benchmarks import rows, suites
+from benchmarks.load import calls, wrk
 from benchmarks.progress import say
 from benchmarks.rows import MeasurementError, Row
 from benchmarks.suites import MODES, Suite
@@ -42,8 +44,10 @@ PROFILES = FOLDER / "PROFILES.md"
 """Written by hand: where the time goes, for the figures that miss their targets above all."""
 GROUPS = ("unary", "streams", "tokens", "memory", "startup", "growth", "soak")
 """In the order of the table."""
-ALONE = ("memory", "startup")
+ALONE = ("startup",)
 """Groups that start a suite of their own, while no other one runs; they come first."""
+BEFORE_REFERENCES = ("memory",)
+"""Groups that want the suite as it is at its start, before anything else runs beside it."""
 NOT_QUICK = ("soak",)
 ONCE: Mapping[str, Mode] = {"growth": "one-process", "soak": "processes"}
 """Groups that are about the database or take long: where both modes are measured, these are in one of them."""
@@ -66,8 +70,8 @@ def main() -> int:
     chosen = [group for group in GROUPS if group in arguments.groups] if arguments.groups else list(GROUPS)
     if arguments.quick and not arguments.groups:
         chosen = [group for group in chosen if group not in NOT_QUICK]
-    if "unary" in chosen and shutil.which("wrk") is None:
-        sys.stderr.write(load.WRK_MISSING + "\n")
+    if "unary" in chosen and not wrk.is_installed():
+        sys.stderr.write(wrk.MISSING + "\n")
         return 2
     is_full = not arguments.groups and not arguments.quick and arguments.mode is None
     modes = MODES if arguments.mode is None else (arguments.mode,)
@@ -130,13 +134,22 @@ async def _interruptible(work: Coroutine[Any, Any, list[str]]) -> list[str]:
 
 async def _measure(groups: Sequence[str], modes: Sequence[Mode], found: Found, *, quick: bool) -> list[str]:
     """Add the rows to `found`; return what went wrong. A group that fails does not keep the others from running."""
+    with tempfile.TemporaryDirectory(prefix="concerto-bench-", ignore_cleanup_errors=True) as folder:
+        return await _measure_in(Path(folder), groups, modes, found, quick=quick)
+
+
+async def _measure_in(
+    folder: Path, groups: Sequence[str], modes: Sequence[Mode], found: Found, *, quick: bool
+) -> list[str]:
     failures: list[str] = []
 
     async def attempt(group: str, mode: Mode, measurement: Callable[[], Awaitable[list[Row]]]) -> None:
         label = f"{mode}: {group}"
         say(label)
+        began = time.monotonic()
         try:
             found[group, mode] = await measurement()
+            say(f"{label} took {time.monotonic() - began:.0f} s")
         except Exception as error:  # noqa: BLE001 (what the other groups have found is still worth its table)
             if not isinstance(error, MeasurementError):
                 traceback.print_exception(error)
@@ -148,12 +161,18 @@ async def _measure(groups: Sequence[str], modes: Sequence[Mode], found: Found, *
         due = [group for group in groups if len(modes) == 1 or ONCE.get(group, mode) == mode]
         beside = [group for group in due if group not in ALONE]
         for group in (group for group in due if group in ALONE):
-            await attempt(group, mode, partial(_module(group).measure, mode, quick=quick))
+            await attempt(group, mode, partial(_module(group).measure, mode, quick=quick, folder=folder))
         if beside:
-            say(f"{mode}: the suite and its references start")
+            say(f"{mode}: the suite starts")
             try:
                 async with suites.running(mode) as suite:
-                    for group in beside:
+                    early = [group for group in beside if group in BEFORE_REFERENCES]
+                    late = [group for group in beside if group not in early]
+                    for group in early:
+                        await attempt(group, mode, partial(_in_suite, suite, group, quick=quick))
+                    if late:
+                        await suite.start_references()
+                    for group in late:
                         await attempt(group, mode, partial(_in_suite, suite, group, quick=quick))
             except MeasurementError as error:
                 failures.append(f"{mode}: {error}")
@@ -167,7 +186,7 @@ async def _in_suite(suite: Suite, group: str, *, quick: bool) -> list[Row]:
 
 def _module(group: str) -> Any:
     # Imported when it is its turn, as some bring half of the suite along.
-    return importlib.import_module(f"benchmarks.{group}")
+    return importlib.import_module(f"benchmarks.groups.{group}")
 
 
 def _report(head: rows.Head, found: Sequence[Row], failures: Sequence[str], *, write_results: bool) -> None:
@@ -209,10 +228,10 @@ def _head(*, quick: bool, groups: Sequence[str]) -> dict[str, Any]:
         if hasattr(psutil.Process, "cpu_affinity")
         else os.cpu_count(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
-        "connections": load.CONNECTIONS,
+        "connections": calls.CONNECTIONS,
         "versions": {
             "Python": ".".join(map(str, sys.version_info[:3])),
-            "Postgres": _version(str(load.find_pgbench().with_name("postgres")), "--version"),
+            "Postgres": _version(str(calls.find_pgbench().with_name("postgres")), "--version"),
             "wrk": _version("wrk", "-v"),
             **{name: metadata.version(name) for name in PACKAGES},
         },

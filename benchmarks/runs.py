@@ -21,7 +21,7 @@ import jwt
 import orjson
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
-from benchmarks import pace
+from benchmarks.load import model_server
 from benchmarks.measures import Phase, Processes, table
 from local.settings import ROOT
 from servicekit.rpc import channel
@@ -77,7 +77,7 @@ async def running() -> AsyncIterator[Suite]:
     """Start everything, and stop it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="concerto-"))
     model = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.pace"), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "benchmarks.load.model_server"), cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     assert model.stdout is not None
     model_url = (await model.stdout.readline()).decode().strip()
@@ -105,7 +105,7 @@ async def running() -> AsyncIterator[Suite]:
 async def directly(suite: Suite, *, streams: int, turns: int, tokens: int, milliseconds: int) -> Phase:
     """Put the same load on ChatOpenAI, in a process of its own."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.direct", suite.model_url),
+        *(sys.executable, "-m", "benchmarks.load.direct", suite.model_url),
         *(str(number) for number in (streams, turns, tokens, milliseconds)),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
@@ -123,7 +123,7 @@ async def hold_open(suite: Suite) -> None:
     phase = Phase()
     under_way: set[int] = set()
     most_at_once = 0
-    text = pace.prompt(tokens=OPEN_TOKENS, milliseconds=OPEN_MILLISECONDS)
+    text = model_server.prompt(tokens=OPEN_TOKENS, milliseconds=OPEN_MILLISECONDS)
 
     async def one(place: int, session_id: str) -> None:
         def seen(kind: str) -> None:
@@ -163,7 +163,7 @@ async def follow(suite: Suite) -> bool:
         async with second_orchestrator(suite.stack, model_url=suite.model_url) as connection:
             stub = orchestrator_pb2_grpc.OrchestratorServiceStub(connection)
             for _ in range(FOLLOWS):
-                body = {"content": pace.prompt(tokens=20, milliseconds=MILLISECONDS)}
+                body = {"content": model_server.prompt(tokens=20, milliseconds=MILLISECONDS)}
                 run = ok(await suite.person.call("POST", f"/sessions/{await suite.session()}/runs", body))
                 began = time.monotonic()
                 request = orchestrator_pb2.StreamRunRequest(run_id=run["id"])
@@ -191,7 +191,7 @@ async def start_in_sessions(suite: Suite) -> bool:
     await fill(suite, long_session, LONG_SESSION)
     starts: dict[int, list[float]] = {LONG_SESSION: [], SHORT_SESSION: []}
     firsts: dict[int, list[float]] = {LONG_SESSION: [], SHORT_SESSION: []}
-    text = pace.prompt(tokens=2, milliseconds=MILLISECONDS)
+    text = model_server.prompt(tokens=2, milliseconds=MILLISECONDS)
     for turn in range(STARTS + 1):
         short_session = await suite.session()
         await fill(suite, short_session, SHORT_SESSION)

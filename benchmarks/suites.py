@@ -101,8 +101,10 @@ class Suite:
     client: httpx.AsyncClient
     folder: Path
     model: Program
+    clean_up: contextlib.AsyncExitStack
+    """Stops what belongs to the suite when it ends."""
     references: dict[str, Program] = field(default_factory=dict)
-    """`monolith` and `stream`; empty where a group needs none."""
+    """`monolith` and `stream`; empty until `start_references`."""
 
     @property
     def url(self) -> str:
@@ -129,6 +131,14 @@ class Suite:
     def reference_processes(self, name: str) -> Processes:
         """One of the references."""
         return Processes({name: self.references[name].pid})
+
+    async def start_references(self) -> None:
+        """Start the references beside the suite. Raises MeasurementError when one does not start."""
+        for name in REFERENCES:
+            start = partial(
+                start_reference, name, self.stack, model_url=self.model.url, log=self.folder / f"{name}.out"
+            )
+            self.references[name] = await _started(self.clean_up, start, Program.stop)
 
     async def person(self) -> Person:
         """Sign up somebody new, with a fresh token and no sessions."""
@@ -172,8 +182,8 @@ async def call(pool: asyncpg.Pool, claims: str, operation: str, args: Mapping[st
 
 
 @contextlib.asynccontextmanager
-async def running(mode: Mode, *, references: bool = True) -> AsyncIterator[Suite]:
-    """Start the suite in `mode` on a data folder of its own, with references and model server; stop all at the end.
+async def running(mode: Mode) -> AsyncIterator[Suite]:
+    """Start the suite in `mode` on a data folder of its own, with a model server; stop all of it at the end.
 
     Raises MeasurementError when something does not start.
     """
@@ -183,7 +193,9 @@ async def running(mode: Mode, *, references: bool = True) -> AsyncIterator[Suite
         plain = stack_environment(folder / "none", free_base_port())
         log = folder / "model.out"
         model = await _started(
-            clean_up, lambda: Program.start("model server", "benchmarks.pace", env=plain, log=log), Program.stop
+            clean_up,
+            lambda: Program.start("model server", "benchmarks.load.model_server", env=plain, log=log),
+            Program.stop,
         )
         start_suite = partial(
             start_stack,
@@ -199,11 +211,7 @@ async def running(mode: Mode, *, references: bool = True) -> AsyncIterator[Suite
         client = await clean_up.enter_async_context(
             httpx.AsyncClient(base_url=stack.gateway_url, timeout=PATIENCE_SECONDS)
         )
-        suite = Suite(mode, stack, client, folder, model)
-        for name in REFERENCES if references else ():
-            start = partial(start_reference, name, stack, model_url=model.url, log=folder / f"{name}.out")
-            suite.references[name] = await _started(clean_up, start, Program.stop)
-        yield suite
+        yield Suite(mode, stack, client, folder, model, clean_up)
 
 
 def start_reference(name: str, stack: RunningStack, *, model_url: str, log: Path) -> Program:

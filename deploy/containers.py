@@ -21,9 +21,10 @@ from deploy import bases, local_env, tools
 from deploy.machine import FOLDER, Machine, NoPodmanError, PodmanError
 from deploy.tools import ROOT, ToolError
 from local.console import Console
+from servicekit import parts
 
 PROJECT = "concerto-test"
-SERVICES = ("auth", "sessions", "orchestrator", "gateway")
+PARTS = tuple(part.name for part in parts.PARTS)
 EMBEDDED = "supabase"
 MOST_MEGABYTES = 250
 HEALTHY_SECONDS = 240
@@ -83,10 +84,10 @@ EXPECTED = {
 }  # fmt: skip
 # Which container may know which secret.
 SECRETS = {
-    "SUPABASE_DB_URL": {"auth", "sessions"},
-    "SUPABASE_LISTEN_DB_URL": {"sessions"},
-    "SUPABASE_JWT_SECRET": set(SERVICES),
-    "GATEWAY_COOKIE_SECRET": {"gateway"},
+    "SUPABASE_DB_URL": {part.name for part in parts.PARTS if part.database},
+    "SUPABASE_LISTEN_DB_URL": {part.name for part in parts.PARTS if part.database and part.database.listeners},
+    "SUPABASE_JWT_SECRET": set(PARTS),
+    **{secret.variable: {part.name} for part in parts.PARTS for secret in part.secrets},
     "CONCERTO_EMBEDDED_LOGIN_PASSWORD": {EMBEDDED},
     "CONCERTO_EMBEDDED_JWT_SECRET": {EMBEDDED},
 }
@@ -133,13 +134,13 @@ def images(machine: Machine, console: Console) -> None:
 
     # The gateway first: old builders also build what an image does not need, and all of it is its own. What the others
     # share with it is made by then.
-    first, *others = ("gateway", "auth", "sessions", "orchestrator", EMBEDDED)
+    first, *others = (*reversed(PARTS), EMBEDDED)
     build(first)
     with ThreadPoolExecutor(BUILDS_AT_ONCE) as pool:
         list(pool.map(build, others))
     too_large = []
     base = _megabytes(machine, bases.PYTHON)
-    for name in (*SERVICES, EMBEDDED):
+    for name in (*PARTS, EMBEDDED):
         size = _megabytes(machine, f"concerto-{name}:dev")
         limit = f"of {MOST_MEGABYTES}" if name != EMBEDDED else "without a limit: Postgres, Node and the Supabase CLI"
         console.line(f"  size of {name:<13} {size:>5.0f} MB {limit} ({base:.0f} of them the base)")
@@ -212,10 +213,8 @@ class Project:
     def _up(self, *, model: bool = False) -> None:
         # podman-compose starts in order, but podman without systemd asks no container how it is; so it is asked here.
         for names in (
-            (EMBEDDED,),
-            ("auth", "sessions"),
-            ("orchestrator", *(("model",) if model else ())),
-            ("gateway",),
+            (EMBEDDED, *(("model",) if model else ())),
+            *((part.name,) for part in parts.PARTS),
         ):
             with self._console.step(f"up: {', '.join(names)}"):
                 self._compose("up", "-d", "--no-build", *names, model=model)
@@ -264,7 +263,7 @@ class Project:
 
     def _inspect(self) -> None:
         """Compare what each container is and may do with what it should. Raises ContainerError."""
-        for name in (*SERVICES, EMBEDDED):
+        for name in (*PARTS, EMBEDDED):
             found = json.loads(self._machine.podman("exec", self._container(name), "python", "-c", INSPECT))
             variables = set(found.pop("variables"))
             wrong = {key: value for key, value in found.items() if value != EXPECTED[key]}
@@ -299,7 +298,7 @@ class Project:
             raise ContainerError(f"{label} failed against the containers.")
 
     def _stop_in_order(self) -> None:
-        for name in ("gateway", "orchestrator", "sessions", "auth", EMBEDDED):
+        for name in (*reversed(PARTS), EMBEDDED):
             container = self._container(name)
             self._machine.podman("stop", "--time", "60", container)
             code = self._machine.podman("inspect", "--format", "{{.State.ExitCode}}", container).strip()
@@ -307,7 +306,7 @@ class Project:
                 raise ContainerError(f"{name} ended with exit code {code} instead of 0 when it was asked to stop.")
 
     def _show_logs(self) -> None:
-        for name in (EMBEDDED, *SERVICES):
+        for name in (EMBEDDED, *PARTS):
             lines = self._machine.run(
                 *("sh", "-c", 'podman logs --tail 15 "$1" 2>&1', "-", self._container(name)), check=False
             ).strip()

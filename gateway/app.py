@@ -19,7 +19,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from gateway import failures
+from gateway import failures, reasons
 from gateway.attempts import Attempts
 from gateway.health import Health
 from gateway.middleware import CrashMiddleware, RequestMiddleware
@@ -34,10 +34,11 @@ from gateway.settings import Settings
 from gateway.web import pages
 from gateway.web.export import WebApp
 from gateway.web.social import SocialLogIn
+from servicekit import parts
 from servicekit.errors import AppError
-from servicekit.rpc import channel
+from servicekit.rpc import channel, contracts
 from servicekit.rpc.identity import Verifier
-from servicekit.telemetry import observing
+from servicekit.telemetry import watches
 from servicekit.tls import credentials
 
 
@@ -76,14 +77,17 @@ async def build(
     The services behind it need not run yet. Raises ContractError when the contract cannot be served,
     SystemExit with what to do when the certificates cannot be used.
     """
-    targets = (settings.auth_target, settings.sessions_target, settings.orchestrator_target)
+    reasons.register()
     known = certificates or credentials.load(settings)
     async with contextlib.AsyncExitStack() as stack:
         client = await stack.enter_async_context(httpx.AsyncClient())
         verifier = Verifier(settings, client)
         channels = {
-            service.full_name: await stack.enter_async_context(channel.connect(target, service, tls=known))
-            for target, service in zip(targets, contract.SERVICES, strict=True)
+            service.full_name: await stack.enter_async_context(
+                channel.connect(settings.target_of(part.name), service, tls=known)
+            )
+            for part in parts.SERVICES
+            for service in contracts.public_services(part)
         }
         bridge = Bridge(settings, channels, verifier, Attempts(settings), keep_alive_seconds=keep_alive_seconds)
         app = _bare_app(settings)
@@ -150,7 +154,7 @@ def _bare_app(settings: Settings) -> FastAPI:
                     "Content-Type",
                     "X-Request-Id",
                     "Last-Event-ID",
-                    observing.TRACEPARENT,
+                    watches.TRACEPARENT,
                     *door.REQUEST_HEADERS,
                 ],
                 expose_headers=["X-Request-Id", "Retry-After"],

@@ -10,24 +10,13 @@ from starlette.responses import Response
 from servicekit.errors import AppError
 from servicekit.telemetry import logs
 
-# What HTTP itself has a status for; the canonical codes of these reasons are too coarse (400, 501).
-_OWN_STATUS: Mapping[str, int] = {
-    "BODY_TOO_LARGE": 413,
-    "METHOD_NOT_ALLOWED": 405,
-    "UNSUPPORTED_MEDIA_TYPE": 415,
-}
 # For a 429 of a neighbour that does not know how long to wait.
 DEFAULT_RETRY_AFTER_SECONDS = 60
 
 
-def http_status(error: AppError) -> int:
-    """Return the HTTP status of an error."""
-    return _OWN_STATUS.get(error.reason, error.http_status)
-
-
 def body(error: AppError) -> dict[str, Any]:
     """Return the JSON body of an error: `{"error": {code, status, message, details}}`."""
-    return {"error": {**error.to_json(), "code": http_status(error)}}
+    return {"error": error.to_json()}
 
 
 def response(error: AppError, *, headers: Mapping[str, str] | None = None) -> Response:

@@ -37,9 +37,16 @@ class Health:
         app.add_api_route("/readyz", self._readyz, methods=["GET", "HEAD"])
 
     async def states(self) -> dict[str, str]:
-        """Return `serving`, `not_serving` or `unreachable` by the service's short name."""
+        """Return `serving`, `not_serving` or `unreachable` by the service's short name.
+
+        Of several services of one part, the first that does not serve speaks for it.
+        """
         states = await asyncio.gather(*(self._state(service.full_name) for service in SERVICES))
-        return {short_name(service): state for service, state in zip(SERVICES, states, strict=True)}
+        found: dict[str, str] = {}
+        for service, state in zip(SERVICES, states, strict=True):
+            name = short_name(service)
+            found[name] = state if found.get(name, "serving") == "serving" else found[name]
+        return found
 
     async def _healthz(self) -> Response:
         return _answer(200, {"status": "serving"})

@@ -2,14 +2,15 @@
 
 import secrets
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from limits import RateLimitItem, parse
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, create_model, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from servicekit.settings import TlsSettings, TokenSettings
+from servicekit import parts
+from servicekit.settings import ProcessSettings, TlsSettings, TokenSettings, host_field, port_field, target_field
 
 WEB_FOLDER = Path(__file__).resolve().parent.parent / "web" / "out"
 """Where a build of the working copy puts the web app."""
@@ -18,12 +19,17 @@ Entries = Annotated[tuple[str, ...], NoDecode]
 """Entries separated by commas."""
 
 
-class Settings(TokenSettings, TlsSettings):
+_TARGET_FIELDS: dict[str, Any] = {f"{name}_target": (str, target_field(name)) for name in parts.GATEWAY.calls}
+Targets = create_model("Targets", __base__=ProcessSettings, __module__=__name__, **_TARGET_FIELDS)
+"""Where each registered service is: `AUTH_TARGET` and so on, as `host:port` or a name such as dns:///auth:8003."""
+
+
+class Settings(TokenSettings, TlsSettings, Targets):  # type: ignore[valid-type, misc] # made from the registry
     """Where the gateway listens, whom it calls, and what it lets in."""
 
-    host: str = Field("127.0.0.1", validation_alias="GATEWAY_HOST")
+    host: str = host_field("gateway")
     """Address to listen on."""
-    port: int = Field(8000, ge=0, le=65535, validation_alias="GATEWAY_PORT")
+    port: int = port_field("gateway")
     """Port to listen on; 0 picks a free one."""
     drain_seconds: float = Field(10.0, ge=0, validation_alias="CONCERTO_DRAIN_SECONDS")
     """How long running requests may take after SIGTERM."""
@@ -31,12 +37,6 @@ class Settings(TokenSettings, TlsSettings):
     """How long after SIGTERM requests are taken as before while /readyz says no, so that balancers forget it."""
     socket_fd: int | None = Field(None, ge=3, validation_alias="GATEWAY_SOCKET_FD")
     """Number of a listening socket that the process inherits and serves beside its own port; replicas share one so."""
-    auth_target: str = Field("127.0.0.1:8003", validation_alias="AUTH_TARGET")
-    """host:port (or a dns:/// name) of the auth service."""
-    sessions_target: str = Field("127.0.0.1:8004", validation_alias="SESSIONS_TARGET")
-    """host:port of the sessions service."""
-    orchestrator_target: str = Field("127.0.0.1:8005", validation_alias="ORCHESTRATOR_TARGET")
-    """host:port of the orchestrator service."""
     supabase_publishable_key: SecretStr | None = Field(None, validation_alias="SUPABASE_PUBLISHABLE_KEY")
     """The project's publishable key; given to browsers in /config.json."""
     public_url: str = Field("", validation_alias="GATEWAY_PUBLIC_URL")
@@ -103,8 +103,13 @@ class Settings(TokenSettings, TlsSettings):
 
     @model_validator(mode="after")
     def _need_authorities(self) -> Self:
-        self.refuse_plain_calls(self.auth_target, self.sessions_target, self.orchestrator_target)
+        self.refuse_plain_calls(*map(self.target_of, parts.GATEWAY.calls))
         return self
+
+    def target_of(self, part: str) -> str:
+        """Return where a registered service is, by the part's name."""
+        target: str = getattr(self, f"{part}_target")
+        return target
 
     @property
     def base_url(self) -> str:

@@ -1,6 +1,7 @@
 """`concerto doctor`: looks at the machine, the set-up, the settings and the running suite, and says what to do."""
 
 import difflib
+import importlib
 import re
 import shutil
 import sys
@@ -12,7 +13,6 @@ from urllib.parse import urlsplit
 import asyncpg
 from pydantic import ValidationError
 
-from gateway.settings import Settings as GatewaySettings
 from local.console import Console
 from local.embedded.credentials import Credentials, CredentialsError, credentials_file, read_credentials
 from local.embedded.postgres import Postgres, PostgresError
@@ -24,22 +24,17 @@ from local.setup import bootstrap
 from local.suite.ports import is_free, owner_of
 from local.suite.processes import EMBEDDED, NAMES, node_program, service_environment, suite_variables
 from local.suite.state import State, read_state
+from servicekit import parts
 from servicekit.settings import ProcessSettings, TlsSettings
 from servicekit.tls import certificates
 from servicekit.tls.credentials import WARN_BEFORE
-from services.auth.settings import Settings as AuthSettings
-from services.orchestrator.settings import Settings as OrchestratorSettings
-from services.sessions.settings import Settings as SessionsSettings
 
 LEAST_FREE_BYTES = 1024**3
 PROCESS_SETTINGS: dict[str, type[ProcessSettings]] = {
-    "auth": AuthSettings,
-    "sessions": SessionsSettings,
-    "orchestrator": OrchestratorSettings,
-    "gateway": GatewaySettings,
+    part.name: importlib.import_module(f"{part.module}.settings").Settings for part in parts.PARTS
 }
 """What each of our processes reads its environment with."""
-PREFIXES = ("CONCERTO_", "SUPABASE_", "AUTH_", "SESSIONS_", "ORCHESTRATOR_", "GATEWAY_", "OPENAI_")
+PREFIXES = ("CONCERTO_", "SUPABASE_", "OPENAI_", *(f"{part.variable}_" for part in parts.PARTS))
 URL_NAMES = (
     "SUPABASE_URL",
     "SUPABASE_JWT_ISSUER",

@@ -9,11 +9,13 @@ from typing import Literal
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from servicekit import parts
+
 ROOT = Path(__file__).resolve().parent.parent
 """The folder of the working copy."""
 
-DEFAULT_PORT = 8000
-PORT_NAMES = ("gateway", "supabase", "postgres", "auth", "sessions", "orchestrator")
+DEFAULT_PORT = parts.GATEWAY.port
+PORT_NAMES = ("gateway", "supabase", "postgres", *(part.name for part in parts.SERVICES))
 """The listeners of the suite; the position is what is added to `CONCERTO_PORT`."""
 MOST_REPLICAS = 4
 """Most processes of each of our parts on one machine; each further one has the next block of ports."""

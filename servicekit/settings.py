@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from servicekit import parts
+
 ENV_FILE = os.environ.get("CONCERTO_ENV_FILE", ".env")  # noqa: TID251 (the one name needed before any settings)
 
 STATEMENT_CACHE_SIZE = 100
@@ -123,7 +125,7 @@ class TlsSettings(ProcessSettings):
 
 
 class ServiceSettings(TokenSettings, TlsSettings):
-    """ProcessSettings of a gRPC service. Subclasses give `host` and `port` their variable names."""
+    """ProcessSettings of a gRPC service. Subclasses set `host` and `port` to `host_field` and `port_field`."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -140,7 +142,10 @@ class ServiceSettings(TokenSettings, TlsSettings):
 
 
 class DatabaseSettings(ProcessSettings):
-    """How a service reaches the database: directly when `db_url` is set, otherwise over REST."""
+    """How a service reaches the database: directly when `db_url` is set, otherwise over REST.
+
+    Subclasses set `db_pool_size` to `pool_field`.
+    """
 
     supabase_url: str = Field("http://127.0.0.1:8001", validation_alias="SUPABASE_URL")
     """The Supabase project's address."""
@@ -165,6 +170,28 @@ class DatabaseSettings(ProcessSettings):
         if self.db_statement_cache_size is not None:
             return self.db_statement_cache_size
         return 0 if is_transaction_pooled(self.db_url) else STATEMENT_CACHE_SIZE
+
+
+def host_field(part: str) -> Any:
+    """Return the field for the address that a part listens on, `<NAME>_HOST`."""
+    return Field("127.0.0.1", validation_alias=f"{parts.named(part).variable}_HOST")
+
+
+def port_field(part: str) -> Any:
+    """Return the field for the port that a part listens on, `<NAME>_PORT`; 0 picks a free one."""
+    found = parts.named(part)
+    return Field(found.port, ge=0, le=65535, validation_alias=f"{found.variable}_PORT")
+
+
+def target_field(part: str) -> Any:
+    """Return the field for where another part is, `<NAME>_TARGET`: `host:port`, or a gRPC name such as `dns:///…`."""
+    found = parts.named(part)
+    return Field(f"127.0.0.1:{found.port}", validation_alias=found.target_variable)
+
+
+def pool_field(part: str) -> Any:
+    """Return the field for the most connections of a part's pool, by default as many as the registry declares."""
+    return Field(parts.named(part).pool_size, ge=1, validation_alias="CONCERTO_DB_POOL_SIZE")
 
 
 def is_transaction_pooled(db_url: SecretStr | None) -> bool:

@@ -22,7 +22,7 @@ class _Shape:
     kind: str = _INVALID
     param: str | None = None
     status: int | None = None
-    """None keeps the reason's own status."""
+    """Only where OpenAI's differs; None keeps the reason's own status."""
     message: str | None = None
     """None keeps the reason's own sentence."""
     is_final: bool = False
@@ -40,7 +40,7 @@ _SHAPES: Mapping[str, _Shape] = {
     "CONTENT_FILTERED": _Shape("content_filter"),
     "MODEL_RATE_LIMITED": _Shape("rate_limit_exceeded", kind="requests"),
     "TOO_MANY_RUNS": _Shape("rate_limit_exceeded", kind="requests"),
-    "MODEL_QUOTA_EXHAUSTED": _Shape("insufficient_quota", kind="insufficient_quota", status=429, is_final=True),
+    "MODEL_QUOTA_EXHAUSTED": _Shape("insufficient_quota", kind="insufficient_quota", is_final=True),
     # It is the operator's key that is bad, not the client's: neither 400 nor 401 would say so.
     "MODEL_CREDENTIALS_REJECTED": _Shape("model_credentials_rejected", kind="server_error", status=502, is_final=True),
     "SESSION_NOT_FOUND": _Shape("session_not_found", param="X-Session-Id"),
@@ -65,7 +65,7 @@ def body(error: AppError) -> dict[str, Any]:
 def response(error: AppError, *, headers: Mapping[str, str] | None = None) -> Response:
     """Return the answer of a failed request."""
     shape = _shape_of(error)
-    status = shape.status or failures.http_status(error)
+    status = shape.status or error.http_status
     # Asked for the headers only: they are those of every other error.
     plain = failures.response_of(
         {"error": {"code": status}}, retry_after_seconds=error.retry_after_seconds, headers=headers
@@ -83,7 +83,7 @@ def _shape_of(error: AppError) -> _Shape:
     known = _SHAPES.get(error.reason)
     if known is not None:
         return known
-    status = failures.http_status(error)
+    status = error.http_status
     if status == 401:
         return _Shape("invalid_api_key")
     return _Shape(error.reason.lower(), kind=_INVALID if status < 500 else "server_error")

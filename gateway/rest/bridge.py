@@ -14,6 +14,7 @@ from starlette.responses import Response
 from gateway.attempts import LIMITED, Attempts
 from gateway.rest import incoming, negotiation, sse
 from gateway.rest.contract import Binding
+from gateway.rest.folding import folding_of
 from gateway.settings import Settings
 from servicekit.errors import AppError
 from servicekit.messages.converter import to_json
@@ -89,10 +90,10 @@ class Bridge:
 
     def _stream(self, binding: Binding) -> Endpoint:
         call, part = self.stub(binding), binding.response_body
+        folding = folding_of(binding.answer)
 
         async def events(message: Message) -> AsyncGenerator[Message, None]:
-            # Closed here and not by the collector, so that the rpc ends when the client goes away. It only reads: a run
-            # ends by itself or by CancelRun.
+            # Closed here and not by the collector, so that the rpc ends when the client goes away.
             async with contextlib.aclosing(channel.stream(call, message)) as responses:
                 async for response in responses:
                     yield _part(response, part)
@@ -100,10 +101,10 @@ class Bridge:
         async def stream(request: Request) -> Response:
             message = await self.read(request, binding)
             source = events(message)
-            # Asked from a place on, a run that has ended may have nothing more to tell.
+            # Asked from a place on, a stream that has ended may have nothing more to tell.
             may_be_empty = binding.is_resumable
             if negotiation.prefers(request.headers.get("accept"), "application/json", over=sse.MEDIA_TYPE):
-                return await sse.while_connected(request.receive, sse.fold(source, may_be_empty=may_be_empty))
+                return await sse.while_connected(request.receive, sse.fold(source, folding, may_be_empty=may_be_empty))
             return await sse.begin(
                 request.receive,
                 source,

@@ -6,26 +6,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from concerto.auth.v1 import auth_pb2
 from concerto.options.v1 import options_pb2
-from concerto.orchestrator.v1 import orchestrator_pb2
-from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import message_factory, timestamp_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
+from gateway.rest.folding import folding_of
+from servicekit import parts
+from servicekit.rpc import contracts
 from servicekit.rpc.interceptor import policy_of
 
-# New services go to the end: where two name a message alike, the first one keeps the bare name in OpenAPI.
-SERVICES: tuple[ServiceDescriptor, ...] = (
-    auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
-    sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"],
-    orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"],
+# In the registry's order: where two name a message alike, the first one keeps the bare name in OpenAPI.
+SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    service for part in parts.SERVICES for service in contracts.public_services(part)
 )
 """The services behind the gateway."""
 
-INTERNAL_SERVICES: tuple[ServiceDescriptor, ...] = (runs_pb2.DESCRIPTOR.services_by_name["RunsService"],)
+INTERNAL_SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    service for part in parts.SERVICES for service in contracts.internal_services(part)
+)
 """Services that only other services call: the gateway checks that each of their rpcs says so, and opens no channel."""
 
 AFTER_SEQ = "after_seq"
@@ -48,7 +48,7 @@ class Binding:
     verb: str
     """GET, POST, PUT, PATCH or DELETE."""
     path: str
-    """Path with its parameters in braces: `/sessions/{session_id}`."""
+    """Path with its parameters in braces: `/things/{thing_id}`."""
     body: str
     """`*`, a field's name, or empty when the request has no body."""
     response_body: str
@@ -61,7 +61,7 @@ class Binding:
 
     @cached_property
     def service(self) -> str:
-        """Short name of the service: `sessions`."""
+        """Short name of the service: `things` for concerto.things.v1.ThingsService."""
         return short_name(self.method.containing_service)
 
     @cached_property
@@ -134,7 +134,7 @@ def message_of(field: FieldDescriptor) -> Descriptor:
 
 
 def short_name(service: ServiceDescriptor) -> str:
-    """Return `sessions` for concerto.sessions.v1.SessionsService."""
+    """Return `things` for concerto.things.v1.ThingsService."""
     return str(service.full_name.split(".")[1])
 
 
@@ -201,6 +201,11 @@ def _check(binding: Binding) -> None:
     parts = {*binding.answer.fields_by_name, *binding.answer.oneofs_by_name}
     if binding.is_stream and not by_hand and not {"seq", "payload"} <= parts:
         raise ContractError(f"{name}: the events of a stream need `seq` and a oneof `payload`")
+    if binding.is_stream and not by_hand:
+        try:
+            folding_of(binding.answer)
+        except ValueError as error:
+            raise ContractError(f"{name}: {error}") from None
 
 
 def _scalars(descriptor: Descriptor, prefix: str, depth: int) -> Iterator[tuple[str, FieldDescriptor]]:

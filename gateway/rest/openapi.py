@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from concerto.auth.v1 import auth_pb2
-from concerto.sessions.v1 import runs_pb2
+from concerto.errors.v1 import errors_pb2
+from google.protobuf.descriptor import Descriptor
 
 from gateway.openai import schemas as openai_schemas
 from gateway.rest import contract, incoming, sse
 from gateway.rest.comments import load as load_comments
 from gateway.rest.contract import SERVICES, Binding
+from gateway.rest.folding import PAYLOAD, EntryList, folding_of
 from gateway.rest.schemas import Schema, Schemas
 from servicekit.messages import validation
 
@@ -81,7 +82,7 @@ class _Writer:
     def __init__(self, comments: Mapping[str, str]) -> None:
         self.schemas = Schemas(comments)
         self.paths: dict[str, dict[str, Any]] = {}
-        error = self.schemas.output(runs_pb2.Error.DESCRIPTOR)
+        error = self.schemas.output(errors_pb2.Error.DESCRIPTOR)
         self._error_body = self.schemas.add(
             "ErrorBody",
             {
@@ -106,7 +107,9 @@ class _Writer:
                 operation["requestBody"] = self._body(binding)
             answers = {str(binding.success_status): self.success(binding)}
             if binding.is_resumable:
-                answers["204"] = {"description": "The run has ended, and nothing follows the place that was asked for."}
+                answers["204"] = {
+                    "description": "The stream has ended, and nothing follows the place that was asked for."
+                }
             operation["responses"] = {**answers, **self._failures(binding)}
         if not operation["parameters"]:
             del operation["parameters"]
@@ -205,14 +208,14 @@ class _Writer:
         return {"description": description, "content": _json(schema)}
 
     def _stream(self, binding: Binding) -> Schema:
-        payloads = binding.answer.oneofs_by_name["payload"].fields
+        payloads = binding.answer.oneofs_by_name[PAYLOAD].fields
         listing = "\n".join(
             f"- `{sse.event_name(field.name)}`: {self.schemas.description(field.full_name)}" for field in payloads
         )
         folded: dict[str, Any] = {
             "type": "object",
             "description": "The whole stream in one answer; null for what did not happen.",
-            "properties": self._folded(payloads),
+            "properties": self._folded(binding.answer),
         }
         folded["required"] = list(folded["properties"])
         # OpenAPI 3.2's `itemSchema` describes each event; tools of 3.1 know it, too, as FastAPI writes it.
@@ -231,30 +234,31 @@ class _Writer:
         return {
             "type": "object",
             "properties": {
-                "id": {"type": "string", "description": "The event's place in the run, counted from 1."},
+                "id": {"type": "string", "description": "The event's place in its stream, counted from 1."},
                 "event": {"const": sse.event_name(payload.name)},
                 "data": text,
             },
             "required": ["event", "data"],
         }
 
-    def _folded(self, payloads: Iterable[Any]) -> dict[str, Schema]:
+    def _folded(self, event: Descriptor) -> dict[str, Schema]:
+        folding = folding_of(event)
         properties: dict[str, Schema] = {}
-        for field in payloads:
-            if field.name in sse.SPREAD:
-                properties |= self._resolve(self.schemas.output(field.message_type))["properties"]
-            elif field.name in sse.NESTED:
-                properties[field.name] = self.schemas.output(field.message_type)
-        return {**{name: _or_null(schema) for name, schema in properties.items()}, "tools": self._tools(payloads)}
+        for field in event.oneofs_by_name[PAYLOAD].fields:
+            if field.name in folding.spread:
+                properties |= self._resolve(self.schemas.output(folding.spread[field.name]))["properties"]
+            elif field.name in folding.nested:
+                properties[field.name] = self.schemas.output(folding.nested[field.name])
+        lists = {name: self._entries(entries) for name, entries in folding.lists.items()}
+        return {**{name: _or_null(schema) for name, schema in properties.items()}, **lists}
 
-    def _tools(self, payloads: Iterable[Any]) -> Schema:
-        parts = [self.schemas.output(field.message_type) for field in payloads if field.name in sse.GATHERED]
+    def _entries(self, entries: EntryList) -> Schema:
         properties: dict[str, Schema] = {}
-        for part in parts:
-            properties |= self._resolve(part)["properties"]
-        nullable = {name: _or_null(schema) for name, schema in properties.items() if name in ("arguments", "output")}
+        for payload in entries.payloads:
+            properties |= self._resolve(self.schemas.output(contract.message_of(payload)))["properties"]
+        nullable = {name: _or_null(schema) for name, schema in properties.items() if name in entries.nullable}
         entry = {"type": "object", "properties": properties | nullable, "required": list(properties)}
-        return {"type": "array", "items": entry, "description": "The tools that were called, in order."}
+        return {"type": "array", "items": entry, "description": entries.description}
 
     def _failures(self, binding: Binding) -> dict[str, Schema]:
         skipped = {413, 415} if not binding.body else set()
@@ -272,7 +276,7 @@ class _Writer:
         return make[binding.operation_id](binding)
 
     def _start_social(self, binding: Binding) -> dict[str, Any]:
-        provider = auth_pb2.StartSocialLogInRequest.DESCRIPTOR.fields_by_name["provider"]
+        provider = binding.method.input_type.fields_by_name["provider"]
         parameters = [
             _query("provider", self.schemas.parameter(provider), "The provider.", required=True),
             _query(

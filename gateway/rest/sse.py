@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import orjson
 import structlog
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway import failures
+from gateway.rest.folding import PAYLOAD, Answer, Folding
 from servicekit.errors import AppError
 from servicekit.messages.converter import to_json
 
@@ -21,12 +24,6 @@ _LOG = structlog.stdlib.get_logger(__name__)
 KEEP_ALIVE_SECONDS = 15.0
 MEDIA_TYPE = "text/event-stream"
 _KEEP_ALIVE = b": keep-alive\n\n"
-# Payloads whose fields are fields of the folded answer; other single payloads stand under their own name.
-SPREAD = ("run_started", "message_completed", "run_finished")
-NESTED = ("usage",)
-DELTA = "message_delta"
-# Payloads that are gathered by their call: each call is one entry of `tools`.
-GATHERED = ("tool_started", "tool_finished")
 
 T = TypeVar("T")
 Events = AsyncGenerator[Message, None]
@@ -40,17 +37,32 @@ def event_name(payload: str) -> str:
 
 def encode(event: Message) -> bytes:
     """Return one event as it is sent; empty when its payload is of a kind that this process does not know."""
-    payload = event.WhichOneof("payload")
+    payload = event.WhichOneof(PAYLOAD)
     if payload is None:
         return b""
-    seq: int = event.seq  # type: ignore[attr-defined]
-    if payload == DELTA:
-        # Nearly all events are of this kind, whose one field needs no converter.
-        return b"id: %d\nevent: message.delta\ndata: %s\n\n" % (
-            seq,
-            orjson.dumps({"text": event.message_delta.text}),  # type: ignore[attr-defined]
-        )
-    return _frame(event_name(payload), to_json(getattr(event, payload)), seq)
+    name, text = _forms(event.DESCRIPTOR)[payload]
+    message = getattr(event, payload)
+    data = to_json(message) if text is None else {text: getattr(message, text)}
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, name, orjson.dumps(data))  # type: ignore[attr-defined]
+
+
+@cache
+def _forms(event: Descriptor) -> Mapping[str, tuple[bytes, str | None]]:
+    """Return each payload's event type and, where a single text is all it holds, the name of that field.
+
+    Nearly all events are of such a kind, which needs no converter.
+    """
+    return {
+        payload.name: (event_name(payload.name).encode(), _only_text(payload.message_type.fields))
+        for payload in event.oneofs_by_name[PAYLOAD].fields
+        if payload.message_type is not None
+    }
+
+
+def _only_text(fields: Sequence[FieldDescriptor]) -> str | None:
+    if len(fields) != 1 or fields[0].is_repeated or fields[0].has_presence:
+        return None
+    return fields[0].name if fields[0].type == FieldDescriptor.TYPE_STRING else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +75,6 @@ class Wording(Generic[T]):
     """The last event of a stream that breaks."""
     tail: bytes = b""
     """What stands after the last event of a stream that ends well."""
-
-
-def _frame(name: str, data: Mapping[str, Any], seq: int | None = None) -> bytes:
-    identity = b"" if seq is None else b"id: %d\n" % seq
-    return b"%sevent: %s\ndata: %s\n\n" % (identity, name.encode(), orjson.dumps(data))
 
 
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
@@ -106,7 +113,11 @@ def nothing() -> Response:
     return Response(status_code=204, headers={"cache-control": "no-store"})
 
 
-EVENTS: Wording[Message] = Wording(encode, lambda error: _frame("error", failures.body(error)))
+def _encode_error(error: AppError) -> bytes:
+    return b"event: error\ndata: %s\n\n" % orjson.dumps(failures.body(error))
+
+
+EVENTS: Wording[Message] = Wording(encode, _encode_error)
 """The contract's events."""
 
 
@@ -120,7 +131,7 @@ async def begin(
 ) -> Response:
     """Return the answer that sends a stream's events, once its first one is there or `keep_alive_seconds` are over.
 
-    A run may wait in a queue for long; what is between here and the client must not take that for a dead connection.
+    The first event may be long in coming; what is between here and the client must not take that for a dead connection.
     Raises the AppError of a stream that is refused by then; a later refusal is its `error` event.
     """
     first = asyncio.ensure_future(first_of(events, may_be_empty=may_be_empty))
@@ -137,7 +148,7 @@ async def begin(
 class EventStream(Response, Generic[T]):
     """Sends events as they come, until the stream ends or the client goes away (which cancels the rpc).
 
-    To a run's stream the cancelled rpc is a reader that leaves; the run goes on.
+    The cancelled rpc is a reader that leaves; what the events tell of may go on without it.
     first: the event that is sent before all of `events`; None for none.
     keep_alive_seconds: after so much silence a comment line is sent, without touching the stream of events.
     A stream that breaks ends with one `error` event.
@@ -226,45 +237,28 @@ class EventStream(Response, Generic[T]):
                 await self._send(send, _KEEP_ALIVE)
 
 
-async def fold(events: Events, *, may_be_empty: bool = False) -> Response:
+async def fold(events: Events, folding: Folding, *, may_be_empty: bool = False) -> Response:
     """Return the whole stream as one JSON answer, or as the error that it tells of.
 
-    The answer holds run_id, session_id, user_message, model, agent, message, usage and state, null for what did not
-    happen, and tools: one entry per call, with what it was asked and, once it has answered, what it said.
+    folding: what becomes of each event; the answer has null for what did not happen.
     may_be_empty: whether a stream without any event is `nothing` and no failure.
     Raises the AppError of a stream that breaks, INTERNAL for one that never finishes.
     """
-    answer: dict[str, Any] = dict.fromkeys(
-        ("run_id", "session_id", "user_message", "model", "agent", "message", "usage", "state")
-    )
-    tools: dict[str, dict[str, Any]] = {}
-    failure: Mapping[str, Any] | None = None
-    finished, is_empty = False, True
+    answer = Answer(folding)
     async with contextlib.aclosing(events):
         async for event in events:
-            is_empty = False
-            payload = event.WhichOneof("payload")
-            if payload in SPREAD:
-                answer.update(to_json(getattr(event, payload)))
-            elif payload in NESTED:
-                answer[payload] = to_json(getattr(event, payload))
-            elif payload in GATHERED:
-                part = to_json(getattr(event, payload))
-                tools.setdefault(part["call_id"], {"arguments": None, "output": None, "is_error": False}).update(part)
-            elif payload == "error":
-                failure = to_json(event.error)  # type: ignore[attr-defined]
-                failure = failure if failure["error"] else failures.body(AppError("INTERNAL"))
-            finished = finished or payload == "run_finished"
-    if failure is not None:
+            answer.add(event)
+    if (failure := answer.failure) is not None:
+        failure = failure if failure["error"] else failures.body(AppError("INTERNAL"))
         if not 400 <= failure["error"]["code"] <= 599:
             raise AppError("INTERNAL", cause="an error event came without an HTTP status")
         return failures.response_of(failure, retry_after_seconds=_retry_after_seconds(failure))
-    if is_empty and may_be_empty:
+    if answer.is_empty and may_be_empty:
         return nothing()
-    if not finished:
+    if not answer.is_finished:
         raise AppError("INTERNAL", cause="a stream ended before its last event")
-    answer["tools"] = list(tools.values())
-    return Response(orjson.dumps(answer), media_type="application/json", headers={"cache-control": "no-store"})
+    content = orjson.dumps(answer.to_json())
+    return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
 
 
 def _retry_after_seconds(failure: Mapping[str, Any]) -> float | None:

@@ -4,7 +4,10 @@ import httpx
 import pytest
 
 from gateway.tests import fakes
+from local.setup import errors
 from servicekit.testing import mint_token
+
+errors.register_all()  # the fakes stand for every service
 
 
 @pytest.fixture(scope="session")

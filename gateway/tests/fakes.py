@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
 import uvicorn
-from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
-from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
-from concerto.sessions.v1 import runs_pb2, sessions_pb2, sessions_pb2_grpc
+from concerto.auth.v1 import auth_pb2
+from concerto.errors.v1 import errors_pb2
+from concerto.orchestrator.v1 import orchestrator_pb2
+from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from fastapi import FastAPI
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -17,29 +19,24 @@ from google.protobuf.message import Message
 
 from gateway.__main__ import Server, listen
 from gateway.app import build
-from gateway.rest import contract
 from gateway.settings import Settings
+from servicekit import parts
 from servicekit.errors import AppError
-from servicekit.rpc import server
+from servicekit.rpc import contracts, server
 from servicekit.settings import ServiceSettings
 from servicekit.testing import JWT_SECRET
 
 SESSION_ID = "6f4d8a52-1f5e-4a3c-9b57-0d1f4c1f2a33"
 RUN_ID = "0c6f9f1e-0d53-4a55-8a55-5f0a3f5f7d11"
 
-_BASES: tuple[tuple[ServiceDescriptor, Any, Any], ...] = (
-    (contract.SERVICES[0], auth_pb2_grpc.AuthServiceServicer, auth_pb2_grpc.add_AuthServiceServicer_to_server),
-    (
-        contract.SERVICES[1],
-        sessions_pb2_grpc.SessionsServiceServicer,
-        sessions_pb2_grpc.add_SessionsServiceServicer_to_server,
-    ),
-    (
-        contract.SERVICES[2],
-        orchestrator_pb2_grpc.OrchestratorServiceServicer,
-        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server,
-    ),
-)
+
+def _base(part: parts.Part, service: ServiceDescriptor) -> tuple[ServiceDescriptor, Any, Any]:
+    module = importlib.import_module(f"{part.proto_module(service.name)}_grpc")
+    adds = getattr(module, f"add_{service.name}Servicer_to_server")
+    return service, getattr(module, f"{service.name}Servicer"), adds
+
+
+_BASES = tuple(_base(part, service) for part in parts.SERVICES for service in contracts.public_services(part))
 
 Answer = Message | AppError | Callable[[Any], Awaitable[Message]]
 Turn = Callable[[Any], AsyncIterator[runs_pb2.RunEvent]]
@@ -147,8 +144,8 @@ def finished(seq: int, state: "runs_pb2.RunState.ValueType" = runs_pb2.RUN_STATE
 
 
 def failed(seq: int, reason: str, *, code: int, status: str, **metadata: str) -> runs_pb2.RunEvent:
-    detail = runs_pb2.ErrorDetail(reason=reason, domain="concerto", metadata=metadata)
-    error = runs_pb2.Error(code=code, status=status, message="It failed.", details=[detail])
+    detail = errors_pb2.ErrorDetail(reason=reason, domain="concerto", metadata=metadata)
+    error = errors_pb2.Error(code=code, status=status, message="It failed.", details=[detail])
     return event(seq, error=runs_pb2.RunError(error=error))
 
 
@@ -193,9 +190,7 @@ def gateway_settings(target: str = "127.0.0.1:9", **values: Any) -> Settings:
             "supabase_url": "http://127.0.0.1:9",
             "supabase_jwt_secret": JWT_SECRET,
             "web_folder": "/nonexistent",
-            "auth_target": target,
-            "sessions_target": target,
-            "orchestrator_target": target,
+            **{f"{part.name}_target": target for part in parts.SERVICES},
             **values,
         },
     )  # type: ignore[call-arg]

@@ -1,15 +1,16 @@
 import json
+import re
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
 from gateway import app as gateway_app
-from gateway import failures
 from gateway.tests.fakes import SESSION_ID, Neighbours, build, client_of, error_of, gateway, gateway_over_http
 from gateway.tests.fakes import gateway_settings as settings
+from local.settings import ROOT
 from servicekit.errors import AppError
-from servicekit.reasons import HTTP_STATUS, REASONS
 
 Header = dict[str, str]
 LOGIN = {"email": "ada@example.com", "password": "pw"}
@@ -210,14 +211,41 @@ async def test_an_unforeseen_failure_tells_nothing(monkeypatch: pytest.MonkeyPat
     assert response.headers["access-control-allow-origin"] == origin
 
 
-@pytest.mark.parametrize("reason", REASONS)
-def test_every_reason_has_a_status_and_a_body(reason: str) -> None:
-    error = AppError(reason, metadata=dict.fromkeys(REASONS[reason].fields, "x"), retry_after_seconds=3)
-    response = failures.response(error)
-    expected = {"BODY_TOO_LARGE": 413, "METHOD_NOT_ALLOWED": 405, "UNSUPPORTED_MEDIA_TYPE": 415}
-    assert response.status_code == expected.get(reason, HTTP_STATUS[error.code])
-    assert json.loads(response.body)["error"]["code"] == response.status_code
-    assert response.headers["retry-after"] == "3"
+async def test_what_http_has_a_status_for_is_answered_with_it_and_so_says_the_page_of_errors(
+    client: httpx.AsyncClient,
+) -> None:
+    answers = [
+        await client.post("/auth/login", content=b"{}", headers={"content-type": "text/plain"}),
+        await client.post("/auth/login", content=b" " * 9_000_000, headers={"content-type": "application/json"}),
+        await client.put(f"/sessions/{SESSION_ID}", json={}),
+    ]
+    page = (ROOT / "docs" / "errors.md").read_text()
+    for answer, expected in zip(answers, (415, 413, 405), strict=True):
+        status, reason, _ = error_of(answer)
+        assert status == answer.json()["error"]["code"] == expected
+        assert re.search(rf"^\| `{reason}` \| [A-Z_]+ \| {expected} \|", page, re.MULTILINE)
+
+
+async def test_an_error_whose_reason_the_gateway_does_not_know_is_passed_on_as_its_service_has_worded_it(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    neighbours.answers["GetSession"] = AppError.received(
+        "OF_A_NEWER_SERVICE",
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        message="The quota of ada is used up.",
+        metadata={"owner": "ada"},
+        http_status=402,
+        retry_after_seconds=5,
+    )
+    response = await client.get(PATCHED, headers=bearer)
+    assert error_of(response) == (402, "OF_A_NEWER_SERVICE", {"owner": "ada"})
+    assert response.json()["error"] == {
+        "code": 402,
+        "status": "RESOURCE_EXHAUSTED",
+        "message": "The quota of ada is used up.",
+        "details": [{"reason": "OF_A_NEWER_SERVICE", "domain": "concerto", "metadata": {"owner": "ada"}}],
+    }
+    assert response.headers["retry-after"] == "5"
 
 
 def test_the_module_names_every_public_rpc() -> None:

@@ -20,7 +20,9 @@ from local.embedded.borrowed import on_free_ports, started_postgres
 from local.embedded.credentials import Credentials, CredentialsError, credentials_file, read_credentials
 from local.embedded.postgres import Postgres
 from local.files import make_private_folder, write_private
-from local.migrations.apply import apply_migrations, migration_versions, pending_versions, set_role_passwords
+from local.migrations.apply import apply_migrations, migration_versions, pending_versions, set_role_passwords, take_over
+from local.migrations.baseline import as_of_baseline
+from local.migrations.supabase_cli import MigrationError
 from local.settings import ROOT, Settings
 from local.suite.processes import node_program, supabase_spec
 
@@ -43,7 +45,10 @@ async def open_backup(settings: Settings, file: Path, console: Console) -> Archi
 
 
 def _refuse_newer(manifest: Manifest) -> None:
-    unknown = sorted(set(manifest.migrations) - set(migration_versions(ROOT)))
+    try:
+        unknown = sorted(as_of_baseline(manifest.migrations) - set(migration_versions(ROOT)))
+    except MigrationError as error:
+        raise BackupError(f"The backup cannot be restored by this version of Concerto. {error}") from None
     if unknown:
         raise BackupError(
             f"The backup has {len(unknown)} migrations that this version of Concerto does not know (the first is "
@@ -149,6 +154,7 @@ async def _restore_database(settings: Settings, credentials: Credentials, backup
         with console.step("rows counted and compared"):
             await _compare(postgres, backup.manifest)
         await set_role_passwords(postgres)
+        await take_over(postgres.migration_url)
         pending = await pending_versions(ROOT, postgres.admin_url)
         if pending:
             with console.step(f"{len(pending)} newer migration{'s' if len(pending) > 1 else ''}"):

@@ -11,12 +11,13 @@ import asyncpg
 from local.embedded.postgres import LOGIN_ROLE
 from local.findings import Finding
 from local.migrations.supabase_cli import LOOPBACK
+from servicekit import parts
 from servicekit.settings import TRANSACTION_POOLER_PORT
 from services.sessions.settings import Settings
 
 TIMEOUT_SECONDS = 10.0
 HEARD_WITHIN_SECONDS = 2.0
-SERVICES_WITH_POOLS = 2  # auth and sessions
+WITH_DATABASE = tuple(part for part in parts.PARTS if part.database)
 POOLER_HOSTS = ".pooler.supabase.com"
 MEMBER_OF = ["anon", "authenticated"]
 FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError)
@@ -67,15 +68,15 @@ async def check_database(settings: Settings) -> list[Finding]:
 def check_url(name: str, url: str) -> Iterator[Finding]:
     """Whether an address is one that the services may use: the right role, in the pooler's spelling, with TLS."""
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 5432
+        address = urlsplit(url)
+        host, port = address.hostname or "", address.port or 5432
     except ValueError:
-        host, port, parts = "", 0, urlsplit("")
-    if parts.scheme not in ("postgres", "postgresql") or not host:
+        host, port, address = "", 0, urlsplit("")
+    if address.scheme not in ("postgres", "postgresql") or not host:
         advice = "Copy it from the project (Connect), and put in the role and its password."
         yield Finding(name, "is not a postgresql:// address", advice)
         return
-    role, _, ref = (parts.username or "").partition(".")
+    role, _, ref = (address.username or "").partition(".")
     if role != LOGIN_ROLE:
         advice = f"Use {LOGIN_ROLE}, which the migrations make: other roles can do more than act for their caller."
         yield Finding(name, f"logs in as {role or 'nobody'}", advice)
@@ -83,7 +84,7 @@ def check_url(name: str, url: str) -> Iterator[Finding]:
         yield Finding(name, "the pooler cannot tell the project", f"Write the role as {LOGIN_ROLE}.<ref>.")
     if ref and host.startswith("db.") and host.endswith(".supabase.co"):
         yield Finding(name, "names the project twice", f"Write the role as {LOGIN_ROLE}: only the pooler wants .{ref}.")
-    tls = parse_qs(parts.query).get("sslmode", ["prefer"])[-1]
+    tls = parse_qs(address.query).get("sslmode", ["prefer"])[-1]
     if host in LOOPBACK:
         return
     if tls not in ("require", "verify-ca", "verify-full"):
@@ -227,15 +228,18 @@ async def keeps_statements(url: str) -> bool:
 
 async def _sizes(connection: asyncpg.Connection, settings: Settings, mode: str) -> list[Finding]:
     """How many connections a replica of every service may open, beside what there is room for."""
-    listens = settings.notification_url is not None
-    pools = SERVICES_WITH_POOLS * settings.db_pool_size
-    wanted = pools + 1 if listens and mode != "transaction" else pools
+    is_chosen = "db_pool_size" in settings.model_fields_set  # for every service; otherwise each has its own size
+    pools = sum(settings.db_pool_size if is_chosen else part.pool_size for part in WITH_DATABASE)
+    listeners = sum(part.connections - part.pool_size for part in WITH_DATABASE)
+    wanted = pools + listeners if settings.notification_url is not None and mode != "transaction" else pools
     row = await connection.fetchrow(CONNECTIONS)
-    detail = f"a replica of auth and sessions opens up to {wanted}; the database has {row['open']} of {row['allowed']}"
+    whose = f"a replica of {' and '.join(part.name for part in WITH_DATABASE)}"
+    detail = f"{whose} opens up to {wanted}; the database has {row['open']} of {row['allowed']}"
     if mode == "transaction":
-        return [Finding("connections", f"a replica of auth and sessions opens up to {pools} to the pooler")]
+        return [Finding("connections", f"{whose} opens up to {pools} to the pooler")]
     if wanted > row["allowed"]:
-        advice = f"Set CONCERTO_DB_POOL_SIZE to {max((row['allowed'] - 1) // SERVICES_WITH_POOLS, 1)} or less."
+        size = max((row["allowed"] - listeners) // len(WITH_DATABASE), 1)
+        advice = f"Set CONCERTO_DB_POOL_SIZE to {size} or less."
         return [Finding("connections", detail, advice)]
     if mode == "session":
         hint = f"In session mode each takes a place of the pooler's pool size, which has to be {wanted} per replica."

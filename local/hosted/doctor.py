@@ -56,11 +56,15 @@ async def check_migrations(settings: LocalSettings, project: Path) -> list[Findi
         return [Finding("migrations", "were not compared", hint=hint)]
     try:
         hosted = HostedProject(settings, project, node=node_program())
-        history = await hosted.history()
+        found = await hosted.history()
+        history, folded = found.at_baseline(), found.folded
         clean, said = await hosted.advise()
     except MigrationError as error:
         return [Finding("migrations", "cannot be compared", str(error))]
     findings = []
+    if folded:
+        subject = f"the history names {len(folded)} that stand in the baseline now"
+        findings.append(Finding("migrations", subject, "concerto migrate --target hosted"))
     if history.unknown:
         advice = "`git pull`; docs/migrations.md, Repair, says what else it can be."
         findings.append(Finding("migrations", f"applied, but no file here: {', '.join(history.unknown)}", advice))

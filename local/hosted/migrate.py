@@ -10,6 +10,7 @@ import asyncpg
 from local.console import Console
 from local.embedded.postgres import Postgres
 from local.migrations.apply import migration_files
+from local.migrations.baseline import BASELINE, as_of_baseline, folded_of
 from local.migrations.supabase_cli import MigrationError, SupabaseCli, Target, address_target, with_tls
 from local.settings import Settings
 
@@ -30,6 +31,15 @@ class History:
 
     files: tuple[str, ...]
     applied: tuple[str, ...]
+
+    @property
+    def folded(self) -> tuple[str, ...]:
+        """What was applied and stands in the baseline now. Raises MigrationError when only a part of it was."""
+        return folded_of(self.applied)
+
+    def at_baseline(self) -> "History":
+        """The same once the baseline is noted for what it holds. Raises MigrationError as `folded`."""
+        return History(self.files, tuple(sorted(as_of_baseline(self.applied))))
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -89,6 +99,16 @@ class HostedProject:
         applied = tuple(sorted(str(row["remote"]) for row in rows if row.get("remote")))
         return History(tuple(migration_files(self._project)), applied)
 
+    async def take_over(self, folded: Sequence[str]) -> None:
+        """Let the history name the baseline for the versions that it holds. Raises MigrationError.
+
+        The baseline comes first: where this is cut off, the next time goes on with what is left.
+        """
+        for status, versions in (("applied", (BASELINE,)), ("reverted", folded)):
+            answer = await self._cli.on(self._target, "migration", "repair", "--status", status, *versions, "--yes")
+            if answer.code != 0:
+                raise MigrationError(f"`supabase migration repair` failed (exit code {answer.code}):\n{answer.tail}")
+
     async def push(self, *, include_late: bool, dry_run: bool = False) -> None:
         """Apply what is pending, or (dry_run) only ask the CLI whether it would. Raises MigrationError."""
         options = ["--dry-run"] if dry_run else ["--yes"]
@@ -139,13 +159,21 @@ async def migrate(
     """Bring a hosted project's database up to date; says what will be applied and what was.
 
     ask: None applies without asking. Raises MigrationError when something was applied that is no file here, when a
-    pending migration is older than an applied one (unless `include_late`), and when the CLI fails.
+    pending migration is older than an applied one (unless `include_late`), when only a part of what the baseline holds
+    was applied, and when the CLI fails.
     """
     hosted = HostedProject(settings, project, node=node)
-    history = await hosted.history()
+    found = await hosted.history()
+    history, folded = found.at_baseline(), found.folded
     names = {version: file.name for version, file in migration_files(project).items()}
-    console.line(f"{_upper(hosted.description)} has {len(history.applied)} migrations, here are {len(history.files)}.")
+    console.line(f"{_upper(hosted.description)} has {len(found.applied)} migrations, here are {len(found.files)}.")
     refuse_unknown(history)
+    if folded:
+        console.line(f"{len(folded)} of them stand in {names[BASELINE]} now, so only the history changes.")
+        if not dry_run:
+            if ask is not None and not ask(f"Let the history of {hosted.description} name that one instead?"):
+                raise MigrationError("Nothing was changed.")
+            await hosted.take_over(folded)
     if not history.pending:
         console.line("Nothing is pending.")
         return
@@ -158,7 +186,8 @@ async def migrate(
             "(docs/migrations.md, Two branches), or say --include-all if it stands on nothing that came later."
         )
     if dry_run:
-        await hosted.push(include_late=include_late, dry_run=True)
+        if not folded:  # the CLI refuses a history whose files are gone
+            await hosted.push(include_late=include_late, dry_run=True)
         console.line("Nothing was applied: this was a dry run.")
         return
     if ask is not None and not ask(f"Apply {len(history.pending)} to {hosted.description}?"):

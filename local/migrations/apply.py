@@ -6,9 +6,18 @@ from pathlib import Path
 import asyncpg
 
 from local.embedded.postgres import LOGIN_ROLE, MIGRATION_ROLE, Postgres
+from local.migrations.baseline import BASELINE, folded_of
 from local.migrations.supabase_cli import MigrationError, SupabaseCli, address_target
 
 FILE_PATTERN = re.compile(r"^(\d{14})_\w[\w.-]*\.sql$")
+_IS_THERE = "select to_regclass('supabase_migrations.schema_migrations') is not null"
+_VERSIONS = "select version from supabase_migrations.schema_migrations"
+# A second process that does the same waits, and then finds it done.
+_LOCK = "lock table supabase_migrations.schema_migrations in share row exclusive mode"
+_FORGET = "delete from supabase_migrations.schema_migrations where version = any($1::text[])"
+_NOTE = (
+    "insert into supabase_migrations.schema_migrations (version, name) values ($1, 'baseline') on conflict do nothing"
+)
 
 
 def migration_files(project: Path, folder: str = "migrations") -> dict[str, Path]:
@@ -24,17 +33,41 @@ def migration_versions(project: Path) -> list[str]:
 
 
 async def pending_versions(project: Path, url: str) -> list[str]:
-    """The versions that the database at `url` does not have yet."""
+    """The versions that the database at `url` does not have yet; the baseline too until `take_over` has noted it."""
     wanted = migration_versions(project)
     connection = await asyncpg.connect(url, timeout=10)
     try:
-        if await connection.fetchval("select to_regclass('supabase_migrations.schema_migrations')") is None:
+        if not await connection.fetchval(_IS_THERE):
             return wanted
-        rows = await connection.fetch("select version from supabase_migrations.schema_migrations")
+        applied = await _versions(connection)
     finally:
         await connection.close()
-    applied = {row["version"] for row in rows}
     return [version for version in wanted if version not in applied]
+
+
+async def take_over(url: str) -> bool:
+    """Let the history of a database that has all of `FOLDED` say the baseline instead; says whether it did.
+
+    url: of the role that applies migrations. Nothing but the history is changed. Raises MigrationError when it has only
+    some of them.
+    """
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        if not await connection.fetchval(_IS_THERE) or not folded_of(await _versions(connection)):
+            return False
+        async with connection.transaction():
+            await connection.execute(_LOCK)
+            found = folded_of(await _versions(connection))
+            if found:
+                await connection.execute(_NOTE, BASELINE)
+                await connection.execute(_FORGET, list(found))
+        return bool(found)
+    finally:
+        await connection.close()
+
+
+async def _versions(connection: asyncpg.Connection) -> set[str]:
+    return {row["version"] for row in await connection.fetch(_VERSIONS)}
 
 
 async def apply_migrations(project: Path, postgres: Postgres, *, node: Path) -> None:

@@ -1,9 +1,11 @@
-"""Fails when a migration was changed after it landed: `python -m local.migrations.landed`. Needs git only."""
+"""Fails when a migration was changed after it landed: `python3 -m local.migrations.landed`. Needs git only."""
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
+
+from local.migrations.baseline import BASELINE, FOLDED
 
 MIGRATIONS = "supabase/migrations"
 NO_COMMIT = "0" * 40
@@ -18,14 +20,18 @@ def problems(project: Path, base: str) -> list[str]:
     """One sentence for each migration that was edited, removed or slipped in before one that has landed.
 
     base: a branch or commit of what has landed. Where it has gone on by itself, its migrations since then only count
-    for the order. Files that are not committed count as they are. Raises LandedError when git cannot compare.
+    for the order. Files that are not committed count as they are. Those that the baseline holds may go when it comes.
+    Raises LandedError when git cannot compare.
     """
     if base == NO_COMMIT:
         return []
     forked_at = _git(project, "merge-base", base, "HEAD").strip()
     found: list[str] = []
     changes = _git(project, "diff", "--name-status", "--no-renames", "-z", forked_at, "--", MIGRATIONS).split("\0")
+    has_baseline = any((project / MIGRATIONS).glob(f"{BASELINE}_*.sql"))
     for status, name in zip(changes[::2], changes[1::2], strict=False):
+        if status == "D" and has_baseline and Path(name).name[:14] in FOLDED:
+            continue
         if status != "A":
             what = "removed" if status == "D" else "edited"
             found.append(f"{name} was {what} after it had landed. Restore it, and write a new migration instead.")

@@ -330,8 +330,9 @@ def generate_code() -> None:
 
 
 def _web_client_inputs() -> Iterator[bytes]:
-    python = [*(ROOT / "gateway").glob("*.py"), *(ROOT / "servicekit").glob("*.py")]
-    yield from _files(LOCK, ROOT / "package-lock.json", *sorted(python), *sorted((ROOT / "protos").rglob("*.proto")))
+    python = [path for folder in ("gateway", "servicekit") for path in (ROOT / folder).rglob("*.py")]
+    sources = sorted(path for path in python if "tests" not in path.relative_to(ROOT).parts)
+    yield from _files(LOCK, ROOT / "package-lock.json", *sources, *sorted((ROOT / "protos").rglob("*.proto")))
 
 
 def generate_web_client() -> None:

@@ -1,11 +1,10 @@
 """The browser that tests and screenshots drive: a Chromium of this machine, never one that a package downloads."""
 
-import os
-import platform
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from local.setup import debian
 
 FLAGS = (
     "--no-sandbox",
@@ -48,34 +47,12 @@ def find_chromium() -> Path:
     raise BrowserError(HINT)
 
 
-def _can_install() -> bool:
-    try:
-        is_debian = platform.freedesktop_os_release()["ID"] == "debian"
-    except OSError:
-        return False
-    return is_debian and os.geteuid() == 0 and shutil.which("apt-get") is not None
-
-
 def install_chromium() -> None:
     """Install Debian's package, when this is Debian and we are root. Raises BrowserError with what to do by hand."""
-    if not _can_install():
-        raise BrowserError(HINT)
-    sys.stdout.write("  Chromium, for the tests of the web app ... ")
-    sys.stdout.flush()
-    for arguments in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", WITHOUT_WINDOWS)):
-        done = subprocess.run(
-            ["apt-get", *arguments],  # noqa: S607
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},  # noqa: TID251
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode != 0:
-            raise BrowserError(f"{done.stdout[-2000:]}\napt-get could not install Chromium. {HINT}")
-    sys.stdout.write("installed\n")
+    try:
+        debian.install(WITHOUT_WINDOWS, label="Chromium, for the tests of the web app")
+    except debian.PackageError as error:
+        raise BrowserError(f"{error}{HINT}") from error
 
 
 def main() -> None:
@@ -87,7 +64,7 @@ def main() -> None:
         found = find_chromium()
     except BrowserError:
         found = None
-    if found is not None and (found.name == WITHOUT_WINDOWS or not _can_install()):
+    if found is not None and (found.name == WITHOUT_WINDOWS or not debian.can_install()):
         return
     try:
         install_chromium()

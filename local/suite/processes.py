@@ -14,11 +14,12 @@ from local.embedded.credentials import Credentials
 from local.embedded.postgres import Postgres
 from local.settings import PORT_NAMES, ROOT, Settings
 from local.suite import health
+from servicekit import parts
 from servicekit.tls import loopback
 
 EMBEDDED = ("postgres", "supabase")
-SERVICES = ("auth", "sessions", "orchestrator")
-PARTS = (*SERVICES, "gateway")
+SERVICES = tuple(part.name for part in parts.SERVICES)
+PARTS = tuple(part.name for part in parts.PARTS)
 """What is ours; each can be a process of its own."""
 WHOLE = "concerto"
 """All parts in one process (local.suite.serve)."""
@@ -47,18 +48,6 @@ _SUPABASE = (
     "SUPABASE_JWT_SECRET",
     "SUPABASE_JWT_ISSUER",
 )
-_OWN: dict[str, tuple[str, ...]] = {
-    "auth": ("AUTH_", "CONCERTO_DB_", *_PROXIES),
-    "sessions": ("SESSIONS_", "CONCERTO_DB_", "CONCERTO_RUN_EVENTS_", *_PROXIES),
-    "orchestrator": (
-        *("ORCHESTRATOR_", "OPENAI_", "LANGSMITH_", "CONCERTO_MODEL", "CONCERTO_SYSTEM_PROMPT", "CONCERTO_AGENT"),
-        *("CONCERTO_MAX_RUNS", "CONCERTO_RUN_MAX_", "CONCERTO_TITLE_MODEL", *_PROXIES),
-    ),
-    "gateway": ("GATEWAY_", *_PROXIES),
-}
-
-
-_MODULES = {"gateway": "gateway", WHOLE: "local.suite.serve"}
 
 
 def node_program() -> Path:
@@ -153,30 +142,22 @@ def service_environment(name: str, settings: Settings, suite: dict[str, str]) ->
     """
     if name == WHOLE:
         return {key: value for part in PARTS for key, value in service_environment(part, settings, suite).items()}
-    real = settings.variables
+    part, real = parts.named(name), settings.variables
+    own = ("OTEL_", f"{part.variable}_", *part.prefixes, *_PROXIES, *(("CONCERTO_DB_",) if part.database else ()))
     environment = {key: real[key] for key in (*_BASE, *_COMMON) if key in real}
-    environment |= {key: value for key, value in real.items() if key.startswith(("OTEL_", *_OWN[name]))}
+    environment |= {key: value for key, value in real.items() if key.startswith(own)}
     environment |= settings.tls_variables
     # The file has been read already; a service that read it again would see what is meant for others.
     environment |= {"CONCERTO_ENV_FILE": "/dev/null", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("CONCERTO_ENVIRONMENT", settings.environment)
     wanted = {"SUPABASE_URL", "SUPABASE_PUBLIC_URL", "SUPABASE_JWT_SECRET", "SUPABASE_JWT_ISSUER"}
-    if name in ("auth", "sessions"):
+    wanted |= {parts.named(called).target_variable for called in part.calls}
+    wanted |= {f"{part.variable}_{what}" for what in ("HOST", "PORT", "PUBLIC_URL", "COOKIE_SECRET")}
+    if part.database:
         wanted.add("SUPABASE_DB_URL")
-    if name == "sessions":
-        wanted.add("SUPABASE_LISTEN_DB_URL")
-    if name in ("auth", "gateway") or "SUPABASE_DB_URL" not in suite:
+        wanted |= {"SUPABASE_LISTEN_DB_URL"} if part.database.listeners else set()
+    if part.publishable_key or (part.database and "SUPABASE_DB_URL" not in suite):
         wanted.add("SUPABASE_PUBLISHABLE_KEY")
-    if name == "orchestrator":
-        wanted.discard("SUPABASE_PUBLISHABLE_KEY")
-        wanted.add("SESSIONS_TARGET")
-    if name == "gateway":
-        wanted |= {f"{service.upper()}_TARGET" for service in SERVICES} | {
-            "GATEWAY_PUBLIC_URL",
-            "GATEWAY_COOKIE_SECRET",
-        }
-    prefix = name.upper()
-    wanted |= {f"{prefix}_HOST", f"{prefix}_PORT"}
     if settings.metrics_port is not None:
         environment["CONCERTO_METRICS_PORT"] = str(metrics_port(settings.metrics_port, name))
     # The addresses come from CONCERTO_PORT, so that one variable moves everything.
@@ -296,7 +277,7 @@ def service_specs(
         specs.append(
             ProcessSpec(
                 name=name,
-                command=[sys.executable, "-m", _MODULES.get(part, f"services.{part}")],
+                command=[sys.executable, "-m", "local.suite.serve" if part == WHOLE else parts.named(part).module],
                 environment=environment,
                 port=port,
                 is_ready=check,

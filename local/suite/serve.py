@@ -1,4 +1,4 @@
-"""One process for everything of ours: sessions, auth, orchestrator and the gateway in one event loop.
+"""One process for everything of ours: every registered service and the gateway in one event loop.
 
 The parts reach each other through servicekit.rpc.inprocess; each also listens on its own address, as it does alone.
 """
@@ -6,23 +6,21 @@ The parts reach each other through servicekit.rpc.inprocess; each also listens o
 import asyncio
 import contextlib
 import functools
+import importlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from gateway import __main__ as gateway
 from gateway.settings import Settings as GatewaySettings
+from servicekit import parts
+from servicekit.parts import Part
 from servicekit.rpc import loop, server
 from servicekit.rpc.inprocess.transport import TARGET
-from servicekit.telemetry import logs, observing
-from services.auth.__main__ import build as build_auth
-from services.auth.settings import Settings as AuthSettings
-from services.orchestrator.__main__ import build as build_orchestrator
-from services.orchestrator.settings import Settings as OrchestratorSettings
-from services.sessions.__main__ import build as build_sessions
-from services.sessions.settings import Settings as SessionsSettings
+from servicekit.telemetry import process, watches
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -40,7 +38,7 @@ class StartError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ServedPart:
     """A part of the process, with the name that its log entries carry."""
 
     name: str
@@ -63,36 +61,41 @@ class Drain:
         return self._seconds if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
 
 
-def plan() -> tuple[Sequence[Part], Drain]:
+def plan() -> tuple[Sequence[ServedPart], Drain]:
     """Return the parts in the order of starting, each with its own settings, read from the environment.
 
     A part is stopped before those that stand before it, which it calls.
     """
     # Only the gateway, which stops first, lets balancers forget it; the others would add their delays to its.
-    at_once = {"CONCERTO_DRAIN_DELAY_SECONDS": 0.0}
-    sessions = SessionsSettings.load(**at_once)
-    auth = AuthSettings.load(**at_once)
-    orchestrator = OrchestratorSettings.load(SESSIONS_TARGET=TARGET, **at_once)
-    front = GatewaySettings.load(AUTH_TARGET=TARGET, SESSIONS_TARGET=TARGET, ORCHESTRATOR_TARGET=TARGET, **_NO_TLS)
-    logs.configure(front, service="one-process")
+    services = [(part, *_load(part, CONCERTO_DRAIN_DELAY_SECONDS=0.0)) for part in parts.SERVICES]
+    front = GatewaySettings.load(**_targets(parts.GATEWAY), **_NO_TLS)
+    process.configure(front, service="one-process")
     drain = Drain(front.drain_delay_seconds + front.drain_seconds)
-    left = drain.left_seconds
-    return (
-        Part("sessions", functools.partial(server.serve, sessions, build_sessions, left_seconds=left)),
-        Part("auth", functools.partial(server.serve, auth, build_auth, left_seconds=left)),
-        Part("orchestrator", functools.partial(server.serve, orchestrator, build_orchestrator, left_seconds=left)),
-        Part("gateway", functools.partial(gateway.serve, front)),
-    ), drain
+    served = [
+        ServedPart(part.name, functools.partial(server.serve, settings, build, left_seconds=drain.left_seconds))
+        for part, settings, build in services
+    ]
+    return (*served, ServedPart(parts.GATEWAY.name, functools.partial(gateway.serve, front))), drain
+
+
+def _load(part: Part, **values: object) -> tuple[Any, Any]:
+    """Return a service's settings and what builds its servicers, both by their agreed names."""
+    settings = importlib.import_module(f"{part.module}.settings").Settings.load(**_targets(part), **values)
+    return settings, importlib.import_module(f"{part.module}.__main__").build
+
+
+def _targets(part: Part) -> dict[str, str]:
+    return {parts.named(name).target_variable: TARGET for name in part.calls}
 
 
 @contextlib.asynccontextmanager
-async def running(part: Part) -> AsyncIterator["asyncio.Task[None]"]:
+async def running(part: ServedPart) -> AsyncIterator["asyncio.Task[None]"]:
     """Serve a part while the block runs; drain it on leaving. Yields its task, which ends only when the part fails."""
     started, stop = asyncio.Event(), asyncio.Event()
 
     async def serve() -> None:
         # A task has its own context: what the part starts has the part's name in logs and traces.
-        observing.name_service(part.name)
+        watches.name_service(part.name)
         try:
             await part.serve(started=started, stop=stop)
         except SystemExit as error:
@@ -111,7 +114,7 @@ async def running(part: Part) -> AsyncIterator["asyncio.Task[None]"]:
         await serving
 
 
-async def serve(parts: Sequence[Part], drain: Drain) -> None:
+async def serve(served: Sequence[ServedPart], drain: Drain) -> None:
     """Start the parts in order, serve until SIGTERM or SIGINT, and drain them the other way round.
 
     So the gateway's requests and streams end first, then the orchestrator's runs (those that go on too long are stored
@@ -119,7 +122,7 @@ async def serve(parts: Sequence[Part], drain: Drain) -> None:
     """
     stopping = asyncio.create_task(loop.stop_signal().wait())
     async with contextlib.AsyncExitStack() as stack:
-        tasks = [await stack.enter_async_context(running(part)) for part in parts]
+        tasks = [await stack.enter_async_context(running(part)) for part in served]
         loop.settle()
         await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         drain.begin()
@@ -134,7 +137,7 @@ def main() -> None:
     except StartError as error:
         raise SystemExit(str(error)) from None
     finally:
-        logs.close()
+        process.close()
 
 
 if __name__ == "__main__":

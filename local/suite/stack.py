@@ -17,7 +17,7 @@ from local.console import Console
 from local.embedded.credentials import Credentials, CredentialsError, ensure_credentials
 from local.embedded.postgres import LOGIN_ROLE, Postgres, PostgresError
 from local.files import make_private_folder
-from local.migrations.apply import apply_migrations, apply_seed, pending_versions, set_role_passwords
+from local.migrations.apply import apply_migrations, apply_seed, pending_versions, set_role_passwords, take_over
 from local.migrations.supabase_cli import MigrationError
 from local.settings import MOST_REPLICAS, PORT_NAMES, Settings, SettingsError
 from local.setup.bootstrap import can_write
@@ -259,6 +259,7 @@ class Stack:
 
     async def _migrate(self, postgres: Postgres) -> None:
         await set_role_passwords(postgres)
+        await take_over(postgres.migration_url)
         pending = await pending_versions(self._plan.project, postgres.admin_url)
         if pending:
             with self._console.step(f"{len(pending)} migration{'s' if len(pending) > 1 else ''}"):
@@ -330,6 +331,7 @@ async def _is_set_up(postgres: Postgres, project: Path) -> bool:
 
 async def migrate_running(project: Path, postgres: Postgres, state: State, *, seed: bool, console: Console) -> None:
     """Apply what is pending to the database of a running suite, and let the REST API see it."""
+    await take_over(postgres.migration_url)
     pending = await pending_versions(project, postgres.admin_url)
     if pending:
         with console.step(f"{len(pending)} migration{'s' if len(pending) > 1 else ''}"):

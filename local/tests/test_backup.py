@@ -31,9 +31,10 @@ from local.console import Console
 from local.embedded.borrowed import on_free_ports, started_postgres
 from local.embedded.credentials import read_credentials
 from local.embedded.postgres import Postgres
+from local.migrations.baseline import BASELINE, FOLDED
 from local.settings import ROOT, Settings, load_settings
 from local.suite import stack
-from tests.support.database import add_user, call
+from tests.support.database import add_user, call, make_as_before_the_baseline
 from tests.support.suites import PreparedStarts, RunningStack, free_base_port, stack_environment, stop_stack
 
 ONLY = "postgres,supabase"
@@ -442,11 +443,12 @@ def rewritten(source: Path, target: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"migrations": ["20261120090000", "29990101000000"]}, "the first is 29990101000000"),
+        ({"migrations": [BASELINE, "29990101000000"]}, "the first is 29990101000000"),
+        ({"migrations": list(FOLDED[:-2])}, f"the first that it lacks is {FOLDED[-2]}"),
         ({"postgres": "19.1"}, "comes from Postgres 19.1"),
         ({"database_bytes": 1 << 60}, "Make room"),
     ],
-    ids=["migrations", "postgres", "room"],
+    ids=["newer migrations", "a part of the baseline", "postgres", "room"],
 )
 def test_what_this_version_or_this_disk_cannot_hold_is_refused_with_advice(
     settled: Path, filled: Path, tmp_path: Path, changes: dict[str, Any], said: str
@@ -495,18 +497,21 @@ def test_the_data_of_before_is_kept_and_can_be_opened(settled: Path, filled: Pat
     shutil.rmtree(settled / kept)
 
 
-async def test_an_older_database_is_migrated_before_it_takes_its_place(
+async def test_a_database_of_before_the_baseline_is_carried_over_as_a_backup_and_as_a_data_folder(
     prepared: PreparedStarts, tmp_path: Path
 ) -> None:
     older = prepared.start(tmp_path, only=ONLY)
     try:
-        versions = sorted(file.name for file in (ROOT / "supabase" / "migrations").glob("*.sql"))
-        admin = await asyncpg.connect(older.admin_db_url)
-        await add_user(admin, metadata={"display_name": "Jörg"})
-        for name in reversed(versions[-3:]):
-            await admin.execute((ROOT / "supabase" / "rollbacks" / name).read_text())
-            await admin.execute("delete from supabase_migrations.schema_migrations where version = $1", name[:14])
-        await admin.close()
+        newest = await versions_of(older.admin_db_url)
+        owner = await asyncpg.connect(older.migration_db_url)
+        await make_as_before_the_baseline(owner)
+        user_id = await add_user(owner, metadata={"display_name": "Jörg"})
+        await owner.execute(
+            "insert into public.api_usage (user_id, model, source, prompt_tokens, completion_tokens)"
+            " values ($1, 'm', 'turn', 3, 4)",
+            user_id,
+        )
+        await owner.close()
         assert older.command("backup", str(tmp_path / "b.tar")).returncode == 0
     finally:
         stop_stack(older)
@@ -514,11 +519,33 @@ async def test_an_older_database_is_migrated_before_it_takes_its_place(
     home = tmp_path / "new" / "home"
     done = concerto(home, "restore", str(tmp_path / "b.tar"))
     assert done.returncode == 0, done.stderr
-    assert "3 newer migrations" in done.stdout
+    assert f"{len(newest) - 1} newer migration" in done.stdout
     async with opened(home) as postgres:
         assert await stack.pending_versions(ROOT, postgres.admin_url) == []
-        connection = await asyncpg.connect(postgres.admin_url)
+        await look_at_carried_over(postgres.admin_url, newest)
+    again = prepared.start(tmp_path, only=ONLY)
+    try:
+        await look_at_carried_over(again.admin_db_url, newest)
+    finally:
+        stop_stack(again)
+
+
+async def versions_of(url: str) -> list[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch("select version from supabase_migrations.schema_migrations order by version")
+    finally:
+        await connection.close()
+    return [row["version"] for row in rows]
+
+
+async def look_at_carried_over(url: str, versions: list[str]) -> None:
+    assert await versions_of(url) == versions
+    connection = await asyncpg.connect(url)
+    try:
         assert await connection.fetch("select display_name from public.users") == [("Jörg",)]
+        assert await connection.fetch("select tokens_used from public.api_usage") == [(7,)]
+    finally:
         await connection.close()
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from local.setup import browser
+from local.setup import browser, debian
 
 
 def test_a_browser_of_this_machine_is_found() -> None:
@@ -15,16 +15,32 @@ def test_without_a_browser_the_message_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setattr(browser, "_APPLICATIONS", ())
     with pytest.raises(browser.BrowserError, match="apt-get install chromium-headless-shell"):
         browser.find_chromium()
-    monkeypatch.setattr(browser.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)
     with pytest.raises(SystemExit, match="apt-get install chromium-headless-shell"):
         browser.main()
 
 
 def test_nobody_but_root_installs_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browser.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/apt-get")
     with pytest.raises(browser.BrowserError, match="Chromium"):
         browser.install_chromium()
+
+
+def test_what_apt_get_said_stands_before_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\necho 'E: no such host'; exit 100\n")
+    apt.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(debian.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(debian, "DEBIAN", tmp_path)
+    with pytest.raises(
+        browser.BrowserError, match=r"(?s)E: no such host.*could not install chromium-headless-shell.*apt-get install"
+    ):
+        browser.install_chromium()
+    assert "Chromium" in capsys.readouterr().out
 
 
 def test_the_browser_without_windows_goes_before_the_one_with_them(

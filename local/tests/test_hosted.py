@@ -9,10 +9,13 @@ import pytest
 
 from local.console import Console
 from local.hosted.migrate import LINKED, History, migrate, target_of, undo, undo_hosted
+from local.migrations.baseline import BASELINE, FOLDED
 from local.migrations.supabase_cli import MigrationError, address_target, with_tls
 from local.settings import Settings, load_settings
+from tests.support.database import make_as_before_the_baseline
 from tests.support.suites import RunningStack
 
+LATER = "20261201000000"
 A, B, C = "20260101000000", "20260201000000", "20260301000000"
 
 
@@ -175,6 +178,61 @@ async def test_a_push_that_stops_half_way_says_what_was_applied(project: Project
     assert f"Applied before that: {B}_x.sql." in str(error.value)
 
 
+@pytest.fixture
+def folded(project: Project) -> Project:
+    """The same with the baseline and one migration behind it, on a database that has what the baseline holds."""
+    for kind in ("migrations", "rollbacks"):
+        for file in (project.folder / "supabase" / kind).iterdir():
+            file.unlink()
+        for version in (BASELINE, LATER):
+            (project.folder / "supabase" / kind / f"{version}_y.sql").write_text("select 1;")
+    project.answer(
+        applied=list(FOLDED), migration_repair={"applies": [BASELINE]}, db_push={"applies": [BASELINE, LATER]}
+    )
+    return project
+
+
+async def test_the_history_of_before_the_baseline_is_changed_and_what_is_newer_applied(
+    folded: Project, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    printed = await run(folded, settings_with(tmp_path), ask=lambda question: not asked.append(question))
+    assert asked == [
+        "Let the history of the linked project name that one instead?", "Apply 1 to the linked project?"
+    ]  # fmt: skip
+    assert [call for call in folded.called() if "list" not in call] == [
+        ["migration", "repair", "--status", "applied", BASELINE, "--yes", "--remote"],
+        ["migration", "repair", "--status", "reverted", *FOLDED, "--yes", "--remote"],
+        ["db", "push", "--yes", "--remote"],
+    ]
+    assert f"{len(FOLDED)} of them stand in {BASELINE}_y.sql now" in printed
+    assert "Applied 1; nothing is pending." in printed
+
+
+async def test_a_change_of_the_history_that_was_cut_off_goes_on(folded: Project, tmp_path: Path) -> None:
+    left = [*FOLDED[3:], BASELINE, LATER]
+    folded.answer(applied=left, migration_repair={"applies": [BASELINE, LATER]})
+    printed = await run(folded, settings_with(tmp_path))
+    assert ["migration", "repair", "--status", "reverted", *FOLDED[3:], "--yes", "--remote"] in folded.called()
+    assert "Nothing is pending." in printed
+
+
+async def test_a_no_and_a_dry_run_leave_the_history_alone(folded: Project, tmp_path: Path) -> None:
+    with pytest.raises(MigrationError, match=r"^Nothing was changed\.$"):
+        await run(folded, settings_with(tmp_path), ask=lambda _: False)
+    printed = await run(folded, settings_with(tmp_path), dry_run=True)
+    assert f"{LATER}_y.sql" in printed
+    assert "Nothing was applied" in printed
+    assert {tuple(call[:2]) for call in folded.called()} == {("migration", "list")}
+
+
+async def test_a_part_of_what_the_baseline_holds_is_refused(folded: Project, tmp_path: Path) -> None:
+    folded.answer(applied=list(FOLDED[:5]))
+    with pytest.raises(MigrationError, match=rf"only 5 of the {len(FOLDED)} .*{FOLDED[5]}.*Before the baseline"):
+        await run(folded, settings_with(tmp_path))
+    assert {tuple(call[:2]) for call in folded.called()} == {("migration", "list")}
+
+
 async def test_a_cli_that_says_something_else_is_an_error(project: Project, tmp_path: Path) -> None:
     (project.folder / "applied.json").write_text("{")
     with pytest.raises(MigrationError, match="cannot be asked"):
@@ -231,6 +289,23 @@ async def test_the_embedded_database_goes_back_and_forth_while_it_runs(small: Ru
     assert await applied(small) == before[:-2]
     assert small.command("migrate").returncode == 0
     assert await applied(small) == before
+
+
+async def test_a_running_database_of_before_the_baseline_is_taken_over(small: RunningStack) -> None:
+    before = await applied(small)
+    owner = await asyncpg.connect(small.migration_db_url)
+    try:
+        await make_as_before_the_baseline(owner)
+        assert await applied(small) == list(FOLDED)
+        await owner.execute("delete from supabase_migrations.schema_migrations where version = $1", FOLDED[2])
+        refused = small.command("migrate")
+        assert (refused.returncode, f"the first that it lacks is {FOLDED[2]}" in refused.stderr) == (1, True), refused
+        assert len(await applied(small)) == len(FOLDED) - 1
+        await owner.execute("insert into supabase_migrations.schema_migrations (version) values ($1)", FOLDED[2])
+        assert small.command("migrate").returncode == 0
+        assert await applied(small) == before
+    finally:
+        await owner.close()
 
 
 async def test_a_rollback_that_fails_leaves_its_migration_whole_and_those_before_it_undone(

@@ -3,8 +3,14 @@ from pathlib import Path
 
 import pytest
 
+from local.migrations.baseline import BASELINE, FOLDED
 from local.migrations.landed import NO_COMMIT, main, problems
+from local.settings import ROOT
 
+CHECK = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from local.migrations.landed import main; "
+    "sys.exit(main(['--base', 'main', '--project', sys.argv[2]]))"
+)
 OLD, NEWER, NEWEST = "20260101000000_a.sql", "20260201000000_b.sql", "20260301000000_c.sql"
 
 
@@ -111,3 +117,57 @@ def test_a_base_without_migrations_is_a_beginning(tmp_path: Path) -> None:
     repository.write(OLD)
     repository.commit()
     assert problems(tmp_path, first) == []
+
+
+@pytest.fixture
+def of_before(tmp_path: Path) -> Repository:
+    """A repository in which the migrations that the baseline holds have landed."""
+    made = Repository(tmp_path)
+    for version in FOLDED:
+        made.write(f"{version}_x.sql")
+    made.commit()
+    made.git("switch", "-q", "-c", "work")
+    return made
+
+
+def fold(repository: Repository) -> None:
+    for version in FOLDED:
+        (repository.migrations / f"{version}_x.sql").unlink()
+    repository.write(f"{BASELINE}_baseline.sql")
+
+
+def test_what_the_baseline_holds_may_go_when_it_comes_and_not_before(of_before: Repository) -> None:
+    fold(of_before)
+    assert problems(of_before.folder, "main") == []
+    (of_before.migrations / f"{BASELINE}_baseline.sql").unlink()
+    assert len(problems(of_before.folder, "main")) == len(FOLDED)
+
+
+def test_a_baseline_that_has_landed_is_not_edited_and_what_it_holds_never_comes_back(of_before: Repository) -> None:
+    of_before.git("switch", "-q", "main")
+    fold(of_before)
+    of_before.commit()
+    of_before.git("switch", "-q", "-c", "later")
+    of_before.write(f"{BASELINE}_baseline.sql", "select 2;")
+    (problem,) = problems(of_before.folder, "main")
+    assert problem.startswith(f"supabase/migrations/{BASELINE}_baseline.sql was edited")
+    of_before.git("restore", ".")
+    of_before.write(f"{FOLDED[-1]}_x.sql")
+    (problem,) = problems(of_before.folder, "main")
+    assert f"{FOLDED[-1]}_x.sql is older than {BASELINE}_baseline.sql" in problem
+
+
+def test_the_baseline_is_the_oldest_file_and_newer_than_what_it_holds() -> None:
+    files = sorted(file.name for file in (ROOT / "supabase" / "migrations").glob("*.sql"))
+    assert files[0] == f"{BASELINE}_baseline.sql"
+    assert sorted(FOLDED) == list(FOLDED)
+    assert FOLDED[-1] < BASELINE
+
+
+def test_the_check_needs_nothing_but_python_and_git(repository: Repository) -> None:
+    # As CI runs it: without what `make setup` installs.
+    done = subprocess.run(
+        ["python3", "-I", "-S", "-c", CHECK, str(ROOT), str(repository.folder)],
+        cwd=repository.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

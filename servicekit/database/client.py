@@ -1,7 +1,7 @@
 """The one way to the database: run an operation of schema `api` as a caller, directly or over REST."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import asyncpg
@@ -18,17 +18,6 @@ from servicekit.telemetry import observing
 
 CALL_TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 5.0
-
-SYSTEM_OPERATIONS = frozenset(
-    {
-        "append_run_events",
-        "finish_run",
-        "interrupt_expired_runs",
-        "promote_run",
-        "prune_run_events",
-        "renew_leases",
-    }
-)
 
 _CONNECTION_LOST = (
     OSError,
@@ -57,8 +46,8 @@ class Database(Protocol):
     async def call_system(self, operation: str, args: Mapping[str, Any]) -> dict[str, Any]:
         """Run `private.<operation>(args)`, which acts for no user but by a secret in its arguments or for upkeep.
 
-        operation: one of SYSTEM_OPERATIONS. Raises like `call`, and DIRECT_DATABASE_NEEDED over REST, which offers no
-        such operations.
+        operation: one that the service declared when it opened the database. Raises like `call`, and
+        DIRECT_DATABASE_NEEDED over REST, which offers no such operations.
         """
         ...
 
@@ -75,8 +64,11 @@ class Database(Protocol):
         ...
 
 
-async def open_database(settings: DatabaseSettings) -> Database:
-    """Return the database that the settings name. It need not be reachable yet."""
+async def open_database(settings: DatabaseSettings, *, system_operations: Iterable[str] = ()) -> Database:
+    """Return the database that the settings name. It need not be reachable yet.
+
+    system_operations: functions of schema `private` that the service may call by `call_system`.
+    """
     if settings.db_url is not None:
         return DirectDatabase(
             Connections(
@@ -84,7 +76,8 @@ async def open_database(settings: DatabaseSettings) -> Database:
                 size=settings.db_pool_size,
                 statement_cache_size=settings.statement_cache_size,
                 connect_seconds=CONNECT_TIMEOUT_SECONDS,
-            )
+            ),
+            system_operations=system_operations,
         )
     if settings.supabase_publishable_key is None:  # DatabaseSettings has refused this already
         raise ValueError("set SUPABASE_DB_URL or SUPABASE_PUBLISHABLE_KEY")
@@ -94,8 +87,9 @@ async def open_database(settings: DatabaseSettings) -> Database:
 class DirectDatabase:
     """Connections as the role concerto_login; `private.call` takes the caller's role per statement."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, *, system_operations: Iterable[str] = ()) -> None:
         self._connections = connections
+        self._system_operations = frozenset(system_operations)
 
     async def call(self, operation: str, args: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """See Database.call."""
@@ -111,8 +105,8 @@ class DirectDatabase:
 
     async def call_system(self, operation: str, args: Mapping[str, Any]) -> dict[str, Any]:
         """See Database.call_system."""
-        if operation not in SYSTEM_OPERATIONS:
-            raise AppError("UNIMPLEMENTED", cause="not a system operation")
+        if operation not in self._system_operations:
+            raise AppError("UNIMPLEMENTED", cause="not a system operation of this service")
         with observing.querying(operation):
             answer = await self._fetch(f"select private.{operation}($1::jsonb)::text", orjson.dumps(args).decode())
         result: dict[str, Any] = orjson.loads(answer)

@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from servicekit.telemetry import observing
+from servicekit.telemetry import measures
 
 IDLE_SECONDS = 300.0
 CLOSE_SECONDS = 5.0
@@ -43,12 +43,12 @@ class Connections:
         self._closings: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
-        observing.watch_pool(self)
+        measures.watch_pool(self)
 
-    def counts(self) -> observing.Counts:
+    def counts(self) -> measures.Counts:
         """Return what its connections do now, and how many calls wait for one."""
         opened, idle = len(self._open), len(self._idle)
-        return observing.Counts(
+        return measures.Counts(
             idle=idle,
             busy=max(0, opened - idle),
             opening=max(0, self._places - opened),

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
-from uuid import UUID
 
 import orjson
 from concerto.options.v1 import options_pb2
@@ -15,10 +14,10 @@ from google.protobuf.message import Message
 
 from servicekit.errors import AppError
 from servicekit.messages import converter
-from servicekit.messages.compiler import attribute, make_function
+from servicekit.messages.json_fields import STRUCT, TIMESTAMP
 
 Check = Callable[[Any, str], None]
-Test = Callable[[Any], bool]
+"""Takes a value and its path. Raises AppError."""
 
 # One @, no spaces or control characters, a dot-free or dotted domain: the auth server has the last word.
 _EMAIL = re.compile(r"[^\s@\x00-\x1f\x7f<>()\[\],;:\\\"]{1,64}@[^\s@\x00-\x1f\x7f<>()\[\],;:\\\"]{1,189}")
@@ -31,10 +30,7 @@ def check(message: Message) -> None:
 
     Raises AppError MISSING_FIELD, INVALID_FIELD or FIELD_TOO_LARGE with the field's path (`messages[0].content`).
     """
-    descriptor = message.DESCRIPTOR
-    # What is in order takes the short way; for anything else the long one finds out what is wrong, and where.
-    if not _message_test(descriptor)(message):
-        _message_check(descriptor)(message, "")
+    _message_check(message.DESCRIPTOR)(message, "")
 
 
 def limits_of(field: FieldDescriptor) -> options_pb2.Limits:
@@ -55,110 +51,67 @@ def is_uuid(field: FieldDescriptor) -> bool:
 
 
 @cache
-def _message_test(descriptor: Descriptor) -> Test:
-    """Return what tells whether a message surely keeps the contract; False leaves it to `_message_check`."""
-    names: dict[str, Any] = {}
-    lines = [line for field in descriptor.fields for line in _tested(field, names)]
-    test: Test = make_function(descriptor, "test", ["m"], [*lines, "return True"], names)
-    return test
-
-
-def _tested(field: FieldDescriptor, names: dict[str, Any]) -> list[str]:
-    limits, value = limits_of(field), attribute("m", field.name)
-    if field.is_repeated:
-        lines = []
-        if is_required(field) or limits.min_items or limits.max_items:
-            least = max(limits.min_items, int(is_required(field)))
-            lines.append(f"if not {least} <= len({value}) <= {limits.max_items or 2**31}: return False")
-        is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
-        entry = [] if is_map else _tested_value("v", field, limits, names)
-        return [*lines, f"for v in {value}:", *(f"    {line}" for line in entry)] if entry else lines
-    tests = _tested_value("v", field, limits, names)
-    if field.message_type is not None:
-        if is_required(field):
-            return [f"if not m.HasField({field.name!r}): return False", f"v = {value}", *tests]
-        inner = [f"    {line}" for line in (f"v = {value}", *tests)]
-        return [f"if m.HasField({field.name!r}):", *inner] if tests else []
-    if is_required(field):
-        missing = "not v.strip()" if field.type == FieldDescriptor.TYPE_STRING else "not v"
-        return [f"v = {value}", f"if {missing}: return False", *tests]
-    if not tests:
-        return []
-    # An absent number is tested, too, as it is 0 then; one that must not be 0 and may be absent goes the long way.
-    guard = "if v:" if field.type == FieldDescriptor.TYPE_STRING else "if True:"
-    return [f"v = {value}", guard, *(f"    {line}" for line in tests)]
-
-
-def _tested_value(v: str, field: FieldDescriptor, limits: options_pb2.Limits, names: dict[str, Any]) -> list[str]:
-    """Return lines that return False for a value that is not surely right."""
-    wrong: list[str] = []
-    helper = f"{field.name}_"
-    if field.message_type is not None:
-        if field.message_type.full_name == struct_pb2.Struct.DESCRIPTOR.full_name:
-            names[helper] = _is_harmless_struct
-            return [f"if not {helper}({v}, {limits.max_bytes or 2**40}): return False"]
-        if field.message_type.full_name == timestamp_pb2.Timestamp.DESCRIPTOR.full_name:
-            wrong.append(f"not (-62135596800 <= {v}.seconds <= 253402300799 and 0 <= {v}.nanos <= 999999999)")
-        elif limits.max_bytes:
-            wrong.append("True")
-        else:
-            descriptor = field.message_type
-            names[helper] = lambda value: _message_test(descriptor)(value)
-            wrong.append(f"not {helper}({v})")
-    elif field.enum_type is not None:
-        names[helper] = frozenset(value.number for value in field.enum_type.values)
-        wrong.append(f"{v} not in {helper}")
-    elif field.type == FieldDescriptor.TYPE_STRING:
-        wrong.append(f"'\\0' in {v}")
-        if limits.max_chars:
-            wrong.append(f"len({v}) > {limits.max_chars}")
-        if limits.max_bytes:
-            wrong.append(f"len({v}) * 4 > {limits.max_bytes}")
-        if is_uuid(field):
-            names[helper] = _UUID.fullmatch
-            wrong.append(f"not {helper}({v})")
-        if limits.format:
-            wrong.append("True")
-    elif limits.has_min:
-        wrong.append(f"{v} < {limits.min}")
-    return [f"if {' or '.join(wrong)}: return False"] if wrong else []
-
-
-def _is_harmless_struct(value: struct_pb2.Struct, most: int) -> bool:
-    size = value.ByteSize()
-    # JSON takes at most six times the bytes of the wire form (an escaped control character), and two braces.
-    return size == 0 or (size * 6 + 2 <= most and b"\0" not in value.SerializeToString())
-
-
-@cache
 def _message_check(descriptor: Descriptor) -> Check:
-    checks: list[tuple[str, Check]] = []
+    """Return what checks a message of the type; the path is the message's own, empty for a whole request."""
+    checks = [check for field in descriptor.fields if (check := _field_check(field)) is not None]
 
     def check_message(message: Any, path: str) -> None:
-        for name, check_field in checks:
-            check_field(message, f"{path}.{name}" if path else name)
+        prefix = f"{path}." if path else ""
+        for check_field in checks:
+            check_field(message, prefix)
 
-    for field in descriptor.fields:
-        checks += [(field.name, one) for one in _field_checks(field)]
     return check_message
 
 
-def _field_checks(field: FieldDescriptor) -> list[Check]:
-    limits = limits_of(field)
-    checks: list[Check] = []
-    if is_required(field):
-        checks.append(_required(field))
+def _field_check(field: FieldDescriptor) -> Check | None:
+    """Return what checks the field of a message, given the prefix of its path; None when the contract asks nothing."""
+    limits, required = limits_of(field), is_required(field)
     if field.is_repeated:
-        if limits.min_items or limits.max_items:
-            checks.append(_items(field, limits))
-        one = [] if field.message_type and field.message_type.GetOptions().map_entry else _value_checks(field, limits)
-        if one:
-            checks.append(_each(field, one))
-        return checks
-    one = _value_checks(field, limits)
-    if one:
-        checks.append(_present(field, one))
-    return checks
+        is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
+        checks = [] if is_map else _value_checks(field, limits)
+        is_plain = not checks and not limits.min_items and not limits.max_items
+        return None if is_plain and not required else _repeated(field.name, limits, checks, required=required)
+    checks = _value_checks(field, limits)
+    return _single(field, checks, required=required) if checks or required else None
+
+
+def _single(field: FieldDescriptor, checks: list[Check], *, required: bool) -> Check:
+    name, has_presence = field.name, field.has_presence
+
+    def check_single(message: Any, prefix: str) -> None:
+        value = getattr(message, name)
+        # An empty text is an absent one, also where `optional` lets it remove a value.
+        is_absent = (has_presence and not message.HasField(name)) or value == ""
+        if required and (is_absent or _is_empty(value)):
+            raise AppError("MISSING_FIELD", metadata={"field": prefix + name})
+        if not is_absent:
+            for check_value in checks:
+                check_value(value, prefix + name)
+
+    return check_single
+
+
+def _is_empty(value: Any) -> bool:
+    return not (value.strip() if isinstance(value, str) else value)
+
+
+def _repeated(name: str, limits: options_pb2.Limits, checks: list[Check], *, required: bool) -> Check:
+    least, most = limits.min_items, limits.max_items
+
+    def check_repeated(message: Any, prefix: str) -> None:
+        values, path = getattr(message, name), prefix + name
+        if required and not values:
+            raise AppError("MISSING_FIELD", metadata={"field": path})
+        if len(values) < least:
+            raise _invalid(path, f"must have at least {least} entries")
+        if most and len(values) > most:
+            raise AppError("FIELD_TOO_LARGE", metadata={"field": path, "limit": f"{most} entries"})
+        if checks:
+            for index, value in enumerate(values):
+                for check_value in checks:
+                    check_value(value, f"{path}[{index}]")
+
+    return check_repeated
 
 
 def _value_checks(field: FieldDescriptor, limits: options_pb2.Limits) -> list[Check]:
@@ -166,20 +119,20 @@ def _value_checks(field: FieldDescriptor, limits: options_pb2.Limits) -> list[Ch
     if field.message_type is not None:
         if limits.max_bytes:
             checks.append(_json_bytes(limits.max_bytes))
-        if field.message_type.full_name == struct_pb2.Struct.DESCRIPTOR.full_name:
+        if field.message_type.full_name == STRUCT:
             checks.append(_no_nul_inside)
-        elif field.message_type.full_name == timestamp_pb2.Timestamp.DESCRIPTOR.full_name:
+        elif field.message_type.full_name == TIMESTAMP:
             checks.append(_known_instant)
         else:
             descriptor = field.message_type
+            # Looked up when it is needed, as a type may hold itself.
             checks.append(lambda value, path: _message_check(descriptor)(value, path))
     elif field.enum_type is not None:
-        numbers = frozenset(value.number for value in field.enum_type.values)
-        checks.append(_known_number(numbers))
+        checks.append(_known_number(frozenset(value.number for value in field.enum_type.values)))
     elif field.type == FieldDescriptor.TYPE_STRING:
         checks.append(_text(limits))
         if is_uuid(field):
-            checks.append(_uuid)
+            checks.append(_pattern(_UUID, "must be a UUID"))
         if limits.format == options_pb2.STRING_FORMAT_EMAIL:
             checks.append(_pattern(_EMAIL, "must be an e-mail address"))
         if limits.format == options_pb2.STRING_FORMAT_HTTP_URL:
@@ -187,54 +140,6 @@ def _value_checks(field: FieldDescriptor, limits: options_pb2.Limits) -> list[Ch
     elif limits.has_min:
         checks.append(_at_least(limits.min))
     return checks
-
-
-def _required(field: FieldDescriptor) -> Check:
-    name = field.name
-
-    def check_required(message: Any, path: str) -> None:
-        value = getattr(message, name)
-        missing = not message.HasField(name) if field.has_presence else not value
-        if missing or (isinstance(value, str) and not value.strip()):
-            raise AppError("MISSING_FIELD", metadata={"field": path})
-
-    return check_required
-
-
-def _present(field: FieldDescriptor, checks: list[Check]) -> Check:
-    name, presence = field.name, field.has_presence
-
-    def check_present(message: Any, path: str) -> None:
-        value = getattr(message, name)
-        # An empty text is an absent one, also where `optional` lets it remove a value.
-        if (presence and not message.HasField(name)) or value == "":
-            return
-        for one in checks:
-            one(value, path)
-
-    return check_present
-
-
-def _each(field: FieldDescriptor, checks: list[Check]) -> Check:
-    name = field.name
-
-    def check_each(message: Any, path: str) -> None:
-        for index, value in enumerate(getattr(message, name)):
-            for one in checks:
-                one(value, f"{path}[{index}]")
-
-    return check_each
-
-
-def _items(field: FieldDescriptor, limits: options_pb2.Limits) -> Check:
-    def check_items(message: Any, path: str) -> None:
-        count = len(getattr(message, field.name))
-        if count < limits.min_items:
-            raise _invalid(path, f"must have at least {limits.min_items} entries")
-        if limits.max_items and count > limits.max_items:
-            raise AppError("FIELD_TOO_LARGE", metadata={"field": path, "limit": f"{limits.max_items} entries"})
-
-    return check_items
 
 
 def _text(limits: options_pb2.Limits) -> Check:
@@ -285,15 +190,6 @@ def _known_instant(value: timestamp_pb2.Timestamp, path: str) -> None:
     # The range that RFC 3339 can write: years 1 to 9999.
     if not (-62135596800 <= value.seconds <= 253402300799 and 0 <= value.nanos <= 999_999_999):
         raise _invalid(path, "must be an instant of the years 1 to 9999")
-
-
-def _uuid(value: str, path: str) -> None:
-    try:
-        if str(UUID(value)) == value.lower():
-            return
-    except ValueError:
-        pass
-    raise _invalid(path, "must be a UUID")
 
 
 def _pattern(pattern: re.Pattern[str], problem: str) -> Check:

@@ -15,7 +15,7 @@ from servicekit.errors import AppError, from_rpc_error
 from servicekit.rpc import identity, request
 from servicekit.rpc.inprocess import transport
 from servicekit.rpc.inprocess.calls import Retry
-from servicekit.telemetry import observing
+from servicekit.telemetry import observing, watches
 from servicekit.tls.channel import TlsChannel
 from servicekit.tls.credentials import Certificates
 
@@ -153,13 +153,13 @@ async def stream(
             responses.cancel()
 
 
-def _metadata(watch: observing.Watch) -> tuple[tuple[str, str], ...]:
+def _metadata(watch: watches.Watch) -> tuple[tuple[str, str], ...]:
     entries = [(request.REQUEST_ID_HEADER, request.current_id() or str(uuid4()))]
     caller = identity.current_caller_or_none()
     if caller is not None:
         entries.append(("authorization", f"Bearer {caller.token}"))
     if traceparent := watch.traceparent:
-        entries.append((observing.TRACEPARENT, traceparent))
+        entries.append((watches.TRACEPARENT, traceparent))
     return tuple(entries)
 
 

@@ -23,7 +23,7 @@ from servicekit.rpc.identity import Verifier
 from servicekit.rpc.inprocess import transport
 from servicekit.rpc.interceptor import RpcInterceptor
 from servicekit.settings import ServiceSettings
-from servicekit.telemetry import logs
+from servicekit.telemetry import logs, process
 from servicekit.tls import credentials
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -63,11 +63,11 @@ def run(settings: S, build: Build[S], *, name: str) -> None:
     build: makes the servicers and, on leaving, closes what it opened.
     name: the service in logs and traces.
     """
-    logs.configure(settings, service=name)
+    process.configure(settings, service=name)
     try:
         loop.run(loop.until_stopped(functools.partial(serve, settings, build)))
     finally:
-        logs.close()
+        process.close()
 
 
 async def serve(

@@ -1,17 +1,19 @@
-"""Logs that carry the request, the user and the trace but never what they said; metrics and traces where asked for."""
+"""Logs that carry the request, the user and the trace but never what they said."""
 
 import contextlib
 import logging
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from servicekit.settings import ProcessSettings
-from servicekit.telemetry import observing
+
+TraceIds = Callable[[], tuple[str, str] | None]
+"""Returns the current span's trace id and span id as hexadecimal text; None without a span."""
 
 # A backstop: nothing of ours logs these, but a library's key/value might.
 _SECRET_KEYS = frozenset(
@@ -20,10 +22,10 @@ _SECRET_KEYS = frozenset(
 )  # fmt: skip
 
 
-def configure(settings: ProcessSettings, *, service: str) -> None:
-    """Send all logs of the process to stderr in one form; switch on the metrics and traces that the settings ask for.
+def configure(settings: ProcessSettings, *, trace_ids: TraceIds | None = None) -> None:
+    """Send all logs of the process to stderr in one form.
 
-    service: the process's name in every entry and trace. End with `close`. Raises SystemExit as observing.start does.
+    trace_ids: gives the current trace id and span id, which then are in each entry; None leaves them out.
     """
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -32,8 +34,8 @@ def configure(settings: ProcessSettings, *, service: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _drop_secrets,
     ]
-    if settings.otlp_endpoint:
-        shared.append(_add_trace)
+    if trace_ids is not None:
+        shared.append(_adding(trace_ids))
     finishing: list[structlog.types.Processor] = [structlog.processors.format_exc_info, _renderer(settings)]
     # Our own entries take no detour through logging: one entry per request would cost more than half of its answer.
     structlog.configure(
@@ -55,13 +57,6 @@ def configure(settings: ProcessSettings, *, service: str) -> None:
     # One line per outgoing request is noise, and httpx puts query strings (which may hold tokens) into it.
     for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "hpack"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    observing.name_service(service)
-    observing.start(settings, service=service)
-
-
-def close() -> None:
-    """Send the spans that wait, for a few seconds at most; the last thing that a process does."""
-    observing.stop()
 
 
 def describe(cause: BaseException | str) -> str:
@@ -129,8 +124,11 @@ def _drop_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMa
     return event
 
 
-def _add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    ids = observing.trace_ids()
-    if ids is not None:
-        event["trace_id"], event["span_id"] = ids
-    return event
+def _adding(trace_ids: TraceIds) -> structlog.types.Processor:
+    def add(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        ids = trace_ids()
+        if ids is not None:
+            event["trace_id"], event["span_id"] = ids
+        return event
+
+    return add

@@ -1,17 +1,13 @@
-"""The metrics of a process, by Prometheus' client, and their listener. Imported only while metrics are on.
+"""The metrics of a process, by Prometheus' client, and their listener. Imported only while metrics are on."""
 
-Labels are few: names of the contract and of routes, codes, and models that are configured. An id, a path or a word of a
-user's is never one.
-"""
-
-import functools
 import socket
 import socketserver
 import sys
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -23,8 +19,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from servicekit.telemetry import logs
-from servicekit.telemetry.observing import Counts, Pool
+from servicekit.telemetry import logs, measures
+from servicekit.telemetry.measures import Counts, Measure, Pool
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -32,14 +28,11 @@ PATH = "/metrics"
 READ_SECONDS = 10.0
 """How long a client of the listener may be silent."""
 
-# A call within the process takes a millisecond, a stream minutes.
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-QUERY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-TOKEN_SECONDS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 20, 30, 60, 120)
+_KINDS: Mapping[type[Measure], Any] = {measures.Counter: Counter, measures.Gauge: Gauge}
 
 
 class Metrics:
-    """All metrics of a process. Those of a kind of work are there once it is done here."""
+    """What a process measures, as Prometheus' client keeps it. A measure is there once it is used."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each series, which nobody reads
@@ -47,32 +40,22 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        self._metrics: dict[Measure, Any] = {}
+        self._lock = threading.Lock()
+        self._pools: Pools | None = None
         self._listener: Listener | None = None
 
-    @functools.cached_property
-    def rpcs(self) -> "Rpcs":
-        """Rpcs that are served here."""
-        return Rpcs(self.registry)
+    def child(self, measure: Measure, labels: tuple[str, ...]) -> Any:
+        """Return the metric that takes a measure's values for these values of its labels."""
+        metric = self._metrics.get(measure) or self._make(measure)
+        return metric.labels(*labels) if labels else metric
 
-    @functools.cached_property
-    def http(self) -> "Http":
-        """Requests at the gateway."""
-        return Http(self.registry)
-
-    @functools.cached_property
-    def database(self) -> "Database":
-        """Operations of the database, and connections to it."""
-        return Database(self.registry)
-
-    @functools.cached_property
-    def runs(self) -> "Runs":
-        """Runs that are executed here."""
-        return Runs(self.registry)
-
-    @functools.cached_property
-    def models(self) -> "Models":
-        """Calls of language models."""
-        return Models(self.registry)
+    def watch_pool(self, pool: Pool) -> None:
+        """Count a pool's connections for as long as it lives, together with those of all others."""
+        if self._pools is None:
+            self._pools = Pools()
+            self.registry.register(self._pools)
+        self._pools.add(pool)
 
     def listen(self, host: str, port: int) -> "Listener":
         """Serve them at /metrics, in a thread of their own. Raises SystemExit when the port is taken."""
@@ -84,99 +67,30 @@ class Metrics:
         if self._listener is not None:
             self._listener.close()
 
-
-class Rpcs:
-    """Rate, errors and durations of rpcs, refused ones included."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.seconds = Histogram(
-            "concerto_rpc_duration_seconds",
-            "Time to answer an rpc, of a stream to its end, by its gRPC code.",
-            ("service", "method", "code"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.active = Gauge("concerto_rpc_active", "Rpcs that are being answered.", registry=registry)
+    def _make(self, measure: Measure) -> Any:
+        with self._lock:  # threads may use one for the first time at once
+            if measure not in self._metrics:
+                words = (measure.name, measure.description, measure.labels)
+                if isinstance(measure, measures.Histogram):
+                    made = Histogram(*words, buckets=measure.buckets, registry=self.registry)
+                else:
+                    made = _KINDS[type(measure)](*words, registry=self.registry)
+                self._metrics[measure] = made
+            return self._metrics[measure]
 
 
-class Http:
-    """Rate, errors and durations of requests."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.seconds = Histogram(
-            "concerto_http_request_duration_seconds",
-            "Time to answer a request, of a stream to its end, by its route's template.",
-            ("method", "route", "status"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.active = Gauge("concerto_http_active", "Requests that are being answered.", registry=registry)
-
-
-class Database:
-    """Durations of operations, and the connections of all pools of the process."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.seconds = Histogram(
-            "concerto_db_call_duration_seconds",
-            "Time of an operation of the database, waiting for a connection included, by how it ended.",
-            ("operation", "outcome"),
-            buckets=QUERY_SECONDS,
-            registry=registry,
-        )
-        self._pools = _Pools()
-        registry.register(self._pools)
-
-    def watch(self, pool: Pool) -> None:
-        """Count a pool's connections for as long as it lives."""
-        self._pools.add(pool)
-
-
-class Runs:
-    """Runs that are under way, and how others have ended."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.active = Gauge("concerto_runs_active", "Runs that are executed, queued ones included.", registry=registry)
-        self.finished = Counter(
-            "concerto_runs_finished", "Runs that have stored their end, by their state.", ("state",), registry=registry
-        )
-
-
-class Models:
-    """What calls of models took, used and cost. `model` is one that is configured, or `other`."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.first_token_seconds = Histogram(
-            "concerto_model_first_token_seconds",
-            "Time from asking a model to the first text of its answer.",
-            ("model",),
-            buckets=TOKEN_SECONDS,
-            registry=registry,
-        )
-        self.tokens = Counter(
-            "concerto_model_tokens",
-            "Tokens as the provider counts them; `cached` ones are among those of the `prompt`.",
-            ("model", "kind"),
-            registry=registry,
-        )
-        self.dollars = Counter(
-            "concerto_model_cost_dollars",
-            "What these tokens cost by CONCERTO_MODEL_PRICES, in US dollars.",
-            ("model",),
-            registry=registry,
-        )
-
-
-class _Pools(Collector):
-    """Asks all pools when somebody wants to know."""
+class Pools(Collector):
+    """The connections of all pools of the process; asks them when they are scraped."""
 
     def __init__(self) -> None:
         self._pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
     def add(self, pool: Pool) -> None:
+        """Count this one too, for as long as it lives."""
         self._pools.add(pool)
 
     def collect(self) -> Iterable[Metric]:
+        """Yield the two metrics."""
         counts = [pool.counts() for pool in self._pools.copy()]
         total = Counts(*(sum(column) for column in zip(*counts, strict=True))) if counts else Counts(0, 0, 0, 0)
         states = GaugeMetricFamily(

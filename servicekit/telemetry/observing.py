@@ -1,35 +1,27 @@
 """What metrics and traces see of a process's work, one watch per kind of work; next to nothing while both are off.
 
-Spans and labels hold names of our own code and contract, codes, numbers and ids of runs. Nothing that a user wrote is
+Spans and labels hold names of our own code and contract, codes, numbers and ids. Nothing that a user wrote is
 ever given to them (no path, query, message, address or text of an exception), so nothing has to be taken out later.
 """
 
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
-from structlog.contextvars import STRUCTLOG_KEY_PREFIX
 
 from servicekit.errors import AppError
-from servicekit.settings import ProcessSettings
+from servicekit.telemetry import measures
+from servicekit.telemetry.watches import NOTHING, TRACEPARENT, Place, Value, Watch
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from servicekit.telemetry.metrics import Metrics
-    from servicekit.telemetry.traces import Place, Traces
-
-TRACEPARENT = "traceparent"
-"""The header, and the key of the metadata, that carries a trace (https://www.w3.org/TR/trace-context/)."""
-
-Value = str | int | float | Sequence[str]
-"""What an attribute of a span may be."""
+    from servicekit.telemetry.traces import Traces
 
 HTTP_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNWATCHED_PATHS = frozenset({"/healthz", "/readyz"})
@@ -42,130 +34,48 @@ _OUTCOMES = {
     "CANCELLED": "cancelled",
 }
 
+_NO_ATTRIBUTES: Mapping[str, str | bool] = MappingProxyType({})
 _BROKEN = frozenset({"busy", "unavailable", "failed"})
 
-# By its name structlog adds it to each log entry; of a task that begins without a context nobody knows the part.
-_service: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}service")
-_metrics: "Metrics | None" = None
+RPC_SECONDS = measures.Histogram(
+    "concerto_rpc_duration_seconds",
+    "Time to answer an rpc, of a stream to its end, by its gRPC code.",
+    ("service", "method", "code"),
+    buckets=measures.SECONDS,
+)
+RPC_ACTIVE = measures.Gauge("concerto_rpc_active", "Rpcs that are being answered.")
+HTTP_SECONDS = measures.Histogram(
+    "concerto_http_request_duration_seconds",
+    "Time to answer a request, of a stream to its end, by its route's template.",
+    ("method", "route", "status"),
+    buckets=measures.SECONDS,
+)
+HTTP_ACTIVE = measures.Gauge("concerto_http_active", "Requests that are being answered.")
+QUERY_SECONDS = measures.Histogram(
+    "concerto_db_call_duration_seconds",
+    "Time of an operation of the database, waiting for a connection included, by how it ended.",
+    ("operation", "outcome"),
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+
 _traces: "Traces | None" = None
 
 
-def start(settings: ProcessSettings, *, service: str) -> None:
-    """Switch on what the settings ask for, once per process and before anything is served.
-
-    service: the process's name in traces where no part has named itself. Raises SystemExit with what to do when the
-    port of the metrics is taken, or when what is needed is not installed.
-    """
-    global _metrics, _traces
-    # Imported here: without them a process has neither OpenTelemetry's SDK nor Prometheus' client in memory.
-    try:
-        if settings.metrics_port is not None:
-            from servicekit.telemetry.metrics import Metrics
-
-            _metrics = Metrics()
-            _metrics.listen(settings.metrics_host, settings.metrics_port)
-        if settings.otlp_endpoint:
-            from servicekit.telemetry.traces import Traces
-
-            _traces = Traces.to_collector(settings.otlp_endpoint, service=service, environment=settings.environment)
-    except ModuleNotFoundError as error:
-        raise SystemExit(
-            f"Telemetry is asked for, but {error.name} is not installed. Install the extra `telemetry`, or unset "
-            "CONCERTO_METRICS_PORT and OTEL_EXPORTER_OTLP_ENDPOINT."
-        ) from None
+def use(*, metrics: measures.Recorder | None = None, traces: "Traces | None" = None) -> None:
+    """Watch with these from now on; None switches off."""
+    global _traces
+    _traces = traces
+    measures.record_with(metrics)
 
 
-def stop() -> None:
-    """Send the spans that wait, for a few seconds at most, and switch everything off."""
-    global _metrics, _traces
-    metrics, traces, _metrics, _traces = _metrics, _traces, None, None
-    if traces is not None:
-        traces.close()
-    if metrics is not None:
-        metrics.close()
-
-
-def use(*, metrics: "Metrics | None" = None, traces: "Traces | None" = None) -> None:
-    """Watch with these from now on; None switches off. For tests, which bring their own."""
-    global _metrics, _traces
-    _metrics, _traces = metrics, traces
-
-
-def metrics() -> "Metrics | None":
-    """Return the metrics of this process; None while they are off."""
-    return _metrics
-
-
-def traces() -> "Traces | None":
-    """Return the traces of this process; None while they are off."""
-    return _traces
-
-
-def name_service(name: str) -> None:
-    """Let log entries and spans of this context, and of what is started from it, carry a part's name."""
-    _service.set(name)
-
-
-def service_name(otherwise: str) -> str:
-    """Return the name that `name_service` gave to this context."""
-    return _service.get(otherwise)
+def is_on() -> bool:
+    """Say whether anything is watched: metrics, traces, or both."""
+    return _traces is not None or measures.is_recorded()
 
 
 def trace_ids() -> tuple[str, str] | None:
     """Return the current span's trace id and span id as hexadecimal text; None without a span."""
     return None if _traces is None else _traces.ids()
-
-
-class Counts(NamedTuple):
-    """The connections of a pool."""
-
-    idle: int
-    busy: int
-    opening: int
-    waiting: int
-    """Calls that wait for a connection."""
-
-
-class Pool(Protocol):
-    """A pool of database connections."""
-
-    def counts(self) -> Counts:
-        """Return what it has now. Called from another thread."""
-        ...
-
-
-def watch_pool(pool: Pool) -> None:
-    """Count the pool's connections for as long as it lives."""
-    if _metrics is not None:
-        _metrics.database.watch(pool)
-
-
-class Watch:
-    """A piece of work that is watched while its block runs. Every exception passes through it.
-
-    This class itself watches nothing; it stands wherever telemetry is off.
-    """
-
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        return None
-
-    @property
-    def traceparent(self) -> str:
-        """What a callee is told of the trace; empty for nothing."""
-        return ""
-
-    def note(self, attributes: Mapping[str, Value]) -> None:
-        """Add attributes to the span, if there is one."""
-
-
-NOTHING = Watch()
 
 
 class _Timed(Watch):
@@ -198,8 +108,7 @@ class _Serving(_Timed):
         self._service, self._method, self._path, self._context = service, method, path, context
 
     def __enter__(self) -> Self:
-        if _metrics is not None:
-            _metrics.rpcs.active.inc()
+        RPC_ACTIVE.add(1)
         if _traces is not None:
             self._span = _traces.serve(self._path, _traceparent_of(self._context.invocation_metadata() or ()))
         return self
@@ -208,9 +117,8 @@ class _Serving(_Timed):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         code = code_of(error)
-        if _metrics is not None:
-            _metrics.rpcs.active.dec()
-            _metrics.rpcs.seconds.labels(self._service, self._method, code).observe(self._seconds())
+        RPC_ACTIVE.add(-1)
+        RPC_SECONDS.observe(self._seconds(), self._service, self._method, code)
         if self._span is not None and _traces is not None:
             self._span.set_attribute("rpc.response.status_code", code)
             _traces.end(self._span, error_type=type_of(error), is_failure=code in _FAILURES)
@@ -221,7 +129,7 @@ def serving(method: MethodDescriptor) -> Callable[[Any], Watch]:
 
     Its span stays the current one in the call's task. An AppError that is raised within is the call's code.
     """
-    if _metrics is None and _traces is None:
+    if not is_on():
         return _unwatched
     service = method.containing_service
     return functools.partial(_Serving, service.name, method.name, f"{service.full_name}/{method.name}")
@@ -280,8 +188,7 @@ class _Querying(_Timed):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         outcome = outcome_of(error)
-        if _metrics is not None:
-            _metrics.database.seconds.labels(self._operation, outcome).observe(self._seconds())
+        QUERY_SECONDS.observe(self._seconds(), self._operation, outcome)
         if self._span is not None and _traces is not None:
             _traces.end(self._span, error_type=type_of(error), is_failure=outcome in _BROKEN)
 
@@ -291,7 +198,7 @@ def querying(operation: str) -> Watch:
 
     operation: its name in our code; never anything else, as it is a label and the span's name.
     """
-    return NOTHING if _metrics is None and _traces is None else _Querying(operation)
+    return _Querying(operation) if is_on() else NOTHING
 
 
 class _Asking(_Timed):
@@ -299,21 +206,25 @@ class _Asking(_Timed):
 
     __slots__ = ()
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, attributes: Mapping[str, str | bool]) -> None:
         super().__init__()
         if _traces is not None:
-            self._span = _traces.ask(name, {})
+            self._span = _traces.ask(name, attributes)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._span is not None and _traces is not None:
-            _traces.end(self._span, error_type=type_of(error), is_failure=isinstance(error, Exception))
+            what = type_of(error)
+            _traces.end(self._span, error_type=what, is_failure=isinstance(error, Exception) and what != "CANCELLED")
 
 
-def asking(name: str) -> Watch:
-    """Return the watch of a call of a service that is not ours. name: of the call in our code, never of its content."""
-    return NOTHING if _traces is None else _Asking(name)
+def asking(name: str, attributes: Mapping[str, str | bool] = _NO_ATTRIBUTES) -> Watch:
+    """Return the watch of a call of a service that is not ours.
+
+    name, attributes: of the call in our code, never of its content.
+    """
+    return NOTHING if _traces is None else _Asking(name, attributes)
 
 
 class _Working(_Timed):
@@ -350,15 +261,12 @@ class Receiving:
         self._method = method if method in HTTP_METHODS else "other"
         self._started_at = time.perf_counter()
         self._span = None if _traces is None or not has_span else _traces.receive(self._method, traceparent)
-        if _metrics is not None:
-            _metrics.http.active.inc()
+        HTTP_ACTIVE.add(1)
 
     def end(self, route: str, status: int, error_type: str) -> None:
         """Note how it ended. route: the template, never the path. error_type: the error's reason; empty for none."""
-        if _metrics is not None:
-            _metrics.http.active.dec()
-            seconds = time.perf_counter() - self._started_at
-            _metrics.http.seconds.labels(self._method, route, str(status)).observe(seconds)
+        HTTP_ACTIVE.add(-1)
+        HTTP_SECONDS.observe(time.perf_counter() - self._started_at, self._method, route, str(status))
         if self._span is not None and _traces is not None:
             self._span.update_name(f"{self._method} {route}" if route != "-" else self._method)
             self._span.set_attribute("http.response.status_code", status)
@@ -372,7 +280,7 @@ def receiving(method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) ->
 
     A client's traceparent gives the trace its id; whether the trace is kept is decided here, not by the client.
     """
-    if _metrics is None and _traces is None:
+    if not is_on():
         return None
     traceparent = ""
     if _traces is not None:
@@ -381,12 +289,12 @@ def receiving(method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) ->
     return Receiving(method, traceparent, has_span=path not in _UNWATCHED_PATHS)
 
 
-def here() -> "Place | None":
+def place() -> Place | None:
     """Return the current place in a trace, to go on from it elsewhere; None without one."""
-    return None if _traces is None else _traces.here()
+    return None if _traces is None else _traces.place()
 
 
-def on_behalf(name: str, places: "Iterable[Place | None]") -> Watch:
+def on_behalf(name: str, places: Iterable[Place | None]) -> Watch:
     """Return the watch of work that one task does for others, who have noted their places.
 
     For one of them it belongs to that one's trace; for several it is a trace of its own that is linked to theirs.

@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -24,7 +23,8 @@ from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from servicekit.telemetry import observing
+from servicekit.telemetry import watches
+from servicekit.telemetry.watches import Place, Watch
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -35,14 +35,6 @@ COMPLAINT_SECONDS = 60.0
 
 _PARENT = TraceContextTextMapPropagator()
 _IDS = RandomIdGenerator()
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place in a trace, and the part that is there."""
-
-    service: str
-    span: SpanContext
 
 
 class Traces:
@@ -76,7 +68,7 @@ class Traces:
     def receive(self, method: str, traceparent: str) -> Span:
         """Begin a request's span, and make it the current one of this task."""
         provider, tracer = self._of_part()
-        parent = _PARENT.extract({observing.TRACEPARENT: traceparent})
+        parent = _PARENT.extract({watches.TRACEPARENT: traceparent})
         named = trace.get_current_span(parent).get_span_context()
         if named.is_valid:
             # The sampler decides as if the trace began here: no client makes us keep more, or less, than we want.
@@ -89,7 +81,7 @@ class Traces:
 
     def serve(self, path: str, traceparent: str) -> Span:
         """Begin the span of an rpc that is served (`package.Service/Method`), and make it the task's current one."""
-        parent = _PARENT.extract({observing.TRACEPARENT: traceparent})
+        parent = _PARENT.extract({watches.TRACEPARENT: traceparent})
         return _current(self._of_part()[1].start_span(path, parent, SpanKind.SERVER, _rpc_attributes(path)))
 
     def call(self, path: str) -> Span | None:
@@ -127,10 +119,10 @@ class Traces:
         at = trace.get_current_span().get_span_context()
         return (trace.format_trace_id(at.trace_id), trace.format_span_id(at.span_id)) if at.is_valid else None
 
-    def here(self) -> Place | None:
+    def place(self) -> Place | None:
         """Return the current place; None outside of any trace."""
         at = trace.get_current_span().get_span_context()
-        return Place(observing.service_name(self._service), at) if at.is_valid else None
+        return Place(watches.service_name(self._service), at) if at.is_valid else None
 
     def on_behalf(self, name: str, places: Sequence[Place]) -> "OnBehalf":
         """Return the watch of work that is done for those who were at these places, at least one."""
@@ -151,7 +143,7 @@ class Traces:
         return self._of_part()[1].start_span(name, None, kind, attributes)
 
     def _of_part(self) -> tuple[TracerProvider, trace.Tracer]:
-        service = observing.service_name(self._service)
+        service = watches.service_name(self._service)
         known = self._tracers.get(service)
         if known is None:
             resource = Resource.create(
@@ -168,7 +160,7 @@ class Traces:
         return known
 
 
-class Unseen(observing.Watch):
+class Unseen(Watch):
     """Makes a place in a trace that is not kept the current one, so nothing below is kept either, here or there."""
 
     __slots__ = ("_token",)
@@ -184,7 +176,7 @@ class Unseen(observing.Watch):
         context.detach(self._token)
 
 
-class OnBehalf(observing.Watch):
+class OnBehalf(Watch):
     """Makes somebody else's place the current one while its block runs, or a span that is linked to several."""
 
     __slots__ = ("_name", "_places", "_span", "_token", "_traces")
@@ -194,7 +186,7 @@ class OnBehalf(observing.Watch):
         self._span: Span | None = None
 
     def __enter__(self) -> Self:
-        observing.name_service(self._places[0].service)
+        watches.name_service(self._places[0].service)
         if len(self._places) == 1:
             at = self._places[0].span
             self._token = context.attach(_context_of(at))

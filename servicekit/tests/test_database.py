@@ -5,13 +5,17 @@ from servicekit.database.client import from_sql
 
 def test_an_error_of_sql_that_says_when_to_come_back_tells_it_to_the_client() -> None:
     detail = '{"scope": "per user", "retry_after_seconds": "2"}'
-    error = from_sql(sqlstate="PT429", message="TOO_MANY_RUNS", detail=detail, cause="test")
-    assert (error.reason, error.retry_after_seconds, error.metadata["scope"]) == ("TOO_MANY_RUNS", 2.0, "per user")
+    error = from_sql(sqlstate="PT503", message="SHUTTING_DOWN", detail=detail, cause="test")
+    assert (error.reason, error.retry_after_seconds, error.metadata["scope"]) == ("SHUTTING_DOWN", 2.0, "per user")
 
 
 def test_an_error_of_sql_without_a_time_has_none() -> None:
-    error = from_sql(sqlstate="PT404", message="RUN_NOT_FOUND", detail='{"run_id": "x"}', cause="test")
-    assert (error.reason, error.retry_after_seconds, error.metadata) == ("RUN_NOT_FOUND", None, {"run_id": "x"})
+    error = from_sql(sqlstate="PT404", message="THING_NOT_FOUND", detail='{"thing_id": "x"}', cause="test")
+    assert (error.reason, error.retry_after_seconds, error.metadata) == ("THING_NOT_FOUND", None, {"thing_id": "x"})
+
+
+def test_a_reason_of_sql_that_the_process_does_not_know_is_internal() -> None:
+    assert from_sql(sqlstate="PT404", message="NO_SUCH_REASON", detail="{}", cause="test").reason == "INTERNAL"
 
 
 @pytest.mark.parametrize(

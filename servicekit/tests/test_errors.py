@@ -1,10 +1,11 @@
 import grpc
 import pytest
+from concerto.errors.v1 import errors_pb2
 from grpc_status import rpc_status
 
 from servicekit import reasons
-from servicekit.errors import AppError, from_rpc_error
-from servicekit.reasons import HTTP_STATUS, REASONS
+from servicekit.errors import AppError, from_message, from_rpc_error
+from servicekit.reasons import HTTP_STATUS, Reason
 
 
 class Refused(grpc.RpcError, grpc.Call):  # type: ignore[misc]
@@ -23,40 +24,60 @@ class Refused(grpc.RpcError, grpc.Call):  # type: ignore[misc]
         return self._status.trailing_metadata
 
 
-def sample(name: str) -> AppError:
-    return AppError(
-        name,
-        metadata={field: f"<{field}>" for field in REASONS[name].fields},
-        cause="private",
-        retry_after_seconds=7.2,
+def hot() -> AppError:
+    return AppError("THING_TOO_HOT", metadata={"degrees": "99"}, cause="private", retry_after_seconds=7.2)
+
+
+def test_an_error_survives_the_way_through_grpc_and_leaves_its_cause_behind() -> None:
+    sent = hot()
+    got = from_rpc_error(Refused(sent.to_status()), service="things")
+    assert got.to_json() == sent.to_json()
+    assert (got.reason, got.code, got.retry_after_seconds) == ("THING_TOO_HOT", sent.code, 8)
+    assert "private" not in str(rpc_status.from_call(Refused(sent.to_status())))
+
+
+def test_an_error_has_the_agreed_json_and_the_contracts_message_says_the_same() -> None:
+    assert hot().to_json() == {
+        "code": 418,
+        "status": "FAILED_PRECONDITION",
+        "message": "It is too hot.",
+        "details": [{"reason": "THING_TOO_HOT", "domain": "concerto", "metadata": {"degrees": "99"}}],
+    }
+    assert from_message(hot().to_message()).to_json() == hot().to_json()
+
+
+def test_a_reason_that_this_process_does_not_know_keeps_what_its_part_said() -> None:
+    sent = AppError.received(
+        "OF_ANOTHER_PART", code=grpc.StatusCode.ABORTED, message="It said so.", metadata={"a": "b"}
+    )
+    got = from_rpc_error(Refused(sent.to_status()), service="things")
+    assert (got.reason, got.http_status, got.message, got.metadata) == (
+        "OF_ANOTHER_PART",
+        409,
+        "It said so.",
+        {"a": "b"},
     )
 
 
-@pytest.mark.parametrize("name", REASONS)
-def test_every_reason_survives_the_way_through_grpc(name: str) -> None:
-    sent = sample(name)
-    got = from_rpc_error(Refused(sent.to_status()), service="sessions")
-    assert (got.reason, got.message, got.metadata, got.code) == (name, sent.message, sent.metadata, sent.code)
-    assert got.retry_after_seconds == 8
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors_pb2.Error(),
+        errors_pb2.Error(status="UNAVAILABLE", message="of somebody else"),
+        errors_pb2.Error(
+            status="NO_CODE", message="x", details=[errors_pb2.ErrorDetail(reason="A", domain="concerto")]
+        ),
+    ],
+)
+def test_an_error_that_is_none_of_ours_is_internal(error: errors_pb2.Error) -> None:
+    assert from_message(error).reason == "INTERNAL"
 
 
-@pytest.mark.parametrize("name", REASONS)
-def test_every_reason_has_the_agreed_json_and_hides_its_cause(name: str) -> None:
-    body = sample(name).to_json()
-    assert body["code"] == HTTP_STATUS[REASONS[name].code]
-    assert body["details"][0]["reason"] == name
-    assert body["details"][0]["domain"] == "concerto"
-    assert "private" not in str(body)
-    assert "private" not in rpc_status.from_call(Refused(sample(name).to_status())).message
+def test_only_where_its_http_status_is_its_own_a_status_carries_more_than_error_info_and_retry_info() -> None:
+    def details(error: AppError) -> int:
+        return len(rpc_status.from_call(Refused(error.to_status())).details)
 
-
-@pytest.mark.parametrize("name", REASONS)
-def test_every_reason_is_named_and_worded_as_agreed(name: str) -> None:
-    assert name == name.upper()
-    assert len(name) <= 63
-    assert REASONS[name].message.endswith(".")
-    assert REASONS[name].remedy.endswith(".")
-    assert f"`{name}`" in reasons.document()
+    assert (details(hot()), details(AppError("INTERNAL"))) == (3, 1)
 
 
 @pytest.mark.parametrize("code", grpc.StatusCode)
@@ -66,9 +87,17 @@ def test_every_code_has_a_status(code: grpc.StatusCode) -> None:
 
 def test_a_reason_without_its_values_is_a_mistake_at_once() -> None:
     with pytest.raises(KeyError):
-        AppError("SESSION_NOT_FOUND")
+        AppError("THING_NOT_FOUND")
     with pytest.raises(KeyError):
         AppError("NO_SUCH_REASON")
+
+
+def test_parts_may_share_a_reason_and_not_disagree_about_it() -> None:
+    known = reasons.REASONS["INTERNAL"]
+    reasons.register({"INTERNAL": known})
+    with pytest.raises(ValueError, match="INTERNAL has another meaning already"):
+        reasons.register({"INTERNAL": Reason(grpc.StatusCode.INTERNAL, "Something else.", "Nothing.")})
+    assert reasons.REASONS["INTERNAL"] == known
 
 
 @pytest.mark.parametrize(
@@ -84,6 +113,6 @@ def test_a_reason_without_its_values_is_a_mistake_at_once() -> None:
 )
 def test_a_bare_status_of_a_neighbour_becomes_a_reason(code: grpc.StatusCode, reason: str) -> None:
     error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="text of the neighbour")
-    got = from_rpc_error(error, service="sessions")
+    got = from_rpc_error(error, service="things")
     assert got.reason == reason
     assert "text of the neighbour" not in got.message

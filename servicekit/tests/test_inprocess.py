@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from servicekit.errors import AppError, from_rpc_error
-from servicekit.rpc.inprocess.calls import STREAM_LIMIT
+from servicekit.rpc.inprocess.calls import NO_CLIENT_STREAMS, STREAM_LIMIT
 from tests.support.calls import Code, Text, World, count, failed, names, opened, text
 
 ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
@@ -63,37 +63,18 @@ async def test_a_handler_may_write_its_stream_by_itself(world: World) -> None:
     assert await names(write(text(""))) == ["0", "1", "2"]
 
 
-async def test_requests_stream_from_an_iterator_or_by_writing(world: World) -> None:
-    async def collect(requests: Any, context: Any) -> Any:
-        return text(",".join([request.name async for request in requests]))
-
-    async def asking() -> AsyncIterator[Any]:
-        for place in range(40):
-            yield text(str(place))
-
-    world.play(collect)
-    assert (await world.collect(asking())).name == ",".join(str(place) for place in range(40))
-    assert (await world.collect([text("a"), text("b")])).name == "a,b"
-    call = world.collect()
-    await call.write(text("x"))
-    await call.write(text("y"))
-    await call.done_writing()
-    assert (await call).name == "x,y"
+@pytest.mark.parametrize("kind_of_rpc", ["stream_unary", "stream_stream"])
+async def test_a_client_that_would_stream_within_the_process_is_told_what_it_needs(kind_of_rpc: str) -> None:
+    async with opened("within") as world:
+        with pytest.raises(NotImplementedError, match=r"/test.Script/Collect: .* needs the service's address"):
+            getattr(world.connection, kind_of_rpc)("/test.Script/Collect")
 
 
-async def test_both_sides_stream_at_once(world: World) -> None:
-    async def chat(requests: Any, context: Any) -> AsyncIterator[Any]:
-        async for request in requests:
-            yield text(f"heard {request.name}")
-
-    world.play(chat)
-    assert await names(world.chat([text("a"), text("b")])) == ["heard a", "heard b"]
-    call = world.chat()
-    for word in ("c", "d"):
-        await call.write(text(word))
-        assert (await call.read()).name == f"heard {word}"
-    await call.done_writing()
-    assert await call.read() is grpc.aio.EOF
+async def test_an_rpc_that_takes_a_stream_is_refused_within_the_process() -> None:
+    async with opened("within") as world:
+        collect: Any = world.connection.unary_unary("/test.Script/Collect")
+        error = await failed(collect(text("one")))
+        assert (error.code(), error.details()) == (Code.UNIMPLEMENTED, NO_CLIENT_STREAMS)
 
 
 async def test_an_abort_arrives_with_code_details_and_metadata(world: World) -> None:
@@ -111,7 +92,7 @@ async def test_an_abort_arrives_with_code_details_and_metadata(world: World) -> 
 
 @pytest.mark.parametrize("method", ["unary", "stream"])
 async def test_an_app_error_arrives_unchanged(world: World, method: str) -> None:
-    sent = AppError("SESSION_NOT_FOUND", metadata={"session_id": ID}, retry_after_seconds=3)
+    sent = AppError("THING_NOT_FOUND", metadata={"thing_id": ID}, retry_after_seconds=3)
 
     async def unary(request: Any, context: Any) -> Any:
         await context.abort_with_status(sent.to_status())

@@ -22,7 +22,7 @@ from servicekit.errors import AppError
 from servicekit.rpc import channel
 from servicekit.rpc.server import Registration
 from servicekit.settings import ProcessSettings
-from servicekit.telemetry import observing, traces
+from servicekit.telemetry import measures, observing, process, traces, watches
 from servicekit.telemetry.metrics import Metrics
 from servicekit.testing import acting_as, make_caller, served
 from tests.support.telemetry import Watched, samples_of, watched
@@ -41,7 +41,7 @@ class Sessions(sessions_pb2_grpc.SessionsServiceServicer):
         with observing.querying("get_session"):
             await asyncio.sleep(0)
             if request.session_id == MISSING:
-                raise AppError("SESSION_NOT_FOUND", metadata={"session_id": SECRET}, cause=SECRET)
+                raise AppError("THING_NOT_FOUND", metadata={"thing_id": SECRET}, cause=SECRET)
         if request.session_id == CRASH:
             raise ValueError(SECRET)
         if request.session_id == SLOW:
@@ -139,7 +139,7 @@ async def test_failures_are_codes_and_reasons_and_none_of_their_text(
 ) -> None:
     in_a_request(seen)
     with acting_as(make_caller()):
-        for session_id, reason in ((MISSING, "SESSION_NOT_FOUND"), (CRASH, "INTERNAL"), (SECRET, "INVALID_FIELD")):
+        for session_id, reason in ((MISSING, "THING_NOT_FOUND"), (CRASH, "INTERNAL"), (SECRET, "INVALID_FIELD")):
             with pytest.raises(AppError) as caught:
                 await get(connection, session_id)
             assert caught.value.reason == reason
@@ -149,7 +149,7 @@ async def test_failures_are_codes_and_reasons_and_none_of_their_text(
     with pytest.raises(AppError):
         await get(connection)  # nobody is signed in
     types = [span.attributes.get("error.type") for span in seen.spans if span.kind.name == "SERVER"]
-    assert types == ["SESSION_NOT_FOUND", "ValueError", "INVALID_FIELD", "CANCELLED", "TOKEN_MISSING"]
+    assert types == ["THING_NOT_FOUND", "ValueError", "INVALID_FIELD", "CANCELLED", "TOKEN_MISSING"]
     statuses = [span.status for span in seen.spans if span.kind.name == "SERVER"]
     assert [status.status_code.name for status in statuses] == ["UNSET", "ERROR", "UNSET", "UNSET", "UNSET"]
     assert {span.status.description for span in seen.spans} == {None}
@@ -202,14 +202,14 @@ def test_a_client_chooses_the_traces_id_and_not_whether_it_is_kept(
 @pytest.mark.parametrize("count", [1, 3])
 def test_work_for_one_belongs_to_its_trace_and_for_several_is_linked_to_theirs(seen: Watched, count: int) -> None:
     def begin(number: int) -> object:
-        observing.name_service(f"part-{number}")
+        watches.name_service(f"part-{number}")
         with observing.working("run", {}):
-            return observing.here()
+            return observing.place()
 
     def work() -> None:
         with observing.on_behalf("for many", [None, *places]), observing.querying("append"):
             pass
-        assert observing.here() is None
+        assert observing.place() is None
 
     places: Any = [contextvars.Context().run(begin, number) for number in range(count)]
     contextvars.Context().run(work)
@@ -241,7 +241,7 @@ async def test_what_is_repeated_is_counted_and_leaves_no_span_on_either_side(
     ("error", "outcome"),
     [
         (None, "ok"),
-        (AppError("SESSION_NOT_FOUND", metadata={"session_id": "x"}), "refused"),
+        (AppError("THING_NOT_FOUND", metadata={"thing_id": "x"}), "refused"),
         (AppError("DATABASE_BUSY"), "busy"),
         (AppError("DATABASE_UNAVAILABLE"), "unavailable"),
         (AppError("INTERNAL"), "failed"),
@@ -258,7 +258,8 @@ def test_operations_are_counted_by_how_they_end(seen: Watched, error: BaseExcept
 
 def test_the_listener_serves_metrics_and_nothing_else() -> None:
     metrics = Metrics()
-    metrics.rpcs.active.set(3)
+    observing.use(metrics=metrics)
+    observing.RPC_ACTIVE.set(3)
     listener = metrics.listen("127.0.0.1", 0)
     try:
         address = f"http://127.0.0.1:{listener.port}"
@@ -271,20 +272,35 @@ def test_the_listener_serves_metrics_and_nothing_else() -> None:
         with pytest.raises(SystemExit, match=r"cannot be listened on for metrics .* Set CONCERTO_METRICS_PORT to a"):
             Metrics().listen("127.0.0.1", listener.port)
     finally:
+        observing.use()
         metrics.close()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/metrics")
 
 
+def test_a_measure_of_a_parts_own_is_exported_by_its_names_once_it_is_used() -> None:
+    boiled = measures.Counter("concerto_test_boiled", "What has boiled.", ("what",))
+    lasting = measures.Histogram("concerto_test_boiling_seconds", "How long.", buckets=(1, 2))
+    boiled.add(1, "milk")  # nobody records
+    with watched() as seen:
+        assert "concerto_test" not in seen.exported
+        boiled.add(2, "milk")
+        lasting.observe(1.5)
+        assert seen.samples("concerto_test_boiled_total") == {("milk",): 2}
+        assert seen.samples("concerto_test_boiling_seconds_bucket") == {("+Inf",): 1, ("1.0",): 0, ("2.0",): 1}
+    with pytest.raises(ValueError, match="concerto_test_boiled is declared twice"):
+        measures.Gauge("concerto_test_boiled", "Again.")
+
+
 def test_pools_are_counted_together_and_for_as_long_as_they_live() -> None:
     class Pool:
-        def counts(self) -> observing.Counts:
-            return observing.Counts(idle=1, busy=2, opening=3, waiting=4)
+        def counts(self) -> measures.Counts:
+            return measures.Counts(idle=1, busy=2, opening=3, waiting=4)
 
     with watched() as seen:
         pools = [Pool(), Pool()]
         for pool in pools:
-            observing.watch_pool(pool)
+            measures.watch_pool(pool)
         assert seen.samples("concerto_db_connections") == {("busy",): 4, ("idle",): 2, ("opening",): 6}
         assert seen.value("concerto_db_waiting") == 8
         del pool
@@ -296,10 +312,10 @@ OFF = """
 import sys
 from servicekit.database import client
 from servicekit.rpc import channel, server
-from servicekit.telemetry import logs
+from servicekit.telemetry import process
 from servicekit.settings import ProcessSettings
-logs.configure(ProcessSettings.load(), service="tests")
-logs.close()
+process.configure(ProcessSettings.load(), service="tests")
+process.close()
 OURS = ("opentelemetry", "prometheus_client", "servicekit.telemetry.metrics", "servicekit.telemetry.traces")
 print([name for name in sys.modules if name.startswith(OURS)])
 """
@@ -317,9 +333,9 @@ def test_nothing_is_imported_while_telemetry_is_off() -> None:
 CORRELATED = """
 import logging
 import structlog
-from servicekit.telemetry import logs, observing
+from servicekit.telemetry import observing, process
 from servicekit.settings import ProcessSettings
-logs.configure(ProcessSettings.load(), service="tests")
+process.configure(ProcessSettings.load(), service="tests")
 log = structlog.stdlib.get_logger("a.module")
 log.info("before")
 with observing.working("run", {}):
@@ -345,8 +361,8 @@ def test_a_taken_port_ends_the_process_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit, match=f"127.0.0.1:{port} cannot be listened on for metrics"):
-            observing.start(ProcessSettings.load(CONCERTO_METRICS_PORT=port), service="tests")
-    observing.stop()
+            process.start(ProcessSettings.load(CONCERTO_METRICS_PORT=port), service="tests")
+    process.close()
 
 
 class Failing(SpanExporter):

@@ -53,7 +53,7 @@ class Sessions(sessions_pb2_grpc.SessionsServiceServicer):
     async def GetSession(self, message: Any, context: Any) -> Any:
         self.request_ids.append(request.current_id())
         self.remaining.append(request.remaining_seconds(1000))
-        raise AppError("SESSION_NOT_FOUND", metadata={"session_id": message.session_id}, cause="private")
+        raise AppError("THING_NOT_FOUND", metadata={"thing_id": message.session_id}, cause="private")
 
 
 class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
@@ -117,8 +117,8 @@ async def test_nobody_gets_in_without_a_valid_token_not_even_to_a_validation_err
 async def test_a_refusal_keeps_its_reason_and_hides_its_cause(stub: Any) -> None:
     with acting_as(make_caller()), pytest.raises(AppError) as caught:
         await channel.call(stub.GetSession, sessions_pb2.GetSessionRequest(session_id=ID))
-    assert caught.value.reason == "SESSION_NOT_FOUND"
-    assert caught.value.metadata == {"session_id": ID}
+    assert caught.value.reason == "THING_NOT_FOUND"
+    assert caught.value.metadata == {"thing_id": ID}
     assert "private" not in str(caught.value.cause)
 
 

@@ -10,10 +10,10 @@ PROGRAM = """
 import logging
 import structlog
 from servicekit.rpc import identity, request
-from servicekit.telemetry import logs
+from servicekit.telemetry import process
 from servicekit.settings import ProcessSettings
 
-logs.configure(ProcessSettings.load(), service="tests")
+process.configure(ProcessSettings.load(), service="tests")
 log = structlog.stdlib.get_logger("a.module")
 request.begin("walk-1", None)
 log.debug("too.small")

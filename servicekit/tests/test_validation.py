@@ -45,6 +45,7 @@ def test_what_keeps_the_contract_passes(message: Message) -> None:
         (sessions_pb2.GetSessionRequest(session_id="x"), "INVALID_FIELD", "session_id"),
         (sessions_pb2.GetSessionRequest(session_id=ID.replace("-", "")), "INVALID_FIELD", "session_id"),
         (sessions_pb2.GetSessionRequest(session_id=f"{{{ID}}}"), "INVALID_FIELD", "session_id"),
+        (sessions_pb2.GetSessionRequest(session_id="１" * 36), "INVALID_FIELD", "session_id"),
         (append(), "MISSING_FIELD", "messages"),
         (append(*[new()] * 101), "FIELD_TOO_LARGE", "messages"),
         (append(new("x" * 1_048_577)), "FIELD_TOO_LARGE", "messages[0].content"),

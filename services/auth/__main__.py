@@ -8,6 +8,7 @@ from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
 from servicekit.database.client import open_database
 from servicekit.rpc import server
 from servicekit.rpc.identity import Verifier
+from services.auth import reasons
 from services.auth.auth_servicer import AuthServicer
 from services.auth.auth_store import AuthStore
 from services.auth.gotrue import GoTrue, open_http
@@ -17,6 +18,7 @@ from services.auth.settings import Settings
 @contextlib.asynccontextmanager
 async def build(settings: Settings) -> AsyncIterator[Sequence[server.Registration]]:
     """Make the servicer and what it calls; close all of it on leaving."""
+    reasons.register()
     async with contextlib.AsyncExitStack() as opened:
         http = await opened.enter_async_context(open_http())
         database = await open_database(settings)

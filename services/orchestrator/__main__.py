@@ -7,6 +7,7 @@ from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from servicekit.rpc import server
 from servicekit.tls import credentials
+from services.orchestrator import reasons
 from services.orchestrator.agents.registry import Agents
 from services.orchestrator.models.models import Models
 from services.orchestrator.models.window import Window
@@ -21,6 +22,7 @@ from services.orchestrator.settings import Settings
 @contextlib.asynccontextmanager
 async def build(settings: Settings) -> AsyncIterator[Sequence[server.Registration]]:
     """Make the servicer; on leaving, end the runs, then close the connections to the provider and to sessions."""
+    reasons.register()
     store = SessionsClient.at(settings.sessions_target, tls=credentials.load(settings))
     models = Models(settings)
     agents = Agents(settings, models=models, store=store)

@@ -21,12 +21,12 @@ MAX_LEASES = 1000
 
 # A try that hangs must leave time for others before the lease runs out.
 _TRY_SECONDS = 3.0
-_PASSING_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_RETRYABLE_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def is_passing(error: AppError) -> bool:
+def is_retryable(error: AppError) -> bool:
     """Say whether a call that failed with this error may succeed when it is repeated."""
-    return error.code in _PASSING_CODES
+    return error.code in _RETRYABLE_CODES
 
 
 class SessionsClient:

@@ -5,7 +5,7 @@ from typing import Self
 from concerto.sessions.v1 import runs_pb2
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from servicekit.settings import ServiceSettings
+from servicekit.settings import ServiceSettings, host_field, port_field, target_field
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are Concerto, a helpful assistant. Answer in the language of the user, plainly and to the point. "
@@ -29,11 +29,11 @@ class ModelPrices(BaseModel):
 class Settings(ServiceSettings):
     """Where to listen, where the sessions service is, which model answers and how much it is given."""
 
-    host: str = Field("127.0.0.1", validation_alias="ORCHESTRATOR_HOST")
+    host: str = host_field("orchestrator")
     """Address to listen on."""
-    port: int = Field(8005, ge=0, le=65535, validation_alias="ORCHESTRATOR_PORT")
+    port: int = port_field("orchestrator")
     """Port to listen on; 0 picks a free one."""
-    sessions_target: str = Field("127.0.0.1:8004", validation_alias="SESSIONS_TARGET")
+    sessions_target: str = target_field("sessions")
     """The sessions service, `host:port` or `dns:///name:port`."""
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     """Key of the model provider; without it and without OPENAI_BASE_URL the offline model answers."""

@@ -7,9 +7,10 @@ from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions
 
 from servicekit.database.client import open_database
 from servicekit.rpc import server
+from services.sessions import reasons
 from services.sessions.notifications import Notifications
 from services.sessions.runs_servicer import RunsServicer
-from services.sessions.runs_store import RunsStore
+from services.sessions.runs_store import SYSTEM_OPERATIONS, RunsStore
 from services.sessions.sessions_servicer import SessionsServicer
 from services.sessions.sessions_store import SessionsStore
 from services.sessions.settings import Settings
@@ -22,8 +23,9 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
 
     Notifications and upkeep need database connections; over REST the service does without them and keeps no runs.
     """
+    reasons.register()
     async with AsyncExitStack() as opened:
-        database = await open_database(settings)
+        database = await open_database(settings, system_operations=SYSTEM_OPERATIONS)
         opened.push_async_callback(database.close)
         runs = RunsStore(database)
         notifications: Notifications | None = None

@@ -12,7 +12,7 @@ from concerto.sessions.v1 import runs_pb2_grpc as pb_grpc
 from servicekit.errors import AppError
 from servicekit.messages import paging
 from servicekit.rpc.identity import current_caller
-from servicekit.telemetry import observing
+from servicekit.telemetry import observing, watches
 from services.sessions import pages
 from services.sessions.notifications import Notifications
 from services.sessions.runs_store import RunsStore
@@ -94,7 +94,7 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
         # Verified when the watch began; it may go on when the token has expired.
         caller = current_caller()
         after_seq = request.after_seq
-        watch = observing.NOTHING
+        watch = watches.NOTHING
         with self._notifications.watch(request.run_id) as wake:
             while True:
                 # Cleared before the look, so that nothing between the two is missed.

@@ -11,6 +11,18 @@ from servicekit.errors import AppError
 from servicekit.messages import converter
 from servicekit.rpc.identity import Caller
 
+SYSTEM_OPERATIONS = frozenset(
+    {
+        "append_run_events",
+        "finish_run",
+        "interrupt_expired_runs",
+        "promote_run",
+        "prune_run_events",
+        "renew_leases",
+    }
+)
+"""Functions of schema `private` that act by a lease or for upkeep."""
+
 REAPED_AT_ONCE = 50
 """Most runs that one transaction interrupts."""
 

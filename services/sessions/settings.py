@@ -2,16 +2,25 @@
 
 from pydantic import Field, SecretStr
 
-from servicekit.settings import DatabaseSettings, ServiceSettings, is_transaction_pooled
+from servicekit.settings import (
+    DatabaseSettings,
+    ServiceSettings,
+    host_field,
+    is_transaction_pooled,
+    pool_field,
+    port_field,
+)
 
 
 class Settings(ServiceSettings, DatabaseSettings):
     """Settings of the sessions service."""
 
-    host: str = Field("127.0.0.1", validation_alias="SESSIONS_HOST")
+    host: str = host_field("sessions")
     """Address to listen on."""
-    port: int = Field(8004, ge=0, le=65535, validation_alias="SESSIONS_PORT")
+    port: int = port_field("sessions")
     """Port to listen on; 0 picks a free one."""
+    db_pool_size: int = pool_field("sessions")
+    """Most connections of one process."""
     run_events_kept_seconds: float = Field(3600.0, ge=0, validation_alias="CONCERTO_RUN_EVENTS_KEPT_SECONDS")
     """How long the deltas of a run are kept after its end; its message holds their text."""
     listen_db_url: SecretStr | None = Field(None, validation_alias="SUPABASE_LISTEN_DB_URL")

@@ -1,6 +1,9 @@
 import importlib
 import inspect
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,15 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from benchmarks import pace, rows, stream_load, suites
+from benchmarks import rows, suites
 from benchmarks.__main__ import ALONE, GROUPS
+from benchmarks.load import model_server, wrk
+from benchmarks.load import streams as stream_load
 from benchmarks.rows import MeasurementError, Row
 from benchmarks.suites import Program
 from servicekit.testing import mint_token
 from tests.support.api import Person, ok, read_events, text_of
+from tests.support.contract import ROOT
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import RunningStack
 
@@ -213,7 +219,7 @@ async def test_stream_py_stores_what_it_streams_and_asks_with_the_history(
 async def test_the_load_of_streams_finds_every_token(stack: RunningStack, person: Person, tmp_path: Path) -> None:
     server = Program.start(
         "model server",
-        "benchmarks.pace",
+        "benchmarks.load.model_server",
         env=suites.stack_environment(tmp_path, stack.base_port),
         log=tmp_path / "model.out",
     )
@@ -248,18 +254,18 @@ def answer_with(*texts: str, kept: str, state: str = "SUCCEEDED") -> bytes:
 
 def test_tokens_may_come_together() -> None:
     found = stream_load.StreamLoad()
-    stream_load.check(answer_with("~0 ", "~1 ~2 ", kept=pace.answer(3)), 3, found)
+    stream_load.check(answer_with("~0 ", "~1 ~2 ", kept=model_server.answer(3)), 3, found)
     assert (found.tokens, found.events, found.faults) == (3, 2, [])
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        answer_with("~0 ", "~2 ", kept=pace.answer(3)),
-        answer_with("~1 ", "~0 ", "~2 ", kept=pace.answer(3)),
-        answer_with("~0 ", "~1 ", "~1 ", "~2 ", kept=pace.answer(3)),
-        answer_with("~0 ", "~1 ", "~2 ", kept=pace.answer(2)),
-        answer_with("~0 ", "~1 ", "~2 ", kept=pace.answer(3), state="FAILED"),
+        answer_with("~0 ", "~2 ", kept=model_server.answer(3)),
+        answer_with("~1 ", "~0 ", "~2 ", kept=model_server.answer(3)),
+        answer_with("~0 ", "~1 ", "~1 ", "~2 ", kept=model_server.answer(3)),
+        answer_with("~0 ", "~1 ", "~2 ", kept=model_server.answer(2)),
+        answer_with("~0 ", "~1 ", "~2 ", kept=model_server.answer(3), state="FAILED"),
         b"HTTP/1.1 503 Service Unavailable\r\n\r\n",
         b"",
     ],
@@ -321,8 +327,49 @@ def test_latest_json_holds_the_head_and_every_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_group_has_a_module_that_measures(group: str) -> None:
-    measure = importlib.import_module(f"benchmarks.{group}").measure
+    measure = importlib.import_module(f"benchmarks.groups.{group}").measure
     subject, *further = inspect.signature(measure).parameters.values()
     assert inspect.iscoroutinefunction(measure)
     assert subject.name == ("mode" if group in ALONE else "suite")
-    assert [parameter.name for parameter in further if parameter.default is inspect.Parameter.empty] == ["quick"]
+    assert [parameter.name for parameter in further if parameter.default is inspect.Parameter.empty] == (
+        ["quick", "folder"] if group in ALONE else ["quick"]
+    )
+
+
+def test_make_bench_asks_for_wrk_before_it_sets_anything_up(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    (copy / "local" / "setup").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", copy)
+    shutil.copytree(ROOT / "benchmarks", copy / "benchmarks", ignore=shutil.ignore_patterns("results", "__pycache__"))
+    for file in ("local/__init__.py", *(f"local/setup/{name}.py" for name in ("__init__", "bootstrap", "debian"))):
+        shutil.copy(ROOT / file, copy / file)
+    # A machine with make and a Python that has none of our packages, and neither wrk nor apt-get.
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("make", "sh", "awk"):
+        found = shutil.which(name)
+        assert found is not None
+        (programs / name).symlink_to(found)
+    python = Path(sys.base_prefix) / "bin" / "python3"
+    (programs / "python3").symlink_to(python)
+    before = set(copy.iterdir())
+    make = [str(programs / "make"), "bench"]
+    done = subprocess.run(make, cwd=copy, env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert wrk.MISSING in done.stderr
+    assert set(copy.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_needed"),
+    [
+        ([], True),
+        (["--mode", "processes"], True),
+        (["unary"], True),
+        (["streams", "--mode", "processes"], False),
+        (["streams", "unary"], True),
+    ],
+)
+def test_wrk_is_needed_for_single_calls_alone(arguments: list[str], is_needed: bool) -> None:
+    assert wrk.is_needed(arguments) == is_needed
+    assert wrk.USER in GROUPS

@@ -11,34 +11,15 @@ import yaml
 from packaging.requirements import Requirement
 
 from deploy import image, local_env, render
-from gateway.settings import Settings as GatewaySettings
+from deploy.parts import NOT_IN_COMPOSE
+from servicekit import parts
 from servicekit.rpc.server import DRAIN_LIMIT_SECONDS
-from services.auth.settings import Settings as AuthSettings
-from services.orchestrator.settings import Settings as OrchestratorSettings
-from services.sessions.settings import Settings as SessionsSettings
 from tests.contract.test_environment import NAMES, variables
-from tests.support.contract import ROOT
+from tests.support.contract import PART_SETTINGS, ROOT
 
-SETTINGS = {
-    "auth": AuthSettings,
-    "sessions": SessionsSettings,
-    "orchestrator": OrchestratorSettings,
-    "gateway": GatewaySettings,
-}
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
-# Settings of a process that the compose file does not hand on, and why.
-NOT_IN_COMPOSE = {
-    "CONCERTO_DRAIN_DELAY_SECONDS": "nothing in front of one host's gateway forgets addresses slowly",
-    "CONCERTO_TLS_CERT_FILE": "all containers are on one host",
-    "CONCERTO_TLS_KEY_FILE": "all containers are on one host",
-    "CONCERTO_TLS_CA_FILE": "all containers are on one host",
-    "CONCERTO_TLS_CLIENT_AUTH": "all containers are on one host",
-    "GATEWAY_WEB_FOLDER": "the image has its own",
-    "LANGSMITH_TRACING": "sends what people write to somebody else, with more variables of its own",
-    "GATEWAY_SOCKET_FD": "only for what starts processes by hand",
-}
 
 
 def closure(roots: set[str]) -> set[str]:
@@ -65,6 +46,16 @@ def test_an_image_installs_all_that_its_process_needs(service: str) -> None:
     lock = (ROOT / "requirements.lock").read_text()
     chosen = set(re.findall(r"^([a-z0-9.-]+)==", image.subset(lock, image.wanted_by(service)), flags=re.MULTILINE))
     assert closure(image.wanted_by(service)) - chosen == set()
+
+
+@pytest.mark.parametrize("part", parts.PARTS, ids=lambda part: part.name)
+def test_an_image_installs_nothing_that_only_other_parts_need(part: parts.Part) -> None:
+    own = closure(image.wanted_by(part.name))
+    lock = (ROOT / "requirements.lock").read_text()
+    chosen = set(re.findall(r"^([a-z0-9.-]+)==", image.subset(lock, image.wanted_by(part.name)), flags=re.MULTILINE))
+    foreign = set().union(*(image.wanted_by(other.name) for other in parts.PARTS)) - own
+    assert foreign
+    assert chosen & foreign == set()
 
 
 @pytest.mark.parametrize(
@@ -100,10 +91,10 @@ def compose_variables(service: str) -> dict[str, str | None]:
     return found
 
 
-@pytest.mark.parametrize("service", SETTINGS)
+@pytest.mark.parametrize("service", PART_SETTINGS)
 def test_a_container_is_told_its_own_settings_and_no_others(service: str) -> None:
     told = set(compose_variables(service))
-    read = variables(SETTINGS[service])
+    read = variables(PART_SETTINGS[service])
     assert told - read == set(), "the process does not read these"
     own = re.compile(rf"{service.upper()}_(HOST|PORT)")  # set in the image
     missing = {name for name in read - told if not own.fullmatch(name)}
@@ -111,10 +102,36 @@ def test_a_container_is_told_its_own_settings_and_no_others(service: str) -> Non
     assert missing - set(NOT_IN_COMPOSE) - {"SUPABASE_PUBLISHABLE_KEY", "SUPABASE_PUBLIC_URL"} == set()
 
 
+@pytest.mark.parametrize("part", parts.PARTS, ids=lambda part: part.name)
+def test_a_container_is_built_limited_checked_and_started_as_the_registry_says(part: parts.Part) -> None:
+    container = COMPOSE["services"][part.name]
+    assert container["build"]["args"] == {"SERVICE": part.name}
+    assert container["mem_limit"] == f"{part.memory_limit_mib}m"
+    assert f"127.0.0.1:{part.port}" in container["healthcheck"]["test"][-1]
+    told = compose_variables(part.name)
+    assert told["CONCERTO_METRICS_PORT"] == str(parts.METRICS_PORT)
+    assert {name: told[name] for name in told if name.endswith("_TARGET")} == {
+        called.target_variable: f"dns:///{called.name}:{called.port}" for called in map(parts.named, part.calls)
+    }
+    assert set(part.calls) <= container.get("depends_on", {}).keys()
+    assert ("SUPABASE_DB_URL" in told) == (part.database is not None)
+
+
+@pytest.mark.parametrize("part", parts.PARTS, ids=lambda part: part.name)
+def test_an_image_listens_and_is_checked_at_the_registrys_port(part: parts.Part) -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    stage = re.search(rf"^FROM runtime AS {part.name}\n(.*?)(?=^FROM |\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    assert stage is not None, "run `make parts`"
+    assert f"ENV {part.variable}_HOST=0.0.0.0 {part.variable}_PORT={part.port}\n" in stage[1]
+    assert f"EXPOSE {part.port} {parts.METRICS_PORT}\n" in stage[1]
+    assert f"127.0.0.1:{part.port}" in stage[1]
+    assert f'\nCMD ["python", "-m", "{part.module}"]\n' in stage[1]
+
+
 def test_every_variable_of_the_compose_file_is_explained() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     names = set(re.findall(r"\$\{([A-Z_]+)", text)) | {
-        name for service in (*SETTINGS, "supabase") for name in compose_variables(service)
+        name for service in (*PART_SETTINGS, "supabase") for name in compose_variables(service)
     }
     assert names - NAMES == set(), "add them to .env.example"
 
@@ -218,7 +235,7 @@ def test_each_process_reads_what_it_is_told(manifests: list[render.Manifest]) ->
     pools = {"CONCERTO_DB_POOL_SIZE", "CONCERTO_DB_STATEMENT_CACHE_SIZE"}  # of those that have a database
     for container in render.containers(manifests):
         names = set(told(manifests, container)) | {entry["name"] for entry in container["env"]}
-        assert names - variables(SETTINGS[container["name"]]) - pools == set(), container["name"]
+        assert names - variables(PART_SETTINGS[container["name"]]) - pools == set(), container["name"]
 
 
 def test_each_pod_is_fit_for_a_restricted_namespace(manifests: list[render.Manifest]) -> None:
@@ -250,7 +267,7 @@ def test_a_pod_has_the_time_to_drain(manifests: list[render.Manifest]) -> None:
 
 def test_each_service_scales_survives_a_drained_node_and_is_found_by_its_name(manifests: list[render.Manifest]) -> None:
     deployments = of_kind(manifests, "Deployment")
-    assert deployments.keys() == set(SETTINGS)
+    assert deployments.keys() == set(PART_SETTINGS)
     assert of_kind(manifests, "HorizontalPodAutoscaler").keys() == deployments.keys()
     assert of_kind(manifests, "PodDisruptionBudget").keys() == deployments.keys()
     services = of_kind(manifests, "Service")
@@ -260,10 +277,36 @@ def test_each_service_scales_survives_a_drained_node_and_is_found_by_its_name(ma
         assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
         assert "replicas" not in deployment["spec"], "the autoscaler's affair"
         assert (services[name]["spec"]["clusterIP"] == "None") if name != "gateway" else True
-    for name in ("auth", "sessions", "orchestrator"):
-        (port,) = services[name]["spec"]["ports"]
-        target = told(manifests, pod_of(deployments["gateway"])["containers"][0])[f"{name.upper()}_TARGET"]
-        assert target == f"dns:///{name}:{port['port']}"
+    for part in parts.PARTS:
+        (container,) = pod_of(deployments[part.name])["containers"]
+        assert container["ports"][0]["containerPort"] == part.port
+        assert container["ports"][1]["containerPort"] == parts.METRICS_PORT
+        for called in map(parts.named, part.calls):
+            (port,) = services[called.name]["spec"]["ports"]
+            assert port["port"] == called.port
+            assert told(manifests, container)[called.target_variable] == f"dns:///{called.name}:{called.port}"
+
+
+def test_a_pod_requests_what_the_registry_says_and_is_given_its_own_secrets(manifests: list[render.Manifest]) -> None:
+    for name, deployment in of_kind(manifests, "Deployment").items():
+        part, (container,) = parts.named(name), pod_of(deployment)["containers"]
+        requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+        assert requests == {"cpu": f"{part.cpu_millicores}m", "memory": f"{part.memory_mib}Mi"}, name
+        assert limits == {"memory": f"{part.memory_limit_mib}Mi"}, name
+        secret = {entry["name"] for entry in container["env"]}
+        assert ("SUPABASE_DB_URL" in secret) == (part.database is not None), name
+        assert ("SUPABASE_LISTEN_DB_URL" in secret) == (part.connections > part.pool_size), name
+        assert ("SUPABASE_PUBLISHABLE_KEY" in secret) == part.publishable_key, name
+        assert {one.variable for one in part.secrets} <= secret, name
+
+
+def test_two_replicas_of_every_part_stay_within_what_a_small_database_gives(manifests: list[render.Manifest]) -> None:
+    wanted = 0
+    for container in render.containers(manifests):
+        part = parts.named(container["name"])
+        chosen = told(manifests, container).get("CONCERTO_DB_POOL_SIZE")
+        wanted += 2 * (part.connections + (int(chosen) - part.pool_size if chosen and part.database else 0))
+    assert wanted <= parts.MOST_CONNECTIONS, "make pools of services/parts.toml smaller"
 
 
 def test_pods_reach_their_neighbours_and_nobody_else(manifests: list[render.Manifest]) -> None:
@@ -282,12 +325,7 @@ def test_pods_reach_their_neighbours_and_nobody_else(manifests: list[render.Mani
         if "podSelector" in peer and "namespaceSelector" not in peer
         for port in rule["ports"]
     }
-    calls = {
-        ("gateway", "auth", 8003),
-        ("gateway", "sessions", 8004),
-        ("gateway", "orchestrator", 8005),
-        ("orchestrator", "sessions", 8004),
-    }
+    calls = {(part.name, called.name, called.port) for part in parts.PARTS for called in map(parts.named, part.calls)}
     assert allowed == calls
     for caller, callee, port in calls:
         (rule,) = policies[callee]["spec"]["ingress"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from servicekit import parts
 from tests.support.contract import ROOT
 
 EXAMPLE = (ROOT / ".env.example").read_text()
@@ -39,6 +40,13 @@ ALL = set().union(*(variables(settings) for settings in settings_classes()))
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_every_variable_that_is_read_is_explained(name: str) -> None:
     assert name in NAMES, "add it to .env.example with its meaning"
+
+
+@pytest.mark.parametrize("part", parts.SERVICES, ids=lambda part: part.name)
+def test_where_a_service_listens_and_is_found_is_explained(part: parts.Part) -> None:
+    for line in (f"{part.variable}_HOST=127.0.0.1", f"{part.variable}_PORT={part.port}"):
+        assert f"# {line}\n" in EXAMPLE, "run `make parts`"
+    assert f"# {part.target_variable}=127.0.0.1:{part.port}\n" in EXAMPLE, "run `make parts`"
 
 
 def test_every_variable_that_is_explained_is_read() -> None:

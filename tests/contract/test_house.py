@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 
 from local.setup import lock
-from servicekit import reasons
 from tests.support.contract import ROOT
 
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if (path / "__init__.py").exists())
-AGREED_FILES = {"__init__.py", "__main__.py", "README.md", "settings.py", "tests"}
+AGREED_FILES = {"__init__.py", "__main__.py", "README.md", "reasons.py", "settings.py", "tests"}
 README_HEADINGS = ("## Owns", "## Rpcs", "## Environment", "## Run alone", "## Test alone")
-PRODUCT = ("servicekit", "services", "gateway", "local")
 
 
 def sources(*folders: str) -> list[Path]:
@@ -70,28 +68,6 @@ def test_servicekit_and_gateway_know_no_service() -> None:
 def test_the_orchestrator_has_no_database() -> None:
     for path in sources("services/orchestrator"):
         assert not [name for name in imports(path) if name.startswith(("servicekit.database", "asyncpg", "supabase"))]
-
-
-def test_the_page_of_errors_is_the_table() -> None:
-    assert (ROOT / "docs" / "errors.md").read_text() == reasons.document(), (
-        "Run: .venv/bin/python -m servicekit.reasons > docs/errors.md"
-    )
-
-
-@pytest.mark.parametrize("reason", reasons.REASONS)
-def test_every_reason_is_raised_somewhere(reason: str) -> None:
-    texts = [path.read_text() for path in sources(*PRODUCT) if path.name != "reasons.py"]
-    texts += [path.read_text() for path in (ROOT / "supabase" / "migrations").glob("*.sql")]
-    assert any(re.search(rf"""["']{reason}["']""", text) for text in texts)
-
-
-def test_every_reason_that_is_raised_is_in_the_table() -> None:
-    raised = set()
-    for path in sources(*PRODUCT):
-        raised |= set(re.findall(r"""AppError\(\s*["']([A-Z_]+)["']""", path.read_text()))
-    for path in (ROOT / "supabase" / "migrations").glob("*.sql"):
-        raised |= set(re.findall(r"""message\s*=\s*'([A-Z_]+)'""", path.read_text()))
-    assert raised - reasons.REASONS.keys() == set()
 
 
 def test_the_supabase_folder_never_shadows_the_library() -> None:

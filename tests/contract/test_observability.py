@@ -1,3 +1,4 @@
+import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -5,9 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import Histogram
 
-from servicekit.telemetry.metrics import Metrics
+from servicekit.parts import METRICS_PORT, PARTS
+from servicekit.telemetry.measures import Counter, Histogram, Measure
+from servicekit.telemetry.metrics import Pools
 from tests.support.contract import ROOT
 
 FOLDER = ROOT / "deploy" / "observability"
@@ -17,26 +19,30 @@ OTHERS = {"up", "process_resident_memory_bytes", "process_cpu_seconds_total", "p
 NAME = re.compile(r"\b(?:concerto|process|python)_[a-z0-9_]+|\bup\b")
 
 
-def parts() -> list[Any]:
-    """Return every metric object of ours."""
-    metrics = Metrics()
-    groups = [getattr(metrics, name) for name in ("rpcs", "http", "database", "runs", "models")]
-    return [one for group in groups for one in vars(group).values()]
+def declared() -> list[Measure]:
+    """Return every measure that a module of ours declares."""
+    found: list[Measure] = []
+    for folder in ("servicekit", "services", "gateway"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            names = path.relative_to(ROOT).with_suffix("").parts
+            if "tests" not in names and "measures." in path.read_text():
+                values = vars(importlib.import_module(".".join(names))).values()
+                found += [value for value in values if isinstance(value, Measure)]
+    return found
 
 
 def series() -> dict[str, set[str]]:
     """Return the names of all series that our metrics have, with the names of their labels."""
     found: dict[str, set[str]] = {}
-    for one in parts():
-        for metric in one.describe() if hasattr(one, "describe") else one.collect():
-            labels = set(getattr(one, "_labelnames", ())) | {
-                name for sample in metric.samples for name in sample.labels
-            }
-            if isinstance(one, Histogram):
-                found |= {f"{metric.name}_{suffix}": labels for suffix in ("count", "sum")}
-                found[f"{metric.name}_bucket"] = labels | {"le"}
-            else:
-                found[f"{metric.name}_total" if metric.type == "counter" else metric.name] = labels
+    for measure in declared():
+        labels = set(measure.labels)
+        if isinstance(measure, Histogram):
+            found |= {f"{measure.name}_{suffix}": labels for suffix in ("count", "sum")}
+            found[f"{measure.name}_bucket"] = labels | {"le"}
+        else:
+            found[f"{measure.name}_total" if isinstance(measure, Counter) else measure.name] = labels
+    for metric in Pools().collect():
+        found[metric.name] = {name for sample in metric.samples for name in sample.labels}
     return found
 
 
@@ -114,9 +120,9 @@ def test_prometheus_finds_every_replica_of_every_part() -> None:
     (job,) = config["scrape_configs"]
     (names,) = job["dns_sd_configs"]
     assert (sorted(names["names"]), names["type"], names["port"]) == (
-        ["auth", "gateway", "orchestrator", "sessions"],
+        sorted(part.name for part in PARTS),
         "A",
-        9464,
+        METRICS_PORT,
     )
     assert job["metrics_path"] == "/metrics"
     for name in config["rule_files"]:

@@ -11,6 +11,7 @@ from gateway.rest import comments, contract, openapi
 from gateway.tests.fakes import gateway_settings
 from local.setup import bootstrap, lock
 from local.suite.processes import node_program
+from servicekit import reasons
 from tests.support.contract import ROOT
 
 WEB = ROOT / "web"
@@ -133,13 +134,20 @@ def test_npm_versions_of_the_web_app_are_exact_and_locked() -> None:
 
 
 def test_files_of_the_web_app_are_named_in_kebab_case_and_short() -> None:
-    folders = ("app", "components", "lib")
+    folders = ("app", "components", "features", "lib", "test")
     own = [path for path in SOURCES if path.relative_to(WEB).parts[0] in folders]
     own += [path for folder in folders for path in (WEB / folder).rglob("*.test.ts*")]
     own = [path for path in own if path != bootstrap.WEB_TYPES]
     names = [str(path.relative_to(WEB)) for path in own]
     assert [name for name in names if not re.fullmatch(r"[a-z0-9./()_-]+", name)] == []
     assert [path.name for path in own if len(path.read_text().splitlines()) > 400] == []
+
+
+def test_reasons_that_the_web_app_has_sentences_for_are_in_the_table() -> None:
+    catalogues = [path for path in SOURCES if path.name == "sentences.ts"]
+    named = {name for path in catalogues for name in re.findall(r"^ +([A-Z][A-Z_]+):", path.read_text(), re.MULTILINE)}
+    assert named
+    assert named - set(reasons.REASONS) == set()
 
 
 def test_the_document_can_be_printed_without_a_suite() -> None:

@@ -16,8 +16,10 @@ import asyncpg
 import pytest
 
 from local.hosted.doctor import examine
+from local.migrations.baseline import FOLDED
 from local.settings import ROOT, load_settings
 from tests.integration.test_database_rules import SNAPSHOT
+from tests.support.database import make_as_before_the_baseline
 from tests.support.measured import Note
 from tests.support.suites import RunningStack, stack_environment, start_stack, stop_stack
 
@@ -214,6 +216,21 @@ async def test_a_migration_that_is_no_file_here_is_refused(migrated: Hosted) -> 
         assert (doctor.returncode, "applied, but no file here: 20990101000000" in doctor.stdout) == (1, True)
     finally:
         await migrated.fetch(f"delete from {HISTORY} where version = '20990101000000'")
+
+
+async def test_a_project_of_before_the_baseline_gets_another_history_and_what_is_newer(migrated: Hosted) -> None:
+    before = await migrated.snapshot()
+    owner = await asyncpg.connect(migrated.stack.migration_db_url)
+    await make_as_before_the_baseline(owner)
+    await owner.close()
+    doctor = migrated.concerto("doctor", "--target", "hosted")
+    assert (doctor.returncode, "that stand in the baseline now" in doctor.stdout) == (1, True), doctor.stdout
+    shown = migrated.concerto("migrate", "--target", "hosted", "--dry-run")
+    assert (shown.returncode, await migrated.applied()) == (0, list(FOLDED)), shown.stdout + shown.stderr
+    done = migrated.concerto("migrate", "--target", "hosted", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert await migrated.applied() == VERSIONS
+    assert await migrated.snapshot() == before
 
 
 async def test_rollbacks_in_reverse_leave_nothing_and_everything_applies_again(migrated: Hosted) -> None:

@@ -9,7 +9,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from servicekit.database.client import SYSTEM_OPERATIONS
+from services.sessions.runs_store import SYSTEM_OPERATIONS
+from tests.support.database import OLD_PLATFORM, PLATFORM, with_database
 from tests.support.suites import RunningStack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,47 +27,6 @@ HELPERS = {
     "private.open_run(jsonb,bytea,boolean,boolean)",
     "private.show_newest(uuid,uuid)",
 }
-
-# What a hosted project has before our migrations, as far as they touch it.
-PLATFORM = """
-create schema auth;
-create table auth.users (
-    id uuid primary key, email varchar(255), raw_user_meta_data jsonb, last_sign_in_at timestamptz
-);
-create function auth.uid() returns uuid language sql stable
-as $$ select nullif(current_setting('request.jwt.claim.sub', true), '')::uuid $$;
-grant usage on schema auth to postgres, anon, authenticated;
-grant all on auth.users to postgres;
-create schema storage;
-create table storage.buckets (
-    id text primary key, name text not null unique, public boolean default false,
-    file_size_limit bigint, allowed_mime_types text[]
-);
-create table storage.objects (
-    id uuid primary key default gen_random_uuid(), bucket_id text references storage.buckets, name text
-);
-alter table storage.objects enable row level security;
-create function storage.foldername(name text) returns text[] language sql immutable
-as $$ select (string_to_array(name, '/'))[1:array_length(string_to_array(name, '/'), 1) - 1] $$;
-create function storage.protect_delete() returns trigger language plpgsql as $$
-begin
-    if coalesce(current_setting('storage.allow_delete_query', true), 'false') <> 'true' then
-        raise insufficient_privilege using message = 'Use the Storage API.';
-    end if;
-    return null;
-end $$;
-create trigger protect_buckets_delete before delete on storage.buckets
-for each statement execute function storage.protect_delete();
--- A hosted project lets postgres make policies here without owning the table; no other database has a way to say so.
-alter table storage.objects owner to supabase_storage_admin;
-grant usage on schema storage to postgres, anon, authenticated, supabase_storage_admin;
-grant all on storage.buckets, storage.objects to postgres, anon, authenticated;
-"""
-# An older hosted project grants whatever postgres makes in public to everybody.
-OLD_PLATFORM = """
-alter default privileges for role postgres in schema public grant all on tables to anon, authenticated, service_role;
-alter default privileges for role postgres in schema public grant all on functions to anon, authenticated;
-"""
 SNAPSHOT = """
 select string_agg(line, E'\n' order by line) from (
     select format('relation %s %s %s %s', c.oid::regclass, c.relkind, c.relrowsecurity, c.relacl) as line
@@ -242,6 +202,15 @@ def test_migrations_are_named_by_time_and_subject_and_each_has_its_rollback() ->
     assert [path.name for path in ROLLBACKS] == [path.name for path in MIGRATIONS]
 
 
+@pytest.mark.parametrize("file", [*MIGRATIONS, *ROLLBACKS], ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_a_migration_waits_for_a_lock_for_seconds_and_leaves_the_limit_as_it_was(file: Path) -> None:
+    lines = [line for line in file.read_text().splitlines() if line and not line.startswith("--")]
+    if re.fullmatch(r"(create|drop) index concurrently [^;]+;", "\n".join(lines)):
+        return  # such a statement stands alone, and keeps nobody waiting
+    assert re.fullmatch(r"set lock_timeout = '\d{1,2}s';", lines[0])
+    assert lines[-1] == "reset lock_timeout;"
+
+
 @pytest.mark.parametrize("platform", [PLATFORM, PLATFORM + OLD_PLATFORM], ids=["new project", "old project"])
 async def test_rollbacks_leave_nothing_and_the_migrations_apply_again(
     admin: asyncpg.Connection, stack: RunningStack, platform: str
@@ -321,10 +290,6 @@ def test_supabases_own_advisors_find_nothing(stack: RunningStack) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def with_database(url: str, name: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
 async def apply(connection: asyncpg.Connection, files: list[Path]) -> None:

@@ -1,7 +1,9 @@
 from typing import Any
 
+import asyncpg
 import pytest
 
+from tests.support.database import acting_as, add_user
 from tests.support.runs import RunsWorld, refused
 
 AMOUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_micro_usd")
@@ -111,3 +113,25 @@ async def test_nobody_who_used_nothing_has_entries(world: RunsWorld, ledger: Run
 )
 async def test_a_wrong_argument_is_named(world: RunsWorld, args: dict[str, str], field: str) -> None:
     assert (await refused("PT400", "INVALID_FIELD", world.call("list_usage", **args)))["field"] == field
+
+
+async def test_the_ledger_tells_all_tokens_of_a_run_as_one_number(ledger: RunsWorld) -> None:
+    largest = 2**63 - 1
+    # More than the number holds: the row must be written nevertheless, or the run could never end.
+    await used(ledger, "2026-05-03T00:00:00Z", "a", None, largest, 1, 0, 0)
+    rows = await ledger.admin.fetch(
+        "select prompt_tokens, completion_tokens, tokens_used from public.api_usage where user_id = $1"
+        " order by prompt_tokens",
+        ledger.user,
+    )
+    assert [tuple(row) for row in rows] == [(1, 2, 3), (10, 20, 30), (100, 200, 300), (largest, 1, largest)]
+
+
+async def test_tokens_used_is_read_by_its_owner_and_written_by_nobody(ledger: RunsWorld) -> None:
+    other = await add_user(ledger.admin)
+    async with ledger.pool.acquire() as login:
+        for user, total in ((ledger.user, 333), (other, None)):
+            async with acting_as(login, user) as caller:
+                assert await caller.fetchval("select sum(tokens_used) from public.api_usage") == total
+    with pytest.raises(asyncpg.GeneratedAlwaysError):
+        await ledger.admin.execute("update public.api_usage set tokens_used = 0")

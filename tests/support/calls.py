@@ -22,7 +22,7 @@ def text(name: str) -> Text:
 
 
 class World:
-    """A server whose handlers a test writes itself, and a channel to it: `play` answers all four kinds of rpc."""
+    """A server whose handlers a test writes itself, and a channel to it: `play` answers both kinds of rpc."""
 
     def __init__(self, kind: str, *, server: Any, connection: grpc.aio.Channel, script: "Script") -> None:
         self.kind = kind
@@ -32,8 +32,6 @@ class World:
         codec: dict[str, Any] = {"request_serializer": Text.SerializeToString, "response_deserializer": Text.FromString}
         self.unary: Any = connection.unary_unary("/test.Script/Unary", **codec)
         self.stream: Any = connection.unary_stream("/test.Script/Stream", **codec)
-        self.collect: Any = connection.stream_unary("/test.Script/Collect", **codec)
-        self.chat: Any = connection.stream_stream("/test.Script/Chat", **codec)
         self.missing: Any = connection.unary_unary("/test.Script/Missing", **codec)
         self.sessions: Any = sessions_pb2_grpc.SessionsServiceStub(connection)
 
@@ -76,7 +74,6 @@ def add_script(script: Script, server: Any) -> None:
         "Unary": grpc.unary_unary_rpc_method_handler(script.unary, **codec),
         "Stream": grpc.unary_stream_rpc_method_handler(script.stream, **codec),
         "Collect": grpc.stream_unary_rpc_method_handler(script.unary, **codec),
-        "Chat": grpc.stream_stream_rpc_method_handler(script.stream, **codec),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Script", handlers),))
     sessions_pb2_grpc.add_SessionsServiceServicer_to_server(script, server)

@@ -1,19 +1,24 @@
 """The contract as the tests enumerate it: files, services, rpcs and their routes."""
 
+import importlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from concerto.auth.v1 import auth_pb2
 from concerto.options.v1 import options_pb2
-from concerto.orchestrator.v1 import orchestrator_pb2
-from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
+from servicekit import parts
+from servicekit.rpc import contracts
+from servicekit.settings import ProcessSettings
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILES = (auth_pb2, sessions_pb2, runs_pb2, orchestrator_pb2)
+PART_SETTINGS: dict[str, type[ProcessSettings]] = {
+    part.name: importlib.import_module(f"{part.module}.settings").Settings for part in parts.PARTS
+}
+"""What each registered part reads its environment with."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ def methods() -> tuple[Method, ...]:
             bindings=_bindings(method),
             policy=method.GetOptions().Extensions[options_pb2.policy],
         )
-        for file in FILES
-        for service in file.DESCRIPTOR.services_by_name.values()
+        for part in parts.SERVICES
+        for service in (*contracts.public_services(part), *contracts.internal_services(part))
         for method in service.methods
     )
 

@@ -4,11 +4,56 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
 
+from local.migrations.apply import migration_files
+from local.migrations.baseline import BASELINE, FOLDED
+from local.settings import ROOT
+
 INSUFFICIENT_PRIVILEGE = "42501"
+# What a hosted project has before our migrations, as far as they touch it.
+PLATFORM = """
+create schema auth;
+create table auth.users (
+    id uuid primary key, email varchar(255), raw_user_meta_data jsonb, last_sign_in_at timestamptz
+);
+create function auth.uid() returns uuid language sql stable
+as $$ select nullif(current_setting('request.jwt.claim.sub', true), '')::uuid $$;
+grant usage on schema auth to postgres, anon, authenticated;
+grant all on auth.users to postgres;
+create schema storage;
+create table storage.buckets (
+    id text primary key, name text not null unique, public boolean default false,
+    file_size_limit bigint, allowed_mime_types text[]
+);
+create table storage.objects (
+    id uuid primary key default gen_random_uuid(), bucket_id text references storage.buckets, name text
+);
+alter table storage.objects enable row level security;
+create function storage.foldername(name text) returns text[] language sql immutable
+as $$ select (string_to_array(name, '/'))[1:array_length(string_to_array(name, '/'), 1) - 1] $$;
+create function storage.protect_delete() returns trigger language plpgsql as $$
+begin
+    if coalesce(current_setting('storage.allow_delete_query', true), 'false') <> 'true' then
+        raise insufficient_privilege using message = 'Use the Storage API.';
+    end if;
+    return null;
+end $$;
+create trigger protect_buckets_delete before delete on storage.buckets
+for each statement execute function storage.protect_delete();
+-- A hosted project lets postgres make policies here without owning the table; no other database has a way to say so.
+alter table storage.objects owner to supabase_storage_admin;
+grant usage on schema storage to postgres, anon, authenticated, supabase_storage_admin;
+grant all on storage.buckets, storage.objects to postgres, anon, authenticated;
+"""
+# An older hosted project grants whatever postgres makes in public to everybody.
+OLD_PLATFORM = """
+alter default privileges for role postgres in schema public grant all on tables to anon, authenticated, service_role;
+alter default privileges for role postgres in schema public grant all on functions to anon, authenticated;
+"""
 
 
 async def add_user(
@@ -73,3 +118,21 @@ async def acting_as(login: asyncpg.Connection, user_id: str | None) -> AsyncIter
         yield login
     finally:
         await transaction.rollback()
+
+
+def with_database(url: str, name: str) -> str:
+    """Return the same address for another database of the server."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+async def make_as_before_the_baseline(owner: asyncpg.Connection) -> None:
+    """Bring a database to where the last migration before the baseline left it, history included."""
+    for version, rollback in reversed(migration_files(ROOT, "rollbacks").items()):
+        if version > BASELINE:
+            await owner.execute(rollback.read_text())
+    await owner.execute("delete from supabase_migrations.schema_migrations")
+    await owner.execute(
+        "insert into supabase_migrations.schema_migrations (version, name, statements)"
+        " select v, 'x', array['select 1'] from unnest($1::text[]) as v",
+        list(FOLDED),
+    )

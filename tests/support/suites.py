@@ -26,7 +26,7 @@ from local.suite.processes import PARTS, WHOLE, Mode, replicas_of
 
 START_SECONDS = 120
 STOP_SECONDS = 60
-PORTS = 6
+PORTS = len(PORT_NAMES)
 OF_A_PROJECT = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_DB_URL", "SUPABASE_JWT_SECRET")
 """What the services are told of a hosted project; how to administer it is for tests alone."""
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -155,7 +155,7 @@ def stack_environment(home: Path, base_port: int, **extra: str) -> dict[str, str
 
 
 def free_base_port(replicas: int = 1) -> int:
-    """A base port whose block of six for each replica, and one more, is free.
+    """A base port whose block of ports for each replica, and one more, is free.
 
     Below the range from which systems hand out ports by themselves.
     """

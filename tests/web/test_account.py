@@ -235,23 +235,23 @@ async def test_tokens_that_live_for_seconds_are_renewed_while_an_answer_goes_on(
 
 async def test_logging_out_everywhere_else_ends_the_other_browsers_only(web: Web) -> None:
     person = await web.person()
-    here = await web.visit(person, "/settings/?section=account")
-    there = await web.visit(person)
-    await expect(Chat(there).box).to_be_visible()
-    await Settings(here).button("Log out everywhere else").click()
+    this_browser = await web.visit(person, "/settings/?section=account")
+    other_browser = await web.visit(person)
+    await expect(Chat(other_browser).box).to_be_visible()
+    await Settings(this_browser).button("Log out everywhere else").click()
     web.watch.allow("401", "400", "403")
 
     async def is_revoked() -> bool:
         return web.watch.count("POST .*/logout") > 0
 
     await until(is_revoked, "the request")
-    await here.wait_for_timeout(500)
-    await web.expire(there)
-    await there.reload()
-    await there.wait_for_url("**/login/**")
-    await web.expire(here)
-    await here.reload()
-    await expect(Settings(here).button("Log out everywhere else")).to_be_visible()
+    await this_browser.wait_for_timeout(500)
+    await web.expire(other_browser)
+    await other_browser.reload()
+    await other_browser.wait_for_url("**/login/**")
+    await web.expire(this_browser)
+    await this_browser.reload()
+    await expect(Settings(this_browser).button("Log out everywhere else")).to_be_visible()
 
 
 async def test_one_persons_things_are_gone_from_the_browser_after_the_log_out(web: Web) -> None:

@@ -146,8 +146,8 @@ async def test_what_was_used_stands_by_day_and_model(web: Web) -> None:
     await expect(main.get_by_role("figure").or_(main.get_by_role("table")).first).to_be_visible()
     for model in ("test-model", "other-model"):
         await expect(main.get_by_text(model).first).to_be_visible()
-    nobody = await web.visit(await web.person(), "/settings/?section=usage")
-    await expect(nobody.get_by_role("main")).to_contain_text(re.compile("No answers", re.IGNORECASE))
+    newcomer = await web.visit(await web.person(), "/settings/?section=usage")
+    await expect(newcomer.get_by_role("main")).to_contain_text(re.compile("No answers", re.IGNORECASE))
 
 
 async def test_the_display_name_and_the_way_back(web: Web) -> None:

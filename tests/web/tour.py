@@ -126,7 +126,7 @@ class Walk:
     house: House
     known: Page
     new: Page
-    nobody: Page
+    signed_out: Page
 
 
 Step = Callable[[Walk], Awaitable[Page]]
@@ -155,56 +155,56 @@ async def walk(web: Web, house: House, **options: Any) -> AsyncIterator[tuple[st
 
 @state("log-in")
 async def _(at: Walk) -> Page:
-    await at.nobody.goto("/login/")
-    await expect(AccountPages(at.nobody).heading("Log in")).to_be_visible()
-    return at.nobody
+    await at.signed_out.goto("/login/")
+    await expect(AccountPages(at.signed_out).heading("Log in")).to_be_visible()
+    return at.signed_out
 
 
 @state("log-in-refused")
 async def _(at: Walk) -> Page:
-    account = AccountPages(at.nobody)
+    account = AccountPages(at.signed_out)
     await account.log_in(at.house.person.user["email"], "not-the-password")
     await expect(account.alert).to_be_visible()
-    return at.nobody
+    return at.signed_out
 
 
 @state("log-in-ended")
 async def _(at: Walk) -> Page:
-    await at.nobody.goto("/settings/?section=usage")
-    await expect(AccountPages(at.nobody).heading("Log in")).to_be_visible()
-    return at.nobody
+    await at.signed_out.goto("/settings/?section=usage")
+    await expect(AccountPages(at.signed_out).heading("Log in")).to_be_visible()
+    return at.signed_out
 
 
 @state("sign-up")
 async def _(at: Walk) -> Page:
-    await at.nobody.goto("/signup/")
-    await expect(AccountPages(at.nobody).heading("Create your account")).to_be_visible()
-    return at.nobody
+    await at.signed_out.goto("/signup/")
+    await expect(AccountPages(at.signed_out).heading("Create your account")).to_be_visible()
+    return at.signed_out
 
 
 @state("sign-up-refused")
 async def _(at: Walk) -> Page:
-    account = AccountPages(at.nobody)
+    account = AccountPages(at.signed_out)
     await account.sign_up(at.house.person.user["email"], "a-good-password-1")
     await expect(account.alert).to_be_visible()
-    return at.nobody
+    return at.signed_out
 
 
 @state("forgot-password")
 async def _(at: Walk) -> Page:
-    await at.nobody.goto("/forgot-password/")
-    await expect(AccountPages(at.nobody).heading("Forgot your password?")).to_be_visible()
-    return at.nobody
+    await at.signed_out.goto("/forgot-password/")
+    await expect(AccountPages(at.signed_out).heading("Forgot your password?")).to_be_visible()
+    return at.signed_out
 
 
 @state("forgot-password-sent")
 async def _(at: Walk) -> Page:
     email = at.house.newcomer.user["email"]
-    account = AccountPages(at.nobody)
+    account = AccountPages(at.signed_out)
     await account.field("Email").fill(email)
     await account.button("Send link").click()
-    await expect(at.nobody.get_by_role("main")).to_contain_text(email)
-    return at.nobody
+    await expect(at.signed_out.get_by_role("main")).to_contain_text(email)
+    return at.signed_out
 
 
 @state("reset-password")
@@ -215,16 +215,18 @@ async def _(at: Walk) -> Page:
         return any(mail.to == email for mail in read_mails(at.web.stack.home))
 
     await until(came, "the mail")
-    await at.nobody.goto(next(mail.links[0] for mail in reversed(read_mails(at.web.stack.home)) if mail.to == email))
-    await expect(AccountPages(at.nobody).button("Save password")).to_be_visible()
-    return at.nobody
+    await at.signed_out.goto(
+        next(mail.links[0] for mail in reversed(read_mails(at.web.stack.home)) if mail.to == email)
+    )
+    await expect(AccountPages(at.signed_out).button("Save password")).to_be_visible()
+    return at.signed_out
 
 
 @state("reset-password-used-link")
 async def _(at: Walk) -> Page:
     # Whoever followed the link is signed in; this is somebody else's browser.
-    page = await (await at.web.context(reduced_motion="reduce", viewport=at.nobody.viewport_size)).new_page()
-    await page.emulate_media(color_scheme=await colours(at.nobody))
+    page = await (await at.web.context(reduced_motion="reduce", viewport=at.signed_out.viewport_size)).new_page()
+    await page.emulate_media(color_scheme=await colours(at.signed_out))
     await page.goto("/reset-password/#error=access_denied&error_code=otp_expired&error_description=Link+has+expired")
     await expect(page.get_by_role("main").get_by_role("alert")).to_be_visible()
     return page
@@ -232,8 +234,8 @@ async def _(at: Walk) -> Page:
 
 @state("callback-refused")
 async def _(at: Walk) -> Page:
-    page = await (await at.web.context(reduced_motion="reduce", viewport=at.nobody.viewport_size)).new_page()
-    await page.emulate_media(color_scheme=await colours(at.nobody))
+    page = await (await at.web.context(reduced_motion="reduce", viewport=at.signed_out.viewport_size)).new_page()
+    await page.emulate_media(color_scheme=await colours(at.signed_out))
     await page.goto("/callback/#error=access_denied&error_description=The+user+has+denied+access")
     await expect(page.get_by_role("main").get_by_role("alert")).to_be_visible()
     return page

@@ -1,12 +1,14 @@
 import type { Metadata, Viewport } from "next";
 import type { ReactNode } from "react";
-import { Providers } from "@/components/shell/providers";
+import { Providers } from "@/features/shell/providers";
+import { APP_NAME, pageTitle } from "@/lib/app-name";
+import { sentences } from "./sentences";
 import "./globals.css";
 
 export const metadata: Metadata = {
-  title: { default: "Concerto", template: "%s · Concerto" },
-  description: "Chat with language models: your conversations, kept and continued.",
-  applicationName: "Concerto",
+  title: { default: APP_NAME, template: pageTitle("%s") },
+  description: sentences.description,
+  applicationName: APP_NAME,
   manifest: "/manifest.webmanifest",
   robots: { index: false, follow: false },
   // Phones make links of numbers in answers otherwise.
@@ -34,7 +36,7 @@ export default function RootLayout({ children }: { children: ReactNode }) {
       </head>
       <body>
         <noscript>
-          <p className="p-4">Concerto needs JavaScript. Allow it for this site, then load the page again.</p>
+          <p className="p-4">{sentences.noScript}</p>
         </noscript>
         <Providers>{children}</Providers>
       </body>

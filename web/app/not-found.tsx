@@ -1,21 +1,20 @@
 import type { Metadata } from "next";
 import Link from "next/link";
-import { Brand } from "@/components/shell/brand";
 import { buttonVariants } from "@/components/ui/button";
+import { Brand } from "@/features/shell/brand";
 import { paths } from "@/lib/paths";
+import { sentences } from "./sentences";
 
-export const metadata: Metadata = { title: "Page not found" };
+export const metadata: Metadata = { title: sentences.notFound.title };
 
 export default function NotFound() {
   return (
     <main className="grid min-h-dvh place-content-center justify-items-center gap-4 p-6 text-center">
       <Brand className="mb-2" />
-      <h1 className="font-serif text-2xl">There is no page here</h1>
-      <p className="max-w-prose text-balance text-muted-foreground">
-        The address may be misspelt, or the page may have moved. Your chats are where they were.
-      </p>
+      <h1 className="font-serif text-2xl">{sentences.notFound.heading}</h1>
+      <p className="max-w-prose text-balance text-muted-foreground">{sentences.notFound.explanation}</p>
       <Link href={paths.home} className={buttonVariants()}>
-        Go to your chats
+        {sentences.goToChats}
       </Link>
     </main>
   );

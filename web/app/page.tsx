@@ -1,4 +1,4 @@
-import { Home } from "@/components/shell/home";
+import { Home } from "@/features/shell/home";
 
 export default function HomePage() {
   return <Home />;

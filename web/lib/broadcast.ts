@@ -39,10 +39,10 @@ export function useAnnouncements(listener: (announcement: Announcement) => void)
   useEffect(() => {
     const opened = openChannel();
     if (!opened) return;
-    const hear = (event: MessageEvent<unknown>) => {
+    const onMessage = (event: MessageEvent<unknown>) => {
       if (isAnnouncement(event.data)) newest.current(event.data);
     };
-    opened.addEventListener("message", hear);
-    return () => opened.removeEventListener("message", hear);
+    opened.addEventListener("message", onMessage);
+    return () => opened.removeEventListener("message", onMessage);
   }, []);
 }

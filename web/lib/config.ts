@@ -63,7 +63,7 @@ async function fetchWithRetries(): Promise<AppConfig> {
     try {
       return await fetchConfig();
     } catch (error) {
-      if (attempt === TRIES || !(error instanceof ApiError && error.isPassing)) throw error;
+      if (attempt === TRIES || !(error instanceof ApiError && error.isRetryable)) throw error;
       await new Promise((resolve) => setTimeout(resolve, FIRST_PAUSE_MS * 2 ** (attempt - 1)));
     }
   }

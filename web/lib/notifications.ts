@@ -32,17 +32,17 @@ export async function askForNotifications(): Promise<NotificationPermissionState
   return typeof Notification === "undefined" ? "unsupported" : Notification.requestPermission();
 }
 
-/** Says that an answer has come, in the ways the person has chosen. For pages that nobody looks at. */
-export function notifyAnswerReady(sessionName: string, sessionId: string): void {
-  if (wanted.answer_ready && notificationPermission() === "granted") showNotification(sessionName, sessionId);
+/** Says that a session's answer has come, in the ways the person has chosen. For pages that nobody looks at. */
+export function notifyAnswerReady(sessionId: string, title: string, body: string): void {
+  if (wanted.answer_ready && notificationPermission() === "granted") showNotification(sessionId, title, body);
   if (wanted.sound) playSound();
 }
 
-function showNotification(sessionName: string, sessionId: string): void {
+function showNotification(sessionId: string, title: string, body: string): void {
   try {
     // What was said stays out of it: others may see the screen.
-    const notification = new Notification("An answer is ready", {
-      body: sessionName || "New chat",
+    const notification = new Notification(title, {
+      body,
       tag: `concerto-${sessionId}`,
       icon: "/concerto.svg",
     });

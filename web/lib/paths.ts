@@ -19,14 +19,14 @@ export const paths = {
 export type SettingsSection = "profile" | "appearance" | "notifications" | "usage" | "account";
 
 // No real host: it only shows which addresses would lead away from where one is.
-const SOMEWHERE = "http://localhost";
+const PLACEHOLDER_ORIGIN = "http://localhost";
 
 /** Returns the path in its plainest form when it stays within this web app, else the home page. */
 export function safeReturnPath(path: string | null | undefined): string {
   if (!path?.startsWith("/") || path.includes("\\") || !/^[\x20-\x7e]*$/.test(path)) return paths.home;
-  if (!URL.canParse(path, SOMEWHERE)) return paths.home;
-  const url = new URL(path, SOMEWHERE);
+  if (!URL.canParse(path, PLACEHOLDER_ORIGIN)) return paths.home;
+  const url = new URL(path, PLACEHOLDER_ORIGIN);
   // `//elsewhere` is another host, and `/..//elsewhere` becomes that.
-  if (url.origin !== SOMEWHERE || url.pathname.startsWith("//")) return paths.home;
+  if (url.origin !== PLACEHOLDER_ORIGIN || url.pathname.startsWith("//")) return paths.home;
   return url.pathname + url.search + url.hash;
 }

@@ -2,7 +2,7 @@ import { QueryClient } from "@tanstack/react-query";
 import { ApiError } from "./api/errors";
 
 /** Reads are repeated when it may help: the network, a server that is busy or away. Refusals are final. */
-function worthRepeating(failures: number, error: unknown): boolean {
+function isWorthRetrying(failures: number, error: unknown): boolean {
   if (failures >= 3) return false;
   if (!(error instanceof ApiError)) return failures < 1;
   return error.isNetwork || error.code >= 500;
@@ -13,7 +13,7 @@ export function createQueryClient(): QueryClient {
   return new QueryClient({
     defaultOptions: {
       queries: {
-        retry: worthRepeating,
+        retry: isWorthRetrying,
         retryDelay: (failures) => Math.min(5000, 400 * 2 ** failures),
         staleTime: 10_000,
         refetchOnWindowFocus: true,

@@ -4,7 +4,6 @@ import { useEffect, useRef } from "react";
 import { isApple } from "./utils";
 
 type Shortcut = {
-  description: string;
   /** What KeyboardEvent.key may be; layouts differ in what Shift makes of a key. */
   keys: readonly string[];
   /** Ctrl, or ⌘ on Apple's systems. */
@@ -17,26 +16,16 @@ type Shortcut = {
 
 /** Every shortcut that works in the whole app, in the order of the dialog that lists them. */
 export const shortcuts = {
-  palette: { description: "Open the command palette", keys: ["k"], mod: true, shift: false, label: "K" },
-  newChat: { description: "Begin a new chat", keys: ["o"], mod: true, shift: true, label: "O" },
-  search: { description: "Search messages", keys: ["/"], mod: true, label: "/" },
-  composer: { description: "Go to the message box", keys: ["/"], label: "/" },
-  stop: { description: "Stop the answer, or close what is open", keys: ["Escape"], label: "Esc" },
-  copyAnswer: { description: "Copy the last answer", keys: [";", ":"], mod: true, shift: true, label: ";" },
-  help: { description: "List the keyboard shortcuts", keys: ["?"], label: "?" },
+  palette: { keys: ["k"], mod: true, shift: false, label: "K" },
+  newChat: { keys: ["o"], mod: true, shift: true, label: "O" },
+  search: { keys: ["/"], mod: true, label: "/" },
+  composer: { keys: ["/"], label: "/" },
+  stop: { keys: ["Escape"], label: "Esc" },
+  copyAnswer: { keys: [";", ":"], mod: true, shift: true, label: ";" },
+  help: { keys: ["?"], label: "?" },
 } as const satisfies Record<string, Shortcut>;
 
 export type ShortcutName = keyof typeof shortcuts;
-
-/** Shortcuts that work where the focus is, for the dialog only. */
-export const localShortcuts: readonly { where: string; description: string; keys: readonly string[] }[] = [
-  { where: "Everywhere", description: "Go to the newest notice, for instance to undo", keys: ["Alt", "T"] },
-  { where: "In the list of chats", description: "Go from chat to chat", keys: ["↑", "↓"] },
-  { where: "In the list of chats", description: "Rename the chat", keys: ["F2"] },
-  { where: "In the list of chats", description: "Delete the chat", keys: ["Delete"] },
-  { where: "In the message box", description: "Send the message", keys: ["Enter"] },
-  { where: "In the message box", description: "Begin a new line", keys: ["Shift", "Enter"] },
-];
 
 /** The keys of a shortcut as this system writes them. */
 export function shortcutKeys(name: ShortcutName): string[] {
@@ -77,7 +66,7 @@ export function useShortcut(name: ShortcutName, handler: (event: KeyboardEvent) 
   });
   useEffect(() => {
     if (!enabled) return;
-    const hear = (event: KeyboardEvent) => {
+    const onKeyDown = (event: KeyboardEvent) => {
       if (event.defaultPrevented || event.isComposing || !matchesShortcut(event, name)) return;
       const isSingleKey = !("mod" in shortcuts[name]) && name !== "stop";
       if (isSingleKey && takesText(event.target)) return;
@@ -86,7 +75,7 @@ export function useShortcut(name: ShortcutName, handler: (event: KeyboardEvent) 
       if (name !== "stop") event.preventDefault();
       newest.current(event);
     };
-    window.addEventListener("keydown", hear);
-    return () => window.removeEventListener("keydown", hear);
+    window.addEventListener("keydown", onKeyDown);
+    return () => window.removeEventListener("keydown", onKeyDown);
   }, [name, enabled]);
 }

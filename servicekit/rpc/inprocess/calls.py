@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import grpc
@@ -14,6 +14,7 @@ OK, CANCELLED, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc
 STREAM_LIMIT = 16
 _STREAM_RESUME = STREAM_LIMIT // 2
 LOCAL_CANCELLATION = "Locally cancelled by application!"
+NO_CLIENT_STREAMS = "Within a process a client sends one request; a stream of them needs the service's address."
 
 
 class Metadatum(NamedTuple):
@@ -67,7 +68,7 @@ def receive(taken: Any, serialize: Transfer | None, deserialize: Transfer | None
 
 
 class Pipe:
-    """Messages on their way from one side of a stream to the other: one writer, one reader, at most STREAM_LIMIT."""
+    """Responses on their way from a stream's handler to its caller: one writer, one reader, at most STREAM_LIMIT."""
 
     __slots__ = ("_loop", "_reader", "_writer", "is_closed", "items")
 
@@ -79,20 +80,20 @@ class Pipe:
         self._writer: asyncio.Future[None] | None = None
 
     def put(self, item: Any) -> bool:
-        """Add a message; False when the pipe is full now, so that the writer should wait for `room`."""
+        """Add a message; False when the pipe is full now, so that the writer should wait for `drained`."""
         self.items.append(item)
         if self._reader is not None:
             _wake(self._reader)
             self._reader = None
         return len(self.items) < STREAM_LIMIT
 
-    async def room(self) -> None:
+    async def drained(self) -> None:
         """Return when the reader has caught up, or reads no more."""
         while len(self.items) > _STREAM_RESUME and not self.is_closed:
             self._writer = self._loop.create_future()
             await self._writer
 
-    async def some(self) -> bool:
+    async def has_item(self) -> bool:
         """Return True when there is a message, False when there will be none."""
         while not self.items:
             if self.is_closed:
@@ -110,7 +111,7 @@ class Pipe:
         return item
 
     def close(self, *, forget: bool = False) -> None:
-        """Take no more messages; `forget` also those that nobody has read yet."""
+        """Take no more messages; `forget` also those that are not read yet."""
         self.is_closed = True
         if forget:
             self.items.clear()
@@ -138,12 +139,11 @@ class Rpc:
         "deadline",
         "details",
         "initial",
-        "is_cancelled_here",
+        "is_cancelled_by_caller",
         "loop",
         "metadata",
         "path",
         "request",
-        "requests",
         "response",
         "response_deserializer",
         "responses",
@@ -167,7 +167,7 @@ class Rpc:
     ) -> None:
         self.loop = loop
         self.path = path
-        self.request = None if request is None else snapshot(request, serializer)
+        self.request = snapshot(request, serializer)
         self.serializer = serializer
         self.response_deserializer = response_deserializer
         self.metadata: Pairs = tuple(map(Metadatum._make, metadata)) if metadata else ()
@@ -178,8 +178,7 @@ class Rpc:
         self.trailing: Pairs = ()
         self.response: Any = None
         self.responses: Pipe | None = None
-        self.requests: Pipe | None = None
-        self.is_cancelled_here = False
+        self.is_cancelled_by_caller = False
         self.task: asyncio.Task[None] | None = None
         self.attempt = 0
         self._find = find
@@ -237,7 +236,7 @@ class Rpc:
         """End the call from the caller's side, and with it the handler. False when it has ended already."""
         if self.code is not None:
             return False
-        self.is_cancelled_here = True
+        self.is_cancelled_by_caller = True
         self._stop(CANCELLED, details)
         return True
 
@@ -258,8 +257,6 @@ class Rpc:
             self._timer.cancel()
         if self.responses is not None:
             self.responses.close()
-        if self.requests is not None:
-            self.requests.close(forget=True)
         if self._waiting:
             self._wake()
         if self._callbacks:
@@ -293,7 +290,7 @@ class Rpc:
         """Return what the caller of a call that has ended is to see raised."""
         if self.code is OK or self.code is None:
             return None
-        if self.is_cancelled_here:
+        if self.is_cancelled_by_caller:
             return asyncio.CancelledError()
         return grpc.aio.AioRpcError(
             self.code,
@@ -373,7 +370,9 @@ class Call(grpc.aio.Call):
             await self._rpc.change()
 
 
-class _UnaryResponse(Call):
+class UnaryUnaryCall(Call, grpc.aio.UnaryUnaryCall[Any, Any]):
+    """A call with one request and one response."""
+
     def __await__(self) -> Generator[Any, None, Any]:
         rpc = self._rpc
         while rpc.code is None:
@@ -389,7 +388,9 @@ class _UnaryResponse(Call):
         return rpc.response
 
 
-class _StreamResponse(Call):
+class UnaryStreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any]):
+    """A call with one request and a stream of responses."""
+
     def __init__(self, rpc: Rpc) -> None:
         self._responses = rpc.responses = Pipe(rpc.loop)
         super().__init__(rpc)
@@ -399,19 +400,19 @@ class _StreamResponse(Call):
 
     async def __anext__(self) -> Any:
         responses = self._responses
-        if responses.items or await self._some():
+        if responses.items or await self._has_next():
             return responses.take()
         raise StopAsyncIteration
 
     async def read(self) -> Any:
         """Return the next message; grpc.aio.EOF after the last one."""
-        if self._responses.items or await self._some():
+        if self._responses.items or await self._has_next():
             return self._responses.take()
         return grpc.aio.EOF
 
-    async def _some(self) -> bool:
+    async def _has_next(self) -> bool:
         try:
-            if await self._responses.some():
+            if await self._responses.has_item():
                 return True
         except asyncio.CancelledError:
             self._rpc.cancel()
@@ -420,64 +421,3 @@ class _StreamResponse(Call):
         if failure is not None:
             raise failure
         return False
-
-
-class _StreamRequest(Call):
-    def __init__(self, rpc: Rpc, source: AsyncIterable[Any] | Iterable[Any] | None) -> None:
-        self._requests = rpc.requests = Pipe(rpc.loop)
-        super().__init__(rpc)
-        self._feeding: asyncio.Task[None] | None = None
-        if source is not None:
-            # The caller's iterator runs in the caller's context.
-            self._feeding = rpc.loop.create_task(_feed(rpc, source))
-
-    async def write(self, request: Any) -> None:
-        """Send a message; returns when there is room for it."""
-        if self._rpc.code is not None:
-            raise asyncio.InvalidStateError("The call has ended.")
-        if self._requests.is_closed:
-            raise asyncio.InvalidStateError("The requests have been ended.")
-        if not self._requests.put(snapshot(request, self._rpc.serializer)):
-            await self._requests.room()
-
-    async def done_writing(self) -> None:
-        """Send no more messages."""
-        self._requests.close()
-
-
-async def _feed(rpc: Rpc, source: AsyncIterable[Any] | Iterable[Any]) -> None:
-    requests = rpc.requests
-    if requests is None:
-        return
-    try:
-        if isinstance(source, AsyncIterable):
-            async for request in source:
-                if requests.is_closed:
-                    return
-                if not requests.put(snapshot(request, rpc.serializer)):
-                    await requests.room()
-        else:
-            for request in source:
-                if requests.is_closed:
-                    return
-                if not requests.put(snapshot(request, rpc.serializer)):
-                    await requests.room()
-    except Exception:  # noqa: BLE001 (whatever the caller's iterator raises ends the call, as grpc.aio has it)
-        rpc.cancel()
-    requests.close()
-
-
-class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall[Any, Any]):
-    """A call with one request and one response."""
-
-
-class UnaryStreamCall(_StreamResponse, grpc.aio.UnaryStreamCall[Any, Any]):
-    """A call with one request and a stream of responses."""
-
-
-class StreamUnaryCall(_StreamRequest, _UnaryResponse, grpc.aio.StreamUnaryCall[Any, Any]):
-    """A call with a stream of requests and one response."""
-
-
-class StreamStreamCall(_StreamRequest, _StreamResponse, grpc.aio.StreamStreamCall[Any, Any]):
-    """A call with a stream of requests and a stream of responses."""

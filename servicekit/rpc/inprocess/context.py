@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import grpc
 
-from servicekit.rpc.inprocess.calls import CANCELLED, OK, Pairs, Rpc, Transfer, receive, snapshot
+from servicekit.rpc.inprocess.calls import CANCELLED, NO_CLIENT_STREAMS, OK, Pairs, Rpc, Transfer, receive, snapshot
 
 
 class Context(grpc.aio.ServicerContext[Any, Any]):
@@ -24,7 +24,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         self.response_serializer: Transfer | None = None
 
     def request(self) -> Any:
-        """Return the request of a call that has one, for this attempt alone."""
+        """Return the call's request, for this attempt alone."""
         rpc = self._rpc
         kept = snapshot(rpc.request, rpc.serializer) if rpc.may_be_repeated else rpc.request
         return receive(kept, rpc.serializer, self.request_deserializer)
@@ -53,12 +53,9 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         code = self._code
         self.settle(grpc.StatusCode.UNKNOWN if code is None or code is OK else code, self._details or details)
 
-    async def read(self) -> Any:
-        """Return the next request; grpc.aio.EOF after the last one."""
-        requests = self._rpc.requests
-        if requests is not None and await requests.some():
-            return receive(requests.take(), self._rpc.serializer, self.request_deserializer)
-        return grpc.aio.EOF
+    async def read(self) -> NoReturn:
+        """Refuse: no client sends a stream."""
+        raise NotImplementedError(NO_CLIENT_STREAMS)
 
     async def write(self, message: Any) -> None:
         """Send a response of a stream; returns when there is room for the next."""
@@ -69,7 +66,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         if rpc.initial is None:
             rpc.send_initial(())
         if not responses.put(self._out(message)):
-            await responses.room()
+            await responses.drained()
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """Send the initial metadata before the first response."""
@@ -153,12 +150,6 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
     def done(self) -> bool:
         """Whether the call has ended."""
         return self._rpc.code is not None
-
-
-async def requests_of(context: Context) -> AsyncIterator[Any]:
-    """Yield the requests of a call whose client sends a stream."""
-    while (request := await context.read()) is not grpc.aio.EOF:
-        yield request
 
 
 async def answer_with_stream(source: Any, context: Context) -> None:

@@ -5,31 +5,29 @@ of its own, in a copy of the context in which its server was started, so nothing
 Messages are copied on the way. Sizes of messages are not limited here.
 """
 
-import abc
 import asyncio
 import contextlib
 import contextvars
 import functools
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import grpc
 import structlog
 
 from servicekit.rpc.inprocess.calls import (
     CANCELLED,
+    NO_CLIENT_STREAMS,
     Call,
     Rpc,
-    StreamStreamCall,
-    StreamUnaryCall,
     Transfer,
     UnaryStreamCall,
     UnaryUnaryCall,
 )
-from servicekit.rpc.inprocess.context import Context, answer_with_stream, requests_of
+from servicekit.rpc.inprocess.context import Context, answer_with_stream
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -155,19 +153,16 @@ class Server:
                 handler = self._look_up(rpc.path, rpc.metadata)
             else:
                 handler = await self._find(HandlerCallDetails(rpc.path, rpc.metadata))
-            if handler is None:
-                context.settle(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            if handler is None or handler.request_streaming:
+                context.settle(grpc.StatusCode.UNIMPLEMENTED, NO_CLIENT_STREAMS if handler else "Method not found!")
                 return
             context.request_deserializer = handler.request_deserializer
             context.response_serializer = handler.response_serializer
-            request = requests_of(context) if handler.request_streaming else context.request()
             if handler.response_streaming:
-                behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
-                await answer_with_stream(behaviour(request, context), context)
+                await answer_with_stream(handler.unary_stream(context.request(), context), context)
                 context.finish_stream()
             else:
-                behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
-                context.finish(await behaviour(request, context))
+                context.finish(await handler.unary_unary(context.request(), context))
         except grpc.aio.AbortError:
             context.fail("Aborted.")  # unless its status has been sent, as abort() does
         except asyncio.CancelledError:
@@ -256,25 +251,11 @@ class Channel(grpc.aio.Channel):
         """Return the callable of an rpc that answers with a stream."""
         return UnaryStream(self, method, request_serializer, response_deserializer)
 
-    def stream_unary(
-        self,
-        method: str,
-        request_serializer: Transfer | None = None,
-        response_deserializer: Transfer | None = None,
-        _registered_method: bool | None = False,
-    ) -> Any:
-        """Return the callable of an rpc that takes a stream."""
-        return StreamUnary(self, method, request_serializer, response_deserializer)
+    def stream_unary(self, method: str, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: a client sends no stream within the process."""
+        raise NotImplementedError(f"{method}: {NO_CLIENT_STREAMS}")
 
-    def stream_stream(
-        self,
-        method: str,
-        request_serializer: Transfer | None = None,
-        response_deserializer: Transfer | None = None,
-        _registered_method: bool | None = False,
-    ) -> Any:
-        """Return the callable of an rpc that takes a stream and answers with one."""
-        return StreamStream(self, method, request_serializer, response_deserializer)
+    stream_stream = stream_unary
 
     def begin(self, method: "_Method", request: Any, timeout: float | None, metadata: Any) -> Rpc:
         """Make a call's shared part, which ends with the channel at the latest."""
@@ -299,8 +280,10 @@ class Channel(grpc.aio.Channel):
         return REGISTRY.find(self._service)
 
 
-class _Method(abc.ABC):
+class _Method:
     """An rpc of a channel, to be called."""
+
+    _call_type: type[Call]
 
     def __init__(
         self, channel: Channel, method: str, serializer: Transfer | None, deserializer: Transfer | None
@@ -313,45 +296,25 @@ class _Method(abc.ABC):
 
     def __call__(
         self,
-        request: Any = None,
+        request: Any,
         *,
         timeout: float | None = None,
         metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,  # noqa: ARG002 (nobody to show them to)
+        credentials: grpc.CallCredentials | None = None,  # noqa: ARG002 (there is no connection to prove anything on)
         wait_for_ready: bool | None = None,  # noqa: ARG002
         compression: grpc.Compression | None = None,  # noqa: ARG002 (no byte is sent)
     ) -> Any:
         """Begin a call. `wait_for_ready` is as good as the retries of idempotent rpcs."""
-        return self._call(request, timeout, metadata)
-
-    @abc.abstractmethod
-    def _call(self, request: Any, timeout: float | None, metadata: Any) -> Call:
-        """Begin the call itself."""
+        return self._call_type(self._channel.begin(self, request, timeout, metadata))
 
 
 class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
     """An rpc with one request and one response."""
 
-    def _call(self, request: Any, timeout: float | None, metadata: Any) -> Call:
-        return UnaryUnaryCall(self._channel.begin(self, request, timeout, metadata))
+    _call_type = UnaryUnaryCall
 
 
 class UnaryStream(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
     """An rpc that answers with a stream."""
 
-    def _call(self, request: Any, timeout: float | None, metadata: Any) -> Call:
-        return UnaryStreamCall(self._channel.begin(self, request, timeout, metadata))
-
-
-class StreamUnary(_Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):  # type: ignore[misc] # names its argument otherwise
-    """An rpc that takes a stream."""
-
-    def _call(self, request: AsyncIterable[Any] | None, timeout: float | None, metadata: Any) -> Call:
-        return StreamUnaryCall(self._channel.begin(self, None, timeout, metadata), request)
-
-
-class StreamStream(_Method, grpc.aio.StreamStreamMultiCallable[Any, Any]):  # type: ignore[misc] # as above
-    """An rpc that takes a stream and answers with one."""
-
-    def _call(self, request: AsyncIterable[Any] | None, timeout: float | None, metadata: Any) -> Call:
-        return StreamStreamCall(self._channel.begin(self, None, timeout, metadata), request)
+    _call_type = UnaryStreamCall

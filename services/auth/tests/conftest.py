@@ -18,9 +18,12 @@ import pytest
 from local.settings import ROOT
 from local.suite.processes import node_program
 from servicekit import testing
+from services.auth import reasons
 from services.auth.__main__ import build
 from services.auth.settings import Settings
 from services.auth.tests.support import PASSWORD, AnsweringServer, Client, new_email
+
+reasons.register()
 
 
 def settings_of(stack: Any, supabase_url: str) -> Settings:

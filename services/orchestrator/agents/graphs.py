@@ -24,7 +24,7 @@ from langgraph.types import Command
 
 from servicekit.errors import AppError
 from servicekit.telemetry import logs
-from services.orchestrator.agents.registry import AgentSpec
+from services.orchestrator.agents.specs import AgentSpec
 from services.orchestrator.agents.tool_calls import new_call_id
 from services.orchestrator.agents.tools import TOOLS, for_model, for_store, sentence_of
 from services.orchestrator.models.models import Models

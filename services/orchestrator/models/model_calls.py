@@ -3,21 +3,35 @@
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from concerto.sessions.v1 import runs_pb2
 
-from servicekit.errors import AppError
-from servicekit.telemetry import observing
+from servicekit.telemetry import measures, observing, watches
 from services.orchestrator.models import offline
 from services.orchestrator.settings import Settings
 from services.orchestrator.steps import Piece, Step, TokenUsage
 
-if TYPE_CHECKING:
-    from opentelemetry.trace import Span
-
 OTHER = "other"
 """Stands for models and reasons that are not ours to name: a client or a provider may put anything there."""
+
+# `model` is one that is configured, or `other`.
+FIRST_TOKEN_SECONDS = measures.Histogram(
+    "concerto_model_first_token_seconds",
+    "Time from asking a model to the first text of its answer.",
+    ("model",),
+    buckets=(0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 20, 30, 60, 120),
+)
+TOKENS = measures.Counter(
+    "concerto_model_tokens",
+    "Tokens as the provider counts them; `cached` ones are among those of the `prompt`.",
+    ("model", "kind"),
+)
+DOLLARS = measures.Counter(
+    "concerto_model_cost_dollars",
+    "What these tokens cost by CONCERTO_MODEL_PRICES, in US dollars.",
+    ("model",),
+)
 
 _FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 _DOLLAR = 10**12
@@ -35,7 +49,7 @@ class ModelCalls:
 
     def watch(self, model: str) -> "ModelCall | None":
         """Return the watch of a call that begins now; None while telemetry is off."""
-        if observing.metrics() is None and observing.traces() is None:
+        if not observing.is_on():
             return None
         return ModelCall(self.name_of(model), provider=self._provider, prices=self._prices.get(model))
 
@@ -54,16 +68,14 @@ class ModelCall:
         self._first_token_seconds: float | None = None
         self._usage: TokenUsage | None = None
         self._finish_reason = ""
-        self._span: Span | None = None
-        if (traces := observing.traces()) is not None:
-            # The semantic conventions for generative AI of OpenTelemetry.
-            attributes: dict[str, str | bool] = {
-                "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": provider,
-                "gen_ai.request.model": model,
-                "gen_ai.request.stream": True,
-            }
-            self._span = traces.ask(f"chat {model}", attributes)
+        # The semantic conventions for generative AI of OpenTelemetry.
+        attributes: dict[str, str | bool] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": provider,
+            "gen_ai.request.model": model,
+            "gen_ai.request.stream": True,
+        }
+        self._watch = observing.asking(f"chat {model}", attributes)
 
     def __enter__(self) -> Self:
         return self
@@ -82,10 +94,7 @@ class ModelCall:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._count()
-        traces = observing.traces()
-        if self._span is None or traces is None:
-            return
-        noted: dict[str, observing.Value] = {}
+        noted: dict[str, watches.Value] = {}
         if self._first_token_seconds is not None:
             noted["gen_ai.response.time_to_first_chunk"] = self._first_token_seconds
         if self._finish_reason:
@@ -95,24 +104,20 @@ class ModelCall:
             noted["gen_ai.usage.input_tokens"] = self._usage.prompt_tokens
             noted["gen_ai.usage.output_tokens"] = self._usage.completion_tokens
             noted["gen_ai.usage.cache_read.input_tokens"] = self._usage.cached_tokens
-        self._span.set_attributes(noted)
-        is_failure = isinstance(error, Exception) and not (isinstance(error, AppError) and error.reason == "CANCELLED")
-        traces.end(self._span, error_type=observing.type_of(error), is_failure=is_failure)
+        self._watch.note(noted)
+        self._watch.__exit__(kind, error, traceback)
 
     def _count(self) -> None:
-        metrics = observing.metrics()
-        if metrics is None:
-            return
         if self._first_token_seconds is not None:
-            metrics.models.first_token_seconds.labels(self._model).observe(self._first_token_seconds)
+            FIRST_TOKEN_SECONDS.observe(self._first_token_seconds, self._model)
         usage = self._usage
         if usage is None:
             return
         counts = {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens, "cached": usage.cached_tokens}
-        for kind, count in counts.items():
-            metrics.models.tokens.labels(self._model, kind).inc(count)
+        for token_kind, count in counts.items():
+            TOKENS.add(count, self._model, token_kind)
         if self._prices is not None:
-            metrics.models.dollars.labels(self._model).inc(cost_dollars(usage, self._prices))
+            DOLLARS.add(cost_dollars(usage, self._prices), self._model)
 
 
 def cost_dollars(usage: TokenUsage, prices: runs_pb2.Prices) -> float:

@@ -11,8 +11,7 @@ from concerto.orchestrator.v1 import orchestrator_pb2
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from langchain_core.messages import BaseMessage
 
-from servicekit.errors import AppError
-from servicekit.reasons import REASONS
+from servicekit.errors import AppError, from_message
 from servicekit.rpc import identity
 from services.orchestrator.models import offline
 from services.orchestrator.models.model_calls import ModelCall
@@ -141,7 +140,7 @@ class _End:
             case "usage":
                 self.usage = event.usage
             case "error":
-                self.error = _error_of(event.error.error)
+                self.error = from_message(event.error.error)
             case "run_finished":
                 self.state = event.run_finished.state
 
@@ -273,14 +272,6 @@ def _usage_of(usage: object) -> TokenUsage | None:
 
 def _count(value: object) -> int:
     return value if isinstance(value, int) and 0 <= value < 2**53 else 0
-
-
-def _error_of(error: runs_pb2.Error) -> AppError:
-    for detail in error.details:
-        if detail.reason in REASONS:
-            with contextlib.suppress(KeyError):
-                return AppError(detail.reason, metadata=dict(detail.metadata))
-    return AppError("INTERNAL", cause="a run ended with an unknown error")
 
 
 def _storable(text: str) -> str:

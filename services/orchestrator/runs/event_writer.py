@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import structlog
 from concerto.sessions.v1 import runs_pb2
@@ -13,12 +12,10 @@ from google.protobuf import timestamp_pb2
 
 from servicekit.errors import AppError
 from servicekit.telemetry import logs, observing
+from servicekit.telemetry.watches import Place
 from services.orchestrator.runs.leases import HeldLease
 from services.orchestrator.runs.run_log import RunLog
-from services.orchestrator.sessions_client import MAX_BATCHES, SessionsClient, is_passing
-
-if TYPE_CHECKING:
-    from servicekit.telemetry.traces import Place
+from services.orchestrator.sessions_client import MAX_BATCHES, SessionsClient, is_retryable
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -215,7 +212,7 @@ class EventWriter:
                         [runs_pb2.RunEventBatch(lease=outbox.held.lease, events=events) for outbox, events in batches]
                     )
             except AppError as error:
-                if is_passing(error):
+                if is_retryable(error):
                     batches = [batch for batch in batches if _is_worth_it(batch[0])]
                     await asyncio.sleep(pause_seconds)
                     pause_seconds = min(pause_seconds * 2, _MAX_PAUSE_SECONDS)

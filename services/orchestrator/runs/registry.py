@@ -10,13 +10,13 @@ from concerto.sessions.v1 import runs_pb2
 
 from servicekit.errors import AppError
 from servicekit.rpc import request
-from servicekit.telemetry import logs, observing
+from servicekit.telemetry import logs, measures
 from services.orchestrator.models.models import Models
 from services.orchestrator.models.window import Window
 from services.orchestrator.runs.event_writer import EventWriter
 from services.orchestrator.runs.leases import LEASE_SECONDS, Leases
 from services.orchestrator.runs.run import Run, Surroundings, Turn
-from services.orchestrator.sessions_client import SessionsClient, is_passing
+from services.orchestrator.sessions_client import SessionsClient, is_retryable
 from services.orchestrator.steps import Answerer, Namer
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -26,6 +26,8 @@ CLOSE_SECONDS = 10.0
 
 TABLE_PATIENCE_SECONDS = 15.0
 """How long a reader waits for a sessions service that is away."""
+
+ACTIVE = measures.Gauge("concerto_runs_active", "Runs that are executed, queued ones included.")
 
 RETRY_AFTER_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.1
@@ -73,8 +75,7 @@ class Runs:
         self._background: set[asyncio.Task[None]] = set()
         self._is_draining = False
         self._is_closing = False
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.active.set(0)  # there before the first run
+        ACTIVE.set(0)  # there before the first run
 
     def __len__(self) -> int:
         """Return how many runs this process executes."""
@@ -191,8 +192,7 @@ class Runs:
             for other in self._runs.values():
                 if other is not run and other.turn.session_id == run.turn.session_id:
                     other.cancel()
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.active.inc()
+        ACTIVE.add(1)
         task = asyncio.create_task(run.execute(), name=f"run {run.id}")
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._forget(run, done))
@@ -208,8 +208,7 @@ class Runs:
     def _forget(self, run: Run, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._runs.pop(run.id, None)
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.active.dec()
+        ACTIVE.add(-1)
         if run.naming is not None and not run.naming.done():
             self._background.add(run.naming)
             run.naming.add_done_callback(self._background.discard)
@@ -242,7 +241,7 @@ class Runs:
                 if (await self._store.get_run(run_id)).state in _ENDED:
                     return
             except AppError as error:
-                if not is_passing(error) or min(give_up_at - time.monotonic(), _left_seconds()) < pause_seconds:
+                if not is_retryable(error) or min(give_up_at - time.monotonic(), _left_seconds()) < pause_seconds:
                     raise
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * 2, _MAX_PAUSE_SECONDS)

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from concerto.errors.v1 import errors_pb2
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.protobuf import struct_pb2
 from langchain_core.messages import BaseMessage
 
 from servicekit.errors import AppError
-from servicekit.messages import converter
 from servicekit.rpc import request
-from servicekit.telemetry import logs, observing
+from servicekit.telemetry import logs, measures, observing, watches
 from services.orchestrator.models.messages import to_struct
 from services.orchestrator.models.window import Window
 from services.orchestrator.runs.event_writer import MAX_WAITING, EventWriter, Outbox, now
 from services.orchestrator.runs.leases import HeldLease, Leases
 from services.orchestrator.runs.run_log import RunLog
 from services.orchestrator.runs.transcript import Transcript
-from services.orchestrator.sessions_client import SessionsClient, is_passing
+from services.orchestrator.sessions_client import SessionsClient, is_retryable
 from services.orchestrator.steps import Answerer, Namer, Piece, Step, ToolCall
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -35,6 +35,8 @@ NAME_AFTER_SECONDS = 1.0
 
 MAX_EVENT_OUTPUT_CHARS = 4_000
 """Most of a tool's output that its event shows; the stored message has it whole."""
+
+FINISHED = measures.Counter("concerto_runs_finished", "Runs that have stored their end, by their state.", ("state",))
 
 # A lease that was last renewed long ago may still be valid where nobody could take it.
 _LEAST_FINISH_SECONDS = 5.0
@@ -108,7 +110,7 @@ class Run:
         self._speech: asyncio.Task[None] | None = None
         self._started_at = time.monotonic()
         self._first_token_at: float | None = None
-        self._watch = observing.NOTHING
+        self._watch = watches.NOTHING
         surroundings.leases.add(self._held)
         if not self.is_queued:
             self._announce()
@@ -132,7 +134,7 @@ class Run:
         request.begin(request.current_id(), None)
         try:
             with observing.working("run", self._attributes()) as self._watch:
-                self._outbox.place = observing.here()
+                self._outbox.place = observing.place()
                 error = await self._wait_in_queue() if self.is_queued else None
                 if error is None and not self._held.is_lost:
                     error = await self._listen()
@@ -158,7 +160,7 @@ class Run:
     def _abandon(self) -> None:
         _LOG.warning("run.lost", run_id=self.id, session_id=self.turn.session_id)
         self.log.close()
-        self._stop(AppError("LEASE_LOST", metadata={"run_id": self.id}))
+        self._stop(AppError("CANCELLED", cause="the lease is lost"))
 
     def _announce(self) -> None:
         """Publish the first event, which the sessions service has stored itself."""
@@ -189,7 +191,7 @@ class Run:
                     with observing.unseen():
                         promoted = await self._around.store.promote_run(self._held.lease)
                 except AppError as error:
-                    is_unknown = is_passing(error)
+                    is_unknown = is_retryable(error)
                     if error.reason == "LEASE_LOST":
                         self._held.lose()
                     elif error.reason != "RUN_NOT_NEXT" and not is_unknown:
@@ -335,14 +337,14 @@ class Run:
                 self._held.lose()
                 return
             _LOG.error("run.not_finished", run_id=self.id, reason=failure.reason, cause=_cause_of(failure))
-            if is_passing(failure):
+            if is_retryable(failure):
                 return
             error = AppError("INTERNAL", cause=failure)
             # What was refused is most likely a message; the answer's text alone is worth another try.
             del finish.messages[:]
             finish.messages.extend(self._transcript.messages(error)[-1:])
             finish.state = runs_pb2.RUN_STATE_FAILED
-            finish.error.CopyFrom(_error_of(error) or runs_pb2.Error())
+            finish.error.CopyFrom(_error_of(error) or errors_pb2.Error())
             answer = await self._finish_until(time.monotonic() + _LEAST_FINISH_SECONDS, finish)
         self._note_end(finish.state, error)
         self.log.publish(answer.events)
@@ -353,7 +355,7 @@ class Run:
             try:
                 return await self._around.store.finish_run(finish)
             except AppError as error:
-                if not is_passing(error) or time.monotonic() + pause_seconds > give_up_at:
+                if not is_retryable(error) or time.monotonic() + pause_seconds > give_up_at:
                     raise
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * 2, _MAX_PAUSE_SECONDS)
@@ -361,8 +363,7 @@ class Run:
     def _note_end(self, state: runs_pb2.RunState.ValueType, error: AppError | None) -> None:
         name = runs_pb2.RunState.Name(state).removeprefix("RUN_STATE_")
         self._watch.note({"concerto.run.state": name} | ({"error.type": error.reason} if error is not None else {}))
-        if (metrics := observing.metrics()) is not None:
-            metrics.runs.finished.labels(name).inc()
+        FINISHED.add(1, name)
         values: dict[str, Any] = {
             "run_id": self.id,
             "session_id": self.turn.session_id,
@@ -394,10 +395,10 @@ def _state_after(error: AppError | None) -> runs_pb2.RunState.ValueType:
             return runs_pb2.RUN_STATE_FAILED
 
 
-def _error_of(error: AppError | None) -> runs_pb2.Error | None:
+def _error_of(error: AppError | None) -> errors_pb2.Error | None:
     if error is None or error.reason == "CANCELLED":
         return None
-    return converter.from_json(runs_pb2.Error, error.to_json())
+    return error.to_message()
 
 
 def _cause_of(error: AppError) -> str | None:

@@ -8,9 +8,11 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from concerto.errors.v1 import errors_pb2
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 
+from local.setup import errors
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
 from servicekit.testing import JWT_SECRET, acting_as, make_caller, served
@@ -19,6 +21,8 @@ from services.orchestrator.runs.registry import Runs
 from services.orchestrator.settings import Settings as OrchestratorSettings
 from services.orchestrator.tests.fakes import FakeSessions, SessionsProcess, sessions_running
 from tests.support.model_server import ModelServer
+
+errors.register_all()  # the fakes stand for the sessions service
 
 Event = runs_pb2.RunEvent
 
@@ -165,7 +169,7 @@ def state_of(events: list[Event]) -> str:
     return runs_pb2.RunState.Name(events[-1].run_finished.state).removeprefix("RUN_STATE_")
 
 
-def error_of(events: list[Event]) -> runs_pb2.Error:
+def error_of(events: list[Event]) -> errors_pb2.Error:
     return next(event.error.error for event in events if event.HasField("error"))
 
 

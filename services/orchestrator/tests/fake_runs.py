@@ -3,25 +3,38 @@
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import grpc
+from concerto.errors.v1 import errors_pb2
 from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2
 from google.protobuf import timestamp_pb2
 
 from servicekit.errors import AppError
-from servicekit.messages import converter, paging
+from servicekit.messages import paging
 from servicekit.rpc import identity
-
-if TYPE_CHECKING:
-    from services.orchestrator.tests.fakes import FakeSessions
 
 RUNS_SERVICE = runs_pb2.DESCRIPTOR.services_by_name["RunsService"]
 Context = grpc.aio.ServicerContext[Any, Any]
 ALIVE = (runs_pb2.RUN_STATE_RUNNING, runs_pb2.RUN_STATE_QUEUED)
+
+
+class Conversations(Protocol):
+    """The sessions and messages that runs belong to; FakeSessions holds them."""
+
+    sessions: dict[str, sessions_pb2.Session]
+    messages: dict[str, list[sessions_pb2.Message]]
+    calls: Counter[str]
+    hold: dict[str, asyncio.Event]
+    refuse: dict[str, str]
+
+    def add(
+        self, session_id: str, new: sessions_pb2.NewMessage, *, parent_id: str | None = None
+    ) -> sessions_pb2.Message: ...
 
 
 @dataclass
@@ -61,7 +74,7 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
     `appended` records the sizes of AppendRunEvents calls; `tokens` whether lease rpcs came with a bearer token.
     """
 
-    def __init__(self, sessions: "FakeSessions") -> None:
+    def __init__(self, sessions: Conversations) -> None:
         self.sessions = sessions
         self.runs: dict[str, StoredRun] = {}
         self.appended: list[int] = []
@@ -80,7 +93,7 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         stored = self.runs[run_id]
         text = self.text_of(run_id)
         messages = [sessions_pb2.NewMessage(role=sessions_pb2.ROLE_ASSISTANT, content=text)] if text else []
-        error = converter.from_json(runs_pb2.Error, AppError("RUN_INTERRUPTED").to_json())
+        error = AppError("RUN_INTERRUPTED").to_message()
         self._end(stored, runs_pb2.RUN_STATE_INTERRUPTED, messages, None, error)
         stored.lease_hash = b""
 
@@ -192,7 +205,7 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
                 content=request.content,
                 metadata=request.metadata if request.HasField("metadata") else None,
             )
-            user_message = self.sessions._add(run.session_id, new, parent_id=place.parent_id if place else None)
+            user_message = self.sessions.add(run.session_id, new, parent_id=place.parent_id if place else None)
         run.state = runs_pb2.RUN_STATE_RUNNING
         run.user_message_id = user_message.id
         run.started_at.CopyFrom(now())
@@ -269,11 +282,11 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         state: runs_pb2.RunState.ValueType,
         messages: Iterable[sessions_pb2.NewMessage],
         usage: runs_pb2.Usage | None,
-        error: runs_pb2.Error | None,
+        error: errors_pb2.Error | None,
     ) -> list[runs_pb2.RunEvent]:
         run = stored.run
         payloads: list[dict[str, Any]] = []
-        kept = [self.sessions._add(run.session_id, message) for message in messages]
+        kept = [self.sessions.add(run.session_id, message) for message in messages]
         if kept and kept[-1].role == sessions_pb2.ROLE_ASSISTANT:
             run.answer_message_id = kept[-1].id
             payloads.append({"message_completed": runs_pb2.MessageCompleted(message=kept[-1])})

@@ -42,9 +42,9 @@ class FakeSessions(sessions_pb2_grpc.SessionsServiceServicer):
     def fill(self, session_id: str, contents: list[str]) -> None:
         roles = (sessions_pb2.ROLE_USER, sessions_pb2.ROLE_ASSISTANT)
         for place, content in enumerate(contents):
-            self._add(session_id, sessions_pb2.NewMessage(role=roles[place % 2], content=content))
+            self.add(session_id, sessions_pb2.NewMessage(role=roles[place % 2], content=content))
 
-    def _add(
+    def add(
         self, session_id: str, new: sessions_pb2.NewMessage, *, parent_id: str | None = None
     ) -> sessions_pb2.Message:
         stored = self.messages[session_id]
@@ -101,7 +101,7 @@ class FakeSessions(sessions_pb2_grpc.SessionsServiceServicer):
             if known != content:
                 raise AppError("REQUEST_ID_REUSED", metadata={"request_id": request.request_id})
             return answer
-        stored = [self._add(request.session_id, message) for message in request.messages]
+        stored = [self.add(request.session_id, message) for message in request.messages]
         answer = sessions_pb2.AppendMessagesResponse(messages=stored)
         self._answers[key] = (content, answer)
         return answer

@@ -18,7 +18,8 @@ from servicekit.errors import AppError
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller, mint_token
 from services.orchestrator.agents import registry as agents_module
-from services.orchestrator.agents.registry import AGENTS, Agents, AgentSpec, checked
+from services.orchestrator.agents.registry import Agents
+from services.orchestrator.agents.specs import AGENTS, AgentSpec, checked
 from services.orchestrator.agents.tools import MODEL_CHARS, STORED_BYTES
 from services.orchestrator.models.models import Models
 from services.orchestrator.sessions_client import SessionsClient

@@ -28,7 +28,7 @@ def fill(suite: Suite, session_id: str) -> None:
         new(role=sessions_pb2.ROLE_USER, content="Sure?"),
         new(role=sessions_pb2.ROLE_ASSISTANT, content="Quite."),
     ):
-        suite.fake._add(session_id, message)
+        suite.fake.add(session_id, message)
     for message in suite.stored(session_id)[6:8]:
         message.is_active = False
 

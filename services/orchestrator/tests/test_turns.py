@@ -278,7 +278,7 @@ async def test_conversation_cleared_by_a_mark_is_not_given_to_the_model(suite: S
     session_id = suite.add_session()
     await suite.turn(session_id, "A secret")
     mark = sessions_pb2.NewMessage(role=sessions_pb2.ROLE_SYSTEM, metadata=to_struct({"history_cleared": True}))
-    suite.fake._add(session_id, mark)
+    suite.fake.add(session_id, mark)
     await suite.turn(session_id, "What did I say?")
     assert [message["content"] for message in suite.model.chats[1]["messages"][1:]] == ["What did I say?"]
 

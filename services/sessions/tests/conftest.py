@@ -16,10 +16,13 @@ from pydantic import SecretStr
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller, served
+from services.sessions import reasons
 from services.sessions.__main__ import build
 from services.sessions.settings import Settings
 from tests.support.database import add_user
 from tests.support.suites import RunningStack
+
+reasons.register()
 
 TRANSPORTS = ("direct", "rest")
 

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from concerto.errors.v1 import errors_pb2
 from concerto.sessions.v1 import runs_pb2 as pb
 from concerto.sessions.v1 import runs_pb2_grpc as pb_grpc
 from concerto.sessions.v1 import sessions_pb2
@@ -21,7 +22,7 @@ from services.sessions.tests.conftest import Service, service_over, settings_for
 from tests.support.suites import RunningStack
 
 RPCS = pb.DESCRIPTOR.services_by_name["RunsService"].methods_by_name
-ERROR = pb.Error(code=503, status="UNAVAILABLE", details=[pb.ErrorDetail(reason="MODEL_UNREACHABLE")])
+ERROR = errors_pb2.Error(code=503, status="UNAVAILABLE", details=[errors_pb2.ErrorDetail(reason="MODEL_UNREACHABLE")])
 
 
 async def refusal(service: Service, rpc: str, message: Message) -> AppError:

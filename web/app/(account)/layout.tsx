@@ -1,6 +1,6 @@
 import Link from "next/link";
 import type { ReactNode } from "react";
-import { Brand } from "@/components/shell/brand";
+import { Brand } from "@/features/shell/brand";
 import { paths } from "@/lib/paths";
 
 /** The frame of the pages for signing in: the name of the app, and a narrow column. */

@@ -1,6 +1,6 @@
 import { type ReactNode, Suspense } from "react";
-import { AppShell } from "@/components/shell/app-shell";
-import { ShellSkeleton } from "@/components/shell/shell-skeleton";
+import { AppShell } from "@/features/shell/app-shell";
+import { ShellSkeleton } from "@/features/shell/shell-skeleton";
 
 export default function AppLayout({ children }: { children: ReactNode }) {
   return (

@@ -14,6 +14,7 @@ import {
 } from "react";
 import { cn } from "@/lib/utils";
 import type * as Radix from "./dropdown-menu-library";
+import { sentences } from "./sentences";
 import { toast } from "./toaster";
 
 // Menus are a large part of a page's code, and none is open when a page begins: until one is about to be used, there is
@@ -62,7 +63,7 @@ export function DropdownMenu({ children, ...props }: DropdownMenuProps) {
         (loaded) => {
           if (isMounted.current) setLibrary(loaded);
         },
-        () => toast.error("The menu could not be loaded. Check your connection and try again."),
+        () => toast.error(sentences.menuNotLoaded),
       );
     },
   };

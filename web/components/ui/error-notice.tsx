@@ -1,12 +1,12 @@
 import { RotateCw } from "lucide-react";
 import { cn } from "@/lib/utils";
 import { Button } from "./button";
-
-const UNKNOWN = "Something went wrong. Try again.";
+import { RequestId } from "./request-id";
+import { sentences } from "./sentences";
 
 /** The sentence for people that an error carries. */
 export function errorSentence(error: unknown): string {
-  return error instanceof Error && error.message ? error.message : UNKNOWN;
+  return error instanceof Error && error.message ? error.message : sentences.unknownError;
 }
 
 /** The id under which the server's logs know the failed request. */
@@ -36,15 +36,11 @@ export function ErrorNotice({ error, onRetry, title, className }: ErrorNoticePro
     >
       {title ? <p className="font-medium">{title}</p> : null}
       <p>{errorSentence(error)}</p>
-      {requestId ? (
-        <p className="text-xs break-all text-muted-foreground">
-          Request id: <code className="select-all">{requestId}</code>
-        </p>
-      ) : null}
+      {requestId ? <RequestId id={requestId} /> : null}
       {onRetry ? (
         <Button variant="outline" size="sm" onClick={onRetry}>
           <RotateCw aria-hidden />
-          Try again
+          {sentences.retry}
         </Button>
       ) : null}
     </div>

@@ -5,6 +5,7 @@ import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { cn } from "@/lib/utils";
 import { Button } from "./button";
 import { errorRequestId, errorSentence } from "./error-notice";
+import { sentences } from "./sentences";
 
 export type ToastOptions = {
   description?: string;
@@ -59,7 +60,7 @@ export const toast = Object.assign((text: string, options?: ToastOptions) => say
 /** Says in a toast what went wrong, with the request id. */
 export function toastError(error: unknown, title?: string): void {
   const requestId = errorRequestId(error);
-  const reason = requestId ? `${errorSentence(error)} (request id ${requestId})` : errorSentence(error);
+  const reason = requestId ? sentences.withRequestId(errorSentence(error), requestId) : errorSentence(error);
   if (title) toast.error(title, { description: reason });
   else toast.error(reason);
 }
@@ -76,15 +77,15 @@ export function Toaster() {
   const [hasFocus, setHasFocus] = useState(false);
 
   useEffect(() => {
-    const hear = (event: KeyboardEvent) => {
+    const onKeyDown = (event: KeyboardEvent) => {
       if (!event.altKey || event.ctrlKey || event.metaKey || event.code !== "KeyT") return;
       const button = region.current?.querySelector("button");
       if (!button) return;
       event.preventDefault();
       button.focus();
     };
-    window.addEventListener("keydown", hear);
-    return () => window.removeEventListener("keydown", hear);
+    window.addEventListener("keydown", onKeyDown);
+    return () => window.removeEventListener("keydown", onKeyDown);
   }, []);
 
   // The last toast takes the pointer and the focus with it, without a word.
@@ -96,7 +97,7 @@ export function Toaster() {
   return (
     <section
       ref={region}
-      aria-label="Notices"
+      aria-label={sentences.notices}
       aria-live="polite"
       aria-relevant="additions text"
       onPointerEnter={(event) => setIsPointedAt(event.pointerType === "mouse")}
@@ -161,7 +162,7 @@ function ToastCard({ entry, isPaused }: { entry: Toast; isPaused: boolean }) {
       <Button
         variant="ghost"
         size="icon"
-        aria-label="Dismiss"
+        aria-label={sentences.dismiss}
         className="size-7 text-muted-foreground"
         onClick={() => end.current()}
       >

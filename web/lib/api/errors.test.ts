@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ApiError, asApiError, errorOf, isAbort, UNREACHABLE } from "./errors";
+import { ApiError, asApiError, errorOf, isAbort } from "./errors";
 
 function answer(status: number, body: string, headers: Record<string, string> = {}): Response {
   return new Response(body, { status, headers });
@@ -27,7 +27,7 @@ describe("errorOf", () => {
       metadata: { retry_after_seconds: "42" },
       retryAfterSeconds: 41,
       isNetwork: false,
-      isPassing: true,
+      isRetryable: true,
     });
   });
 
@@ -79,7 +79,12 @@ describe("field", () => {
 describe("other failures", () => {
   it("says that Concerto cannot be reached when no answer came", () => {
     const cause = new TypeError("Failed to fetch");
-    expect(ApiError.network(cause)).toMatchObject({ code: 0, isNetwork: true, message: UNREACHABLE, cause });
+    expect(ApiError.network(cause)).toMatchObject({
+      code: 0,
+      isNetwork: true,
+      message: "Concerto cannot be reached. Check your connection and try again.",
+      cause,
+    });
   });
 
   it("keeps an ApiError and hides what is none", () => {

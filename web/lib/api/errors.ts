@@ -1,8 +1,6 @@
 /** What a request's failure is to the rest of the app: one class, whose message is a sentence for people. */
 
-export const UNREACHABLE = "Concerto cannot be reached. Check your connection and try again.";
-const BROKEN = "Concerto has a problem of its own. Try again in a moment.";
-const NOT_UNDERSTOOD = "Concerto did not understand this request. Reload the page and try again.";
+import { sentences } from "./sentences";
 
 type ErrorFields = {
   code: number;
@@ -40,7 +38,7 @@ export class ApiError extends Error {
 
   /** The error for a request that got no answer. */
   static network(cause?: unknown): ApiError {
-    return new ApiError(UNREACHABLE, { code: 0, status: "UNAVAILABLE", reason: "NETWORK" }, { cause });
+    return new ApiError(sentences.unreachable, { code: 0, status: "UNAVAILABLE", reason: "NETWORK" }, { cause });
   }
 
   /** The error that a body stands for; one of its own for bodies that are none of the contract's. */
@@ -49,12 +47,12 @@ export class ApiError extends Error {
     const retryAfterSeconds = secondsOf(headers?.get("retry-after"));
     const error = isObject(body) && isObject(body.error) ? body.error : null;
     if (!error) {
-      const message = code >= 500 || code === 429 ? BROKEN : NOT_UNDERSTOOD;
+      const message = code >= 500 || code === 429 ? sentences.broken : sentences.notUnderstood;
       return new ApiError(message, { code, status: "UNKNOWN", reason: "UNKNOWN", requestId, retryAfterSeconds });
     }
     const detail: unknown = Array.isArray(error.details) ? error.details[0] : null;
     const metadata = isObject(detail) ? textsOf(detail.metadata) : {};
-    return new ApiError(textOf(error.message) ?? BROKEN, {
+    return new ApiError(textOf(error.message) ?? sentences.broken, {
       code,
       status: textOf(error.status) ?? "UNKNOWN",
       reason: (isObject(detail) && textOf(detail.reason)) || "UNKNOWN",
@@ -75,7 +73,7 @@ export class ApiError extends Error {
   }
 
   /** Whether the same request may well succeed a little later. */
-  get isPassing(): boolean {
+  get isRetryable(): boolean {
     return this.code === 0 || this.code === 429 || this.code === 502 || this.code === 503 || this.code === 504;
   }
 }
@@ -99,7 +97,7 @@ export async function errorOf(response: Response, body?: unknown): Promise<ApiEr
 export function asApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   const fields = { code: -1, status: "UNKNOWN", reason: "UNKNOWN" };
-  return new ApiError("Something went wrong in this page. Reload it and try again.", fields, { cause: error });
+  return new ApiError(sentences.pageFailed, fields, { cause: error });
 }
 
 /** Whether a request was given up on purpose, by whoever began it. */

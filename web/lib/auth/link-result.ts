@@ -45,18 +45,3 @@ export function takeLink(): LinkResult {
   }, 0);
   return result;
 }
-
-const SENTENCES: Readonly<Record<string, string>> = {
-  otp_expired: "This link has expired or has been used before.",
-  access_denied: "The sign-in was cancelled.",
-  SOCIAL_LOGIN_FAILED: "The sign-in with the provider was not completed.",
-  PROVIDER_DISABLED: "This way to sign in is not switched on.",
-  user_banned: "This account is blocked.",
-  provider_email_needs_verification: "The provider has not confirmed your email address yet.",
-  signup_disabled: "New accounts are not accepted.",
-};
-
-/** The sentence for a failed link. What an address says is not shown as ours: anybody can write an address. */
-export function linkFailure(code: string): string {
-  return SENTENCES[code] ?? "The sign-in did not work.";
-}

@@ -1,12 +1,11 @@
 /** Signing in and out of this browser. */
-import type { SupabaseClient } from "@supabase/supabase-js";
 import { authorizedFetch } from "@/lib/api/client";
 import { ApiError, errorOf } from "@/lib/api/errors";
 import { newTraceparent } from "@/lib/api/trace";
 import type { AuthSession } from "@/lib/api/types";
 import { announce } from "@/lib/broadcast";
-import { loadConfig } from "@/lib/config";
 import { paths } from "@/lib/paths";
+import { sentences } from "./sentences";
 import {
   claimsOf,
   forgetLeaveReason,
@@ -16,23 +15,7 @@ import {
   readSession,
   removeSession,
 } from "./store";
-import { accessToken, openAuthClient, publishableKey, unavailable } from "./tokens";
-
-export { accessToken } from "./tokens";
-
-let data: Promise<SupabaseClient> | undefined;
-
-/** The Supabase client for storage and the like; it acts as whoever is signed in. Its own `auth` is not used. */
-export function getSupabase(): Promise<SupabaseClient> {
-  data ??= Promise.all([loadConfig(), import("./supabase-data")]).then(
-    ([config, library]) => library.openData(config, publishableKey(config.supabase_publishable_key), accessToken),
-    (error: unknown) => {
-      data = undefined;
-      throw error instanceof ApiError ? error : ApiError.network(error);
-    },
-  );
-  return data;
-}
+import { openAuthClient, unavailable } from "./tokens";
 
 /** Begins the sign-in of this browser with tokens of the gateway or of a link. Throws ApiError when they are refused. */
 export async function adoptSession(tokens: Pick<AuthSession, "access_token" | "refresh_token">): Promise<void> {
@@ -44,7 +27,7 @@ export async function adoptSession(tokens: Pick<AuthSession, "access_token" | "r
     if (!error.status) throw ApiError.network(error);
     if (error.status >= 500 || error.status === 429) throw unavailable(error);
     const fields = { code: error.status, status: "UNAUTHENTICATED", reason: "TOKEN_INVALID" };
-    throw new ApiError("This sign-in is not valid any more. Log in again.", fields, { cause: error });
+    throw new ApiError(sentences.notValid, fields, { cause: error });
   }
   forgetLeaveReason();
 }

@@ -103,7 +103,7 @@ export function noteUser(userId: string): void {
 }
 
 /** Whether this very page signed the person in, not another tab. */
-export function isAdoptedHere(userId: string): boolean {
+export function wasSignedInByThisPage(userId: string): boolean {
   return adoptedUserId === userId;
 }
 

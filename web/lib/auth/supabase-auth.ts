@@ -3,8 +3,8 @@
  * stored sign-in takes none of it, and the first page should not wait for it.
  */
 import { AuthClient, type AuthError } from "@supabase/supabase-js";
-import { clientStorage, readSession, STORAGE_KEY } from "@/lib/auth/store";
 import type { AppConfig } from "@/lib/config";
+import { clientStorage, readSession, STORAGE_KEY } from "./store";
 
 const ATTEMPT_TIMEOUT_MS = 10_000;
 // From how near the end of a token the library exchanges it unasked (EXPIRY_MARGIN_MS in auth-js).

@@ -7,6 +7,7 @@ import { ApiError } from "@/lib/api/errors";
 import { announce } from "@/lib/broadcast";
 import { loadConfig } from "@/lib/config";
 import { serverNow } from "./clock";
+import { sentences } from "./sentences";
 import { readSession, removeSession, type StoredSession, subscribe } from "./store";
 import type { BrowserAuth } from "./supabase-auth";
 
@@ -38,8 +39,11 @@ export function openAuthClient(): Promise<BrowserAuth> {
 /** The project's key for browsers. Throws when the installation has none. */
 export function publishableKey(key: string | null): string {
   if (key) return key;
-  const message = "This installation cannot sign anybody in: its Supabase key is not configured.";
-  throw new ApiError(message, { code: -1, status: "FAILED_PRECONDITION", reason: "NOT_CONFIGURED" });
+  throw new ApiError(sentences.notConfigured, {
+    code: -1,
+    status: "FAILED_PRECONDITION",
+    reason: "NOT_CONFIGURED",
+  });
 }
 
 /** A token for the next request; null when nobody is signed in. Throws ApiError when a new one cannot be had now. */
@@ -145,7 +149,7 @@ function isFinal(error: AuthError): boolean {
 /** The error for an auth server that answers, but not with what is needed. */
 export function unavailable(cause: unknown): ApiError {
   const fields = { code: 503, status: "UNAVAILABLE", reason: "AUTH_SERVER_UNAVAILABLE" };
-  return new ApiError("The sign-in cannot be checked at the moment. Try again shortly.", fields, { cause });
+  return new ApiError(sentences.unavailable, fields, { cause });
 }
 
 // Browsers offer locks on https and on the own machine only. Elsewhere tabs may race; the server forgives that.

@@ -7,7 +7,7 @@ import { ApiError } from "@/lib/api/errors";
 import type { User } from "@/lib/api/types";
 import { readPreferences, setNotificationPreferences } from "@/lib/notifications";
 import { paths } from "@/lib/paths";
-import { isAdoptedHere, readSession, type StoredSession, subscribe } from "./store";
+import { readSession, type StoredSession, subscribe, wasSignedInByThisPage } from "./store";
 import { endSignIn, keepSessionFresh } from "./tokens";
 
 export type Auth = {
@@ -54,7 +54,7 @@ export function AuthProvider({ children }: { children: ReactNode }) {
       void queryClient.cancelQueries();
       queryClient.clear();
       // Somebody else has signed in elsewhere in this browser: this page, and all it holds, was not theirs.
-      if (userId !== null && !isAdoptedHere(userId)) window.location.replace(paths.home);
+      if (userId !== null && !wasSignedInByThisPage(userId)) window.location.replace(paths.home);
     }
     lastUserId.current = userId;
   }, [userId, queryClient]);

@@ -1,13 +1,14 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { AccountFallback } from "@/components/account/account-fallback";
-import { Callback } from "@/components/account/callback";
+import { AccountFallback } from "@/features/account/account-fallback";
+import { Callback } from "@/features/account/callback";
+import { sentences } from "@/features/account/sentences";
 
-export const metadata: Metadata = { title: "Signing you in" };
+export const metadata: Metadata = { title: sentences.titles.callback };
 
 export default function Page() {
   return (
-    <Suspense fallback={<AccountFallback title="Signing you in" />}>
+    <Suspense fallback={<AccountFallback title={sentences.titles.callback} />}>
       <Callback />
     </Suspense>
   );

@@ -1,13 +1,14 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { AccountFallback } from "@/components/account/account-fallback";
-import { LogInForm } from "@/components/account/log-in-form";
+import { AccountFallback } from "@/features/account/account-fallback";
+import { LogInForm } from "@/features/account/log-in-form";
+import { sentences } from "@/features/account/sentences";
 
-export const metadata: Metadata = { title: "Log in" };
+export const metadata: Metadata = { title: sentences.titles.logIn };
 
 export default function Page() {
   return (
-    <Suspense fallback={<AccountFallback title="Log in" />}>
+    <Suspense fallback={<AccountFallback title={sentences.titles.logIn} />}>
       <LogInForm />
     </Suspense>
   );

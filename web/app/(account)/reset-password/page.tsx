@@ -1,13 +1,14 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { AccountFallback } from "@/components/account/account-fallback";
-import { ResetPassword } from "@/components/account/reset-password";
+import { AccountFallback } from "@/features/account/account-fallback";
+import { ResetPassword } from "@/features/account/reset-password";
+import { sentences } from "@/features/account/sentences";
 
-export const metadata: Metadata = { title: "Choose a new password" };
+export const metadata: Metadata = { title: sentences.titles.resetPassword };
 
 export default function Page() {
   return (
-    <Suspense fallback={<AccountFallback title="Choose a new password" />}>
+    <Suspense fallback={<AccountFallback title={sentences.titles.resetPassword} />}>
       <ResetPassword />
     </Suspense>
   );

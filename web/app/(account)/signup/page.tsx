@@ -1,13 +1,14 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { AccountFallback } from "@/components/account/account-fallback";
-import { SignUpForm } from "@/components/account/sign-up-form";
+import { AccountFallback } from "@/features/account/account-fallback";
+import { sentences } from "@/features/account/sentences";
+import { SignUpForm } from "@/features/account/sign-up-form";
 
-export const metadata: Metadata = { title: "Sign up" };
+export const metadata: Metadata = { title: sentences.titles.signUp };
 
 export default function Page() {
   return (
-    <Suspense fallback={<AccountFallback title="Create your account" />}>
+    <Suspense fallback={<AccountFallback title={sentences.titles.createAccount} />}>
       <SignUpForm />
     </Suspense>
   );

@@ -1,9 +1,10 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { Conversation } from "@/components/conversation/conversation";
-import { ConversationSkeleton } from "@/components/conversation/conversation-skeleton";
+import { Conversation } from "@/features/conversation/conversation";
+import { ConversationSkeleton } from "@/features/conversation/conversation-skeleton";
+import { sentences } from "@/features/conversation/sentences";
 
-export const metadata: Metadata = { title: "Chat" };
+export const metadata: Metadata = { title: sentences.title };
 
 export default function ChatPage() {
   return (

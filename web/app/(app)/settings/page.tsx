@@ -1,8 +1,9 @@
 import type { Metadata } from "next";
 import { Suspense } from "react";
-import { SettingsPage } from "@/components/settings/settings-page";
+import { sentences } from "@/features/settings/sentences";
+import { SettingsPage } from "@/features/settings/settings-page";
 
-export const metadata: Metadata = { title: "Settings" };
+export const metadata: Metadata = { title: sentences.title };
 
 export default function Page() {
   return (

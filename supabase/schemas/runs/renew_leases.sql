@@ -1,0 +1,58 @@
+-- The process that executes runs says that it lives.
+
+create function private.renew_leases(args jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  seconds integer := least(coalesce(nullif((args ->> 'lease_seconds')::integer, 0), 10), 3600);
+  answer jsonb;
+begin
+  with given as (
+    select
+      (n.value ->> 'run_id')::uuid as run_id,
+      sha256(convert_to(n.value ->> 'token', 'UTF8')) as token_hash
+    from jsonb_array_elements(args -> 'leases') as n
+  ),
+
+  -- In one order, so that two renewals never wait for each other in turn.
+  held as (
+    select r.id
+    from public.runs as r
+    inner join given as g on r.id = g.run_id and r.lease_hash = g.token_hash
+    where r.finished_at is null
+    order by r.id
+    for no key update of r
+  ),
+
+  renewed as (
+    update public.runs as r
+    set lease_expires_at = clock_timestamp() + make_interval(secs => seconds), lease_seconds = seconds
+    from held as h
+    where r.id = h.id
+    returning r.id, r.is_cancellation_requested
+  )
+
+  select jsonb_build_object(
+    'lost_run_ids',
+    coalesce(jsonb_agg(distinct g.run_id) filter (where w.id is null), '[]'),
+    'cancelled_run_ids',
+    coalesce(jsonb_agg(distinct w.id) filter (where w.is_cancellation_requested), '[]')
+  )
+  into answer
+  from given as g
+  left join renewed as w on g.run_id = w.id;
+
+  return answer;
+end
+$$;
+
+comment on function private.renew_leases(jsonb) is
+'Moves the end of leases to lease_seconds (10) from now: {leases, lease_seconds?} -> {lost_run_ids, '
+'cancelled_run_ids}. Queued runs are renewed as well.';
+
+revoke all on function private.renew_leases(jsonb) from public, anon, authenticated;
+grant execute on function private.renew_leases(jsonb) to concerto_login;

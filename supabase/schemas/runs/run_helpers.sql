@@ -1,0 +1,108 @@
+-- What the operations on runs share.
+
+create function private.run_json(run public.runs)
+returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', run.id,
+    'session_id', run.session_id,
+    'user_id', run.user_id,
+    'state', run.state,
+    'model', run.model,
+    'agent', run.agent,
+    'request_id', run.request_id,
+    'user_message_id', run.user_message_id,
+    'answer_message_id', run.answer_message_id,
+    'error_reason', run.error_reason,
+    'usage', case
+      when run.prompt_tokens is not null then jsonb_build_object(
+        'model', coalesce(run.usage_model, run.model),
+        'prompt_tokens', run.prompt_tokens,
+        'completion_tokens', run.completion_tokens,
+        'cached_tokens', run.cached_tokens,
+        'cost_micro_usd', run.cost_micro_usd,
+        'is_estimated', run.is_usage_estimated
+      )
+    end,
+    'created_at', run.created_at,
+    'started_at', run.started_at,
+    'finished_at', run.finished_at,
+    'is_cancellation_requested', run.is_cancellation_requested
+  )
+$$;
+
+comment on function private.run_json(public.runs) is 'Returns a run as the contract''s Run.';
+
+revoke all on function private.run_json(public.runs) from public, anon, authenticated;
+grant execute on function private.run_json(public.runs) to authenticated;
+
+create function private.refuse_run(run_id uuid)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  raise sqlstate 'PT404' using
+    message = 'RUN_NOT_FOUND',
+    detail = jsonb_build_object('run_id', coalesce(run_id::text, ''))::text,
+    hint = 'List the runs to see which ones there are.';
+end
+$$;
+
+comment on function private.refuse_run(uuid) is
+'Raises PT404 RUN_NOT_FOUND: the one answer for a missing run and for somebody else''s.';
+
+revoke all on function private.refuse_run(uuid) from public, anon, authenticated;
+grant execute on function private.refuse_run(uuid) to authenticated;
+
+create function private.refuse_lease(run_id uuid)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  raise sqlstate 'PT409' using
+    message = 'LEASE_LOST',
+    detail = jsonb_build_object('run_id', coalesce(run_id::text, ''))::text,
+    hint = 'Stop working on the run.';
+end
+$$;
+
+comment on function private.refuse_lease(uuid) is
+'Raises PT409 LEASE_LOST: the one answer for a wrong token, a missing run and one that was ended by somebody else.';
+
+revoke all on function private.refuse_lease(uuid) from public, anon, authenticated;
+
+create function private.refuse_while_running(wanted_session_id uuid)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  other_id uuid;
+begin
+  select r.id into other_id
+  from public.runs as r
+  where r.session_id = wanted_session_id and r.finished_at is null
+  order by r.state = 'RUNNING' desc, r.created_at, r.id
+  limit 1;
+  if found then
+    raise sqlstate 'PT409' using
+      message = 'RUN_IN_PROGRESS',
+      detail = jsonb_build_object('session_id', wanted_session_id, 'run_id', other_id)::text,
+      hint = 'Follow or cancel that run, or wait for its end.';
+  end if;
+end
+$$;
+
+comment on function private.refuse_while_running(uuid) is
+'Raises PT409 RUN_IN_PROGRESS with the run''s id while a session has a run that has not ended.';
+
+revoke all on function private.refuse_while_running(uuid) from public, anon, authenticated;
+grant execute on function private.refuse_while_running(uuid) to authenticated;

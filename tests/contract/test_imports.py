@@ -1,0 +1,67 @@
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.support.contract import ROOT
+
+FOLDERS = ("benchmarks", "deploy", "gateway", "local", "servicekit", "services", "tests")
+PATHS = {path: path.stem for path in ROOT.glob("*.py")} | {
+    path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+}
+MODULES = frozenset(PATHS.values())
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield what a module imports, at its top, within functions and for types alone: modules, or names within them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                yield from (f"{module}.{alias.name}" for alias in names)
+            case ast.ImportFrom():
+                raise AssertionError(f"{path} imports relatively")
+            case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(module)), *_]):
+                yield module
+            case _:
+                pass
+
+
+def module_of(name: str) -> str | None:
+    """Return the module of ours that a name is or is in; None for others' names."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def graph() -> Mapping[str, frozenset[str]]:
+    found = {
+        name: frozenset(module for each in imports(path) if (module := module_of(each)) not in (None, name))
+        for path, name in PATHS.items()
+    }
+    return {name: frozenset(str(module) for module in modules) for name, modules in found.items()}
+
+
+def circles(edges: Mapping[str, frozenset[str]]) -> list[list[str]]:
+    """Return the groups of modules of which each reaches all others."""
+    reach = {name: set(direct) for name, direct in edges.items()}
+    while True:
+        grown = {name: known.union(*(reach[other] for other in known)) for name, known in reach.items()}
+        if grown == reach:
+            break
+        reach = grown
+    groups = {frozenset(other for other in reach[name] if name in reach[other]) for name in reach}
+    return sorted(sorted(group) for group in groups if group)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    edges = graph()
+    assert sum(map(len, edges.values())) > 500
+    assert circles(edges) == []
+
+
+def test_a_circle_would_be_found() -> None:
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set[str]()}
+    assert circles({name: frozenset(found) for name, found in edges.items()}) == [["a", "b", "c"]]

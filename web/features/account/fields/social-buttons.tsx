@@ -1,0 +1,35 @@
+"use client";
+
+import { Button } from "@/components/ui/button";
+import { type SocialProvider, useConfig } from "@/lib/config";
+import { paths } from "@/lib/paths";
+import { sentences } from "../sentences";
+
+const NAMES: Readonly<Record<SocialProvider, string>> = { github: "GitHub", google: "Google" };
+
+/** Buttons of the providers that the project has switched on; nothing where it has none. */
+export function SocialButtons({ next }: { next: string }) {
+  const config = useConfig();
+  const providers = (config?.providers ?? []).filter((provider) => provider in NAMES);
+  if (providers.length === 0) return null;
+  return (
+    <div className="grid gap-3">
+      <div className="flex items-center gap-3 text-sm text-muted-foreground">
+        <span className="h-px flex-1 bg-border" aria-hidden />
+        {sentences.social.or}
+        <span className="h-px flex-1 bg-border" aria-hidden />
+      </div>
+      {providers.map((provider) => (
+        <Button key={provider} variant="outline" onClick={() => window.location.assign(addressOf(provider, next))}>
+          {sentences.social.continueWith(NAMES[provider])}
+        </Button>
+      ))}
+    </div>
+  );
+}
+
+// The gateway sends the browser to the provider and from there to the callback page.
+function addressOf(provider: SocialProvider, next: string): string {
+  const target = next === paths.home ? paths.callback : `${paths.callback}?next=${encodeURIComponent(next)}`;
+  return `/auth/social?${new URLSearchParams({ provider, redirect_to: target })}`;
+}

@@ -1,0 +1,112 @@
+"use client";
+
+import { useSearchParams } from "next/navigation";
+import { useState } from "react";
+import { Button } from "@/components/ui/button";
+import { Field } from "@/components/ui/form/field";
+import { FormError } from "@/components/ui/form/form-error";
+import { Input } from "@/components/ui/form/input";
+import { RichText } from "@/components/ui/rich-text";
+import { TextLink } from "@/components/ui/text-link";
+import { anonymousApi, unwrap } from "@/lib/api/client";
+import { adoptSession } from "@/lib/auth/session";
+import { paths, safeReturnPath } from "@/lib/paths";
+import { useSubmit } from "@/lib/use-submit";
+import { AccountFooter, AccountFrame } from "./account-frame";
+import { EmailField } from "./fields/email-field";
+import { emailProblem, PASSWORD_RULE, passwordProblem } from "./fields/field-problems";
+import { MailHint } from "./fields/mail-hint";
+import { PasswordField } from "./fields/password-field";
+import { SocialButtons } from "./fields/social-buttons";
+import { sentences } from "./sentences";
+import { SignedOutOnly, useAddressWithNext } from "./signed-out-only";
+
+export function SignUpForm() {
+  const [name, setName] = useState("");
+  const [email, setEmail] = useState("");
+  const [password, setPassword] = useState("");
+  const [waitsFor, setWaitsFor] = useState<string | null>(null);
+  const next = safeReturnPath(useSearchParams().get("next"));
+  const withNext = useAddressWithNext();
+  const form = useSubmit({
+    fields: ["display_name", "email", "password"],
+    check: () => ({ email: emailProblem(email), password: passwordProblem(password) }),
+    submit: async () => {
+      const body = {
+        email: email.trim(),
+        password,
+        redirect_to: window.location.origin + paths.callback,
+        ...(name.trim() ? { display_name: name.trim() } : {}),
+      };
+      const { session } = await unwrap(anonymousApi.POST("/auth/signup", { body }));
+      if (session) await adoptSession(session);
+      else setWaitsFor(body.email);
+    },
+  });
+  if (waitsFor) return <WaitsForMail email={waitsFor} onBack={() => setWaitsFor(null)} />;
+  return (
+    <AccountFrame title={sentences.titles.createAccount}>
+      <SignedOutOnly>
+        <form className="grid gap-4" onSubmit={form.onSubmit} noValidate>
+          <FormError error={form.error} waitSeconds={form.waitSeconds} />
+          <Field label={sentences.fields.name} hint={sentences.fields.nameHint} error={form.fieldErrors.display_name}>
+            <Input
+              name="name"
+              autoComplete="name"
+              maxLength={100}
+              value={name}
+              onChange={(event) => setName(event.currentTarget.value)}
+            />
+          </Field>
+          <EmailField value={email} onChange={setEmail} error={form.fieldErrors.email} />
+          <PasswordField
+            label={sentences.fields.password}
+            autoComplete="new-password"
+            value={password}
+            onChange={setPassword}
+            hint={PASSWORD_RULE}
+            error={form.fieldErrors.password}
+          />
+          <Button type="submit" loading={form.pending} disabled={form.waitSeconds > 0}>
+            {sentences.signUp.submit}
+          </Button>
+        </form>
+        <SocialButtons next={next} />
+        <AccountFooter>
+          <RichText
+            sentence={sentences.signUp.haveAccount}
+            parts={{ logIn: <TextLink href={withNext(paths.logIn)}>{sentences.links.logIn}</TextLink> }}
+          />
+        </AccountFooter>
+      </SignedOutOnly>
+    </AccountFrame>
+  );
+}
+
+function WaitsForMail({ email, onBack }: { email: string; onBack: () => void }) {
+  return (
+    <AccountFrame title={sentences.titles.confirmEmail}>
+      <div role="status" className="grid gap-3 text-sm">
+        <p>
+          <RichText
+            sentence={sentences.signUp.linkSent}
+            parts={{ email: <strong className="break-all">{email}</strong> }}
+          />
+        </p>
+        <p className="text-muted-foreground">{sentences.signUp.noMail}</p>
+      </div>
+      <MailHint />
+      <div className="flex flex-wrap items-center gap-3">
+        <Button variant="outline" onClick={onBack}>
+          {sentences.useAnotherAddress}
+        </Button>
+        <AccountFooter>
+          <RichText
+            sentence={sentences.signUp.confirmed}
+            parts={{ logIn: <TextLink href={paths.logIn}>{sentences.links.logIn}</TextLink> }}
+          />
+        </AccountFooter>
+      </div>
+    </AccountFrame>
+  );
+}

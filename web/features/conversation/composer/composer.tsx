@@ -1,0 +1,194 @@
+"use client";
+
+import { ArrowUp, Square } from "lucide-react";
+import {
+  type KeyboardEvent,
+  memo,
+  type Ref,
+  type RefObject,
+  useEffect,
+  useImperativeHandle,
+  useLayoutEffect,
+  useRef,
+  useState,
+} from "react";
+import { Button } from "@/components/ui/button";
+import type { TurnPhase } from "../controller/conversation-state";
+import { readDraft } from "../drafts";
+import { sizeProblem } from "../message-limit";
+import { sentences } from "../sentences";
+import { ChoiceMenu } from "./choice-menu";
+import type { Choices } from "./use-choices";
+import { useDraft } from "./use-draft";
+
+export type ComposerHandle = {
+  focus: () => void;
+  /** Puts a text in place of what stands there. */
+  set: (text: string) => void;
+  /** Puts a text before what stands there. */
+  add: (text: string) => void;
+};
+
+type ComposerProps = {
+  ref: Ref<ComposerHandle>;
+  sessionId: string | null;
+  turn: TurnPhase;
+  isDisabled: boolean;
+  choices: Choices;
+  /** Returns false when the text could not be taken. */
+  onSend: (text: string) => boolean;
+  onStop: () => void;
+};
+
+/** The message box. It holds its text itself, so that typing draws nothing but the box. */
+export const Composer = memo(function Composer(props: ComposerProps) {
+  const { ref, sessionId, turn, isDisabled, choices, onSend, onStop } = props;
+  const [text, setText] = useState(() => readDraft(sessionId));
+  const field = useRef<HTMLTextAreaElement>(null);
+  const draft = useDraft(sessionId);
+
+  useImperativeHandle(ref, () => {
+    const put = (change: (before: string) => string) => {
+      setText((before) => {
+        const next = change(before);
+        draft.type(next);
+        return next;
+      });
+      // Behind the drawing of the new text.
+      setTimeout(() => {
+        const element = field.current;
+        element?.focus();
+        element?.setSelectionRange(element.value.length, element.value.length);
+      });
+    };
+    return {
+      focus: () => field.current?.focus(),
+      set: (next) => put(() => next),
+      add: (next) => put((before) => (before.trim() === "" ? next : `${next}\n\n${before}`)),
+    };
+  }, [draft]);
+
+  useEffect(() => {
+    // On a phone the keyboard would cover the conversation that somebody has just opened.
+    if (!isDisabled && matchMedia("(pointer: fine)").matches && canTakeFocus()) field.current?.focus();
+  }, [isDisabled]);
+
+  const isIdle = turn === "idle";
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the turn is the reason, though it is not read.
+  useEffect(() => {
+    // The button that was pressed (Send, Stop, Regenerate …) may be gone; the focus must not be lost with it.
+    if (matchMedia("(pointer: fine)").matches && canTakeFocus()) field.current?.focus({ preventScroll: true });
+  }, [isIdle]);
+  useAutoGrow(field, text);
+
+  const problem = sizeProblem(text);
+  const canSend = isIdle && !isDisabled && problem === null && text.trim() !== "";
+
+  function send() {
+    if (!canSend) return;
+    // Until the server has it, what is sent stays a draft.
+    draft.keep(text);
+    if (onSend(text)) setText("");
+  }
+
+  function onKeyDown(event: KeyboardEvent) {
+    // Enter also ends the choice of a word in scripts that are typed in steps; some browsers say so only by the code 229.
+    if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing || event.keyCode === 229) return;
+    // On a phone Enter is the only way to begin a line.
+    if (!(event.ctrlKey || event.metaKey) && matchMedia("(pointer: coarse)").matches) return;
+    event.preventDefault();
+    send();
+  }
+
+  return (
+    <form
+      className="mx-auto w-full max-w-3xl shrink-0 px-3 pb-3 sm:px-4 sm:pb-4"
+      onSubmit={(event) => {
+        event.preventDefault();
+        send();
+      }}
+    >
+      <div className="rounded-2xl border border-input bg-card text-card-foreground focus-within:outline-2 focus-within:outline-ring">
+        <textarea
+          ref={field}
+          aria-label={sentences.composer.label}
+          aria-describedby={problem === null ? undefined : "message-problem"}
+          aria-invalid={problem === null ? undefined : true}
+          placeholder={sentences.composer.placeholder}
+          rows={1}
+          value={text}
+          autoComplete="off"
+          enterKeyHint="enter"
+          onChange={(event) => {
+            setText(event.target.value);
+            draft.type(event.target.value);
+          }}
+          onKeyDown={onKeyDown}
+          className="field-sizing-content block max-h-[40dvh] min-h-12 w-full resize-none bg-transparent px-4 py-3 text-base leading-6 outline-none placeholder:text-muted-foreground"
+        />
+        <div className="flex items-center gap-1 px-2 pb-2">
+          <ChoiceMenu
+            label={sentences.composer.model}
+            options={choices.models}
+            value={choices.model}
+            onChange={choices.chooseModel}
+          />
+          <ChoiceMenu
+            label={sentences.composer.agent}
+            options={choices.agents}
+            value={choices.agent}
+            onChange={choices.chooseAgent}
+          />
+          <span className="ml-auto" />
+          {isIdle ? (
+            <Button
+              type="submit"
+              size="icon"
+              aria-label={sentences.composer.send}
+              title={sentences.composer.sendHint}
+              className="rounded-full"
+              disabled={!canSend}
+            >
+              <ArrowUp aria-hidden />
+            </Button>
+          ) : (
+            <Button
+              key="stop"
+              size="icon"
+              variant="secondary"
+              aria-label={sentences.composer.stop}
+              title={sentences.composer.stopHint}
+              className="rounded-full"
+              loading={turn === "stopping"}
+              onClick={onStop}
+            >
+              {turn === "stopping" ? null : <Square className="fill-current" aria-hidden />}
+            </Button>
+          )}
+        </div>
+      </div>
+      {problem === null ? null : (
+        <p id="message-problem" role="alert" className="px-2 pt-2 text-sm text-destructive-text">
+          {problem}
+        </p>
+      )}
+    </form>
+  );
+});
+
+/** Makes the box as high as its text in browsers that do not know `field-sizing`. */
+function useAutoGrow(field: RefObject<HTMLTextAreaElement | null>, text: string): void {
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the text is what gives the box its height.
+  useLayoutEffect(() => {
+    const element = field.current;
+    if (element === null || typeof CSS === "undefined" || CSS.supports?.("field-sizing", "content")) return;
+    element.style.height = "auto";
+    element.style.height = `${element.scrollHeight}px`;
+  }, [field, text]);
+}
+
+/** Whether nothing else has the focus that a person may want to keep. */
+function canTakeFocus(): boolean {
+  const focused = document.activeElement;
+  return focused === null || focused === document.body || focused.tagName === "MAIN";
+}

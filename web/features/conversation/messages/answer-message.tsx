@@ -1,0 +1,147 @@
+"use client";
+
+import { RotateCw } from "lucide-react";
+import { memo, useDeferredValue, useSyncExternalStore } from "react";
+import { Button } from "@/components/ui/button";
+import type { AnswerItem, LiveItem } from "../controller/items";
+import { IconButton } from "../icon-button";
+import { Markdown } from "../markdown/markdown";
+import { failureSentence } from "../runs/failure-sentence";
+import type { LiveSnapshot, LiveStore } from "../runs/live-turn";
+import type { AnswerPart } from "../runs/run-reducer";
+import { sentences } from "../sentences";
+import { CopyButton, textOfParts } from "./copy-button";
+import type { MessageActions } from "./message-actions";
+import { ToolCall } from "./tool-call";
+import { VersionSwitcher } from "./version-switcher";
+
+type AnswerMessageProps = {
+  item: AnswerItem | LiveItem;
+  live: LiveStore;
+  isBusy: boolean;
+  isTarget: boolean;
+  /** Whether nothing follows it. */
+  isLast: boolean;
+  actions: MessageActions;
+};
+
+const NOTHING: readonly AnswerPart[] = [];
+const noStore = () => () => undefined;
+const noSnapshot = (): LiveSnapshot => null;
+
+/** An answer: stored, or in the making. One component for both, so that nothing on the page is replaced at its end. */
+export const AnswerMessage = memo(function AnswerMessage(props: AnswerMessageProps) {
+  const { item, live, isBusy, isTarget, isLast, actions } = props;
+  const isLive = item.kind === "live";
+  const shown = useSyncExternalStore(
+    isLive ? live.subscribe : noStore,
+    isLive ? live.getSnapshot : noSnapshot,
+    noSnapshot,
+  );
+  // Drawing text may take longer than a frame; typing goes first.
+  const livePart = useDeferredValue(isLive ? livePartsOf(shown) : NOTHING);
+  const parts = isLive ? livePart : item.parts;
+  return (
+    <article
+      aria-label={sentences.message.assistant}
+      aria-busy={isLive || undefined}
+      data-message-id={isLive ? undefined : item.message.id}
+      data-target={isTarget || undefined}
+      className="rounded-lg data-target:bg-accent/60 data-target:outline-8 data-target:outline-accent/60"
+    >
+      {parts.map((part, place) =>
+        part.kind === "text" ? (
+          // biome-ignore lint/suspicious/noArrayIndexKey: parts only ever come behind the others.
+          <Markdown key={`text-${place}`} text={part.text} streaming={isLive && place === parts.length - 1} />
+        ) : (
+          <ToolCall key={`tool-${part.call.id}`} call={part.call} isLive={isLive} />
+        ),
+      )}
+      {isLive ? <Waiting isVisible={parts.at(-1)?.kind !== "text"} /> : null}
+      {isLive ? null : <StoredFoot item={item} isBusy={isBusy} isLast={isLast} actions={actions} />}
+    </article>
+  );
+});
+
+function livePartsOf(shown: LiveSnapshot): readonly AnswerPart[] {
+  if (shown === null) return NOTHING;
+  // With events gone for good, only the stored answer is whole.
+  if (shown.isIncomplete && shown.message !== null) return [{ kind: "text", text: shown.message.content }];
+  return shown.parts;
+}
+
+function Waiting({ isVisible }: { isVisible: boolean }) {
+  return (
+    <p className={isVisible ? "flex h-8 items-center gap-1" : "h-8"}>
+      {isVisible ? (
+        <>
+          <span className="sr-only">{sentences.turn.thinking}</span>
+          {[0, 150, 300].map((delay) => (
+            <span
+              key={delay}
+              aria-hidden
+              className="size-2 animate-pulse rounded-full bg-muted-foreground"
+              style={{ animationDelay: `${delay}ms` }}
+            />
+          ))}
+        </>
+      ) : null}
+    </p>
+  );
+}
+
+type StoredFootProps = { item: AnswerItem; isBusy: boolean; isLast: boolean; actions: MessageActions };
+
+function StoredFoot({ item, isBusy, isLast, actions }: StoredFootProps) {
+  const { answers, alternatives, notes, parts } = item;
+  return (
+    <>
+      {notes.isPartial ? (
+        <div className="mt-2 flex flex-wrap items-center gap-x-3 gap-y-2 rounded-lg border px-3 py-2 text-sm">
+          <p className="min-w-0 flex-1 basis-52">
+            {failureSentence(notes.errorReason)} {parts.length > 0 ? sentences.message.kept : null}
+          </p>
+          {answers === null || !isLast ? null : (
+            <Button variant="outline" size="sm" disabled={isBusy} onClick={() => actions.regenerate(answers)}>
+              <RotateCw aria-hidden />
+              {sentences.retry}
+            </Button>
+          )}
+        </div>
+      ) : null}
+      <div className="-ml-2 flex min-h-8 flex-wrap items-center">
+        <CopyButton text={() => textOfParts(parts)} />
+        {answers === null ? null : (
+          <IconButton
+            label={sentences.message.regenerate}
+            disabled={isBusy}
+            onClick={() => actions.regenerate(answers)}
+          >
+            <RotateCw aria-hidden />
+          </IconButton>
+        )}
+        {alternatives === null ? null : (
+          <VersionSwitcher alternatives={alternatives} isDisabled={isBusy} onSelect={actions.selectVersion} />
+        )}
+        <UsageNote notes={notes} />
+      </div>
+    </>
+  );
+}
+
+function UsageNote({ notes }: { notes: AnswerItem["notes"] }) {
+  const { completionTokens: count, promptTokens, isEstimated, model, agent } = notes;
+  if (count === 0) return null;
+  const details = [
+    sentences.usage.details(promptTokens, count),
+    isEstimated ? sentences.usage.estimated : "",
+    model,
+    agent,
+  ];
+  return (
+    <span className="ml-2 text-xs text-muted-foreground" title={details.filter(Boolean).join(" · ")}>
+      {/* Apart from the text before it, also where the page is read without its layout. */}{" "}
+      {sentences.usage.tokens(count, isEstimated)}
+    </span>
+  );
+}

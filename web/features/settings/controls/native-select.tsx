@@ -1,0 +1,20 @@
+"use client";
+
+import type { ComponentProps } from "react";
+import { useFieldControl } from "@/components/ui/form/field";
+import { cn } from "@/lib/utils";
+
+/** The browser's own list of choices: known to everybody's keyboard, phone and screen reader. */
+export function NativeSelect({ className, ...props }: ComponentProps<"select">) {
+  const field = useFieldControl();
+  return (
+    <select
+      className={cn(
+        "h-9 w-full min-w-0 rounded-md border border-input bg-background px-2 text-base disabled:opacity-60 aria-invalid:border-destructive-text sm:text-sm",
+        className,
+      )}
+      {...field}
+      {...props}
+    />
+  );
+}

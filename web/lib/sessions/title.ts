@@ -1,6 +1,0 @@
-import type { Session } from "../api/types";
-
-/** What a chat is called: its name, or "New chat" until it has one. */
-export function sessionTitle(session: Pick<Session, "name"> | null | undefined): string {
-  return session?.name || "New chat";
-}
