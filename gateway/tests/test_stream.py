@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2
-from concerto.sessions.v1 import runs_pb2
+from concerto.sessions.v1 import runs_pb2, turns_pb2
 
 from gateway.tests import fakes
 from gateway.tests.fakes import SESSION_ID, Neighbours, error_of
@@ -484,7 +484,7 @@ async def test_a_created_run_comes_back_with_201(
     neighbours.answers["CreateRun"] = orchestrator_pb2.CreateRunResponse(run=run)
     response = await client.post(RUNS, json={**BODY, "if_running": "queue"}, headers=bearer)
     assert (response.status_code, response.json()["state"]) == (201, "QUEUED")
-    assert neighbours.last[1].if_running == runs_pb2.IF_RUNNING_QUEUE
+    assert neighbours.last[1].turn.if_running == turns_pb2.IF_RUNNING_QUEUE
 
 
 async def test_a_run_is_cancelled_without_a_body(

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
-from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
+from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc, turns_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
@@ -169,7 +169,7 @@ async def test_a_stream_that_crashes_keeps_what_it_sent_and_hides_why(within_pro
     async with served([part], within_process=within_process) as connection:
         stub: Any = orchestrator_pb2_grpc.OrchestratorServiceStub(connection)
         got = []
-        turn = orchestrator_pb2.StreamTurnRequest(session_id=ID, content="crash")
+        turn = orchestrator_pb2.StreamTurnRequest(session_id=ID, turn=turns_pb2.Turn(content="crash"))
 
         async def read() -> None:
             async for answer in channel.stream(stub.StreamTurn, turn):
