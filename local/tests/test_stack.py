@@ -19,7 +19,7 @@ from local.settings import ROOT
 from tests.support.suites import RunningStack, free_base_port, stack_environment, start_stack, stop_stack
 
 ONLY = "postgres,supabase"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ TERMS = {
     "heard": "received or delivered",
     "here": "local, current or this_<what it is>",
     "hurry": "stop_quickly, timer or flush",
+    "lean": "slim, or what is left out",
     "leftovers": "orphans or remainder",
     "meet": "match or join",
     "mend": "fix",

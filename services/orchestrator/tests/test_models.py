@@ -5,8 +5,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_openai import ChatOpenAI
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langsmith.utils import tracing_is_enabled
 from pydantic import ValidationError
 
@@ -148,28 +147,3 @@ def test_answer_always_leaves_room_for_the_prompt() -> None:
     assert settings(context_tokens=128_000).answer_tokens == 8_192
     assert settings(context_tokens=1_000, max_output_tokens=900).answer_tokens == 500
     assert settings(max_output_tokens=100).answer_tokens == 100
-
-
-async def test_the_provider_is_told_what_langchains_own_conversion_says() -> None:
-    call = {"name": "search", "args": {"query": "ä"}, "id": "call-1"}
-    prompt = [
-        SystemMessage("Be brief."),
-        HumanMessage("Hello", additional_kwargs={"metadata": {"client": "web"}}),
-        AIMessage("A long answer. " * 300, additional_kwargs={"metadata": {"run_id": "1"}}),
-        HumanMessage("Named", name="Jürgen"),
-        AIMessage("", tool_calls=[call]),
-        ToolMessage("found", tool_call_id="call-1"),
-        HumanMessage([{"type": "text", "text": "A block"}]),
-        AIMessage("With audio", additional_kwargs={"audio": {"id": "a"}}),
-        AIMessage(""),
-        ChatMessage("In another role", role="user"),
-        HumanMessage("Last"),
-    ]
-    models = Models(settings(openai_base_url="http://127.0.0.1:9/v1", model="gpt-5"))
-    chat = models._chat
-    assert isinstance(chat, ChatOpenAI)
-
-    payload = chat._get_request_payload(prompt, stream=True)
-
-    assert payload["extra_body"]["messages"] == ChatOpenAI._get_request_payload(chat, prompt, stream=True)["messages"]
-    await models.close()

@@ -7,10 +7,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from langchain_core.messages import AIMessageChunk
-from langchain_core.outputs import ChatGenerationChunk
 
-from services.orchestrator.models.provider_stream import Events, Part, Reads, parts_of
+from services.orchestrator.models.provider_stream import Events, Part, parts_of
+from services.orchestrator.steps import TokenUsage
 
 HELLO = "Grüße, 世界 👋"
 
@@ -28,29 +27,21 @@ STOP = chunk({}, finish_reason="stop")
 USAGE = {"id": "x", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
 
-def converted(data: dict[str, Any]) -> ChatGenerationChunk | None:
-    choices = data.get("choices") or [{"delta": {}}]
-    choice = choices[0]
-    if choice["delta"] is None:
-        return None
-    usage = data.get("usage")
-    message = AIMessageChunk(
-        content=choice["delta"].get("content") or "",
-        usage_metadata=usage
-        and {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"], "total_tokens": 5},
-    )
-    return ChatGenerationChunk(message=message, generation_info={"finish_reason": choice.get("finish_reason")})
-
-
 @contextlib.asynccontextmanager
-async def answered(body: AsyncIterator[bytes]) -> AsyncIterator[Reads]:
-    """Yield the real client's stream of an answer that comes in these pieces."""
+async def answered(body: AsyncIterator[bytes]) -> AsyncIterator[httpx2.Response]:
+    """Yield the real client's response, an answer that comes in these pieces."""
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=body))
     client = openai.AsyncOpenAI(
         api_key="x", base_url="http://model.test/v1", http_client=httpx2.AsyncClient(transport=transport)
     )
     async with client:
-        yield await client.post("/chat/completions", body={}, cast_to=object, stream=True, stream_cls=Reads)
+        yield await client.post(
+            "/chat/completions",
+            body={},
+            cast_to=httpx2.Response,
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
 
 
 async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
@@ -58,15 +49,15 @@ async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
         yield content
 
 
-async def listen(reads: Reads, received: list[Part], *, stall_seconds: float = 5.0) -> None:
-    async for part in parts_of(reads, convert=converted, stall_seconds=stall_seconds):
+async def listen(response: httpx2.Response, received: list[Part], *, stall_seconds: float = 5.0) -> None:
+    async for part in parts_of(response, stall_seconds=stall_seconds):
         received += [part]
 
 
 async def read(*contents: bytes) -> list[Part]:
     received: list[Part] = []
-    async with answered(pieces(*contents)) as reads:
-        await listen(reads, received)
+    async with answered(pieces(*contents)) as response:
+        await listen(response, received)
     return received
 
 
@@ -115,7 +106,7 @@ async def test_every_cut_gives_the_same_answer() -> None:
         assert text_of(parts) == f"{HELLO}."
         assert [part.finish_reason for part in parts if part.finish_reason] == ["stop"]
         (usage,) = [part.usage for part in parts if part.usage]
-        assert (usage["input_tokens"], usage["output_tokens"]) == (3, 2)
+        assert usage == TokenUsage(prompt_tokens=3, completion_tokens=2)
 
 
 async def test_what_follows_the_end_is_passed_over() -> None:
@@ -147,10 +138,10 @@ async def test_halves_of_characters_pass_as_they_came() -> None:
 )
 async def test_what_came_before_a_failure_is_said_first(broken: bytes, kind: type[Exception]) -> None:
     received: list[Part] = []
-    async with answered(pieces(sse(chunk({"content": "a"})) + broken + sse(chunk({"content": "b"})))) as reads:
+    async with answered(pieces(sse(chunk({"content": "a"})) + broken + sse(chunk({"content": "b"})))) as response:
         with pytest.raises(kind):
-            await listen(reads, received)
-        assert reads.response.is_closed
+            await listen(response, received)
+        assert response.is_closed
     assert text_of(received) == "a"
 
 
@@ -167,6 +158,6 @@ async def test_comments_are_no_sign_of_life() -> None:
             await asyncio.sleep(0.02)
             yield b": still there\n\n"
 
-    async with answered(body()) as reads:
+    async with answered(body()) as response:
         with pytest.raises(TimeoutError):
-            await listen(reads, [], stall_seconds=0.2)
+            await listen(response, [], stall_seconds=0.2)
