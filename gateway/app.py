@@ -18,9 +18,9 @@ from gateway import document, failures, reasons
 from gateway.attempts import Attempts
 from gateway.health import Health
 from gateway.middleware import CrashMiddleware, RequestMiddleware
-from gateway.openai import door
+from gateway.openai import api
 from gateway.openai import errors as openai_errors
-from gateway.openai.door import OpenAIDoor
+from gateway.openai.api import OpenAIApi
 from gateway.rest import contract, sse
 from gateway.rest.bridge import Bridge
 from gateway.rest.contract import Binding, ContractError
@@ -65,12 +65,12 @@ async def build(
         bridge = Bridge(settings, channels, verifier, Attempts(settings), keep_alive_seconds=keep_alive_seconds)
         bindings = contract.bindings(contract.SERVICES)
         contract.check_internal(contract.INTERNAL_SERVICES)
-        door = OpenAIDoor(settings, bridge, keep_alive_seconds=keep_alive_seconds)
+        openai = OpenAIApi(settings, bridge, keep_alive_seconds=keep_alive_seconds)
         health = Health(channels)
         providers = pages.Providers(settings, client)
         routes = [
-            *contract_routes(bindings, bridge, SocialLogIn(settings, bridge.stub), door),
-            *door.model_routes(bindings),
+            *contract_routes(bindings, bridge, SocialLogIn(settings, bridge.stub), openai),
+            *openai.model_routes(bindings),
             *health.routes(),
             *pages.routes(settings, providers, document.document(bindings), version=document.version()),
         ]
@@ -86,7 +86,7 @@ async def build(
         yield app
 
 
-def contract_routes(bindings: Iterable[Binding], bridge: Bridge, *by_hand: SocialLogIn | OpenAIDoor) -> Iterator[Route]:
+def contract_routes(bindings: Iterable[Binding], bridge: Bridge, *by_hand: SocialLogIn | OpenAIApi) -> Iterator[Route]:
     """Yield every route of the contract. Raises ContractError for a hand-written one that no code serves."""
     written = {operation: one for one in by_hand for operation in one.operations}
     for binding in bindings:
@@ -119,7 +119,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
                     "X-Request-Id",
                     "Last-Event-ID",
                     watches.TRACEPARENT,
-                    *door.REQUEST_HEADERS,
+                    *api.REQUEST_HEADERS,
                 ],
                 expose_headers=["X-Request-Id", "Retry-After"],
                 max_age=600,

@@ -1,4 +1,4 @@
-"""Errors at the door: every failure becomes the contract's body with its HTTP status and headers."""
+"""Errors of HTTP: every failure becomes the contract's body with its HTTP status and headers."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Errors on their one path: AppError inside, gRPC status with ErrorInfo between processes, JSON at the door."""
+"""Errors on their one path: AppError inside, gRPC status with ErrorInfo between processes, JSON over HTTP."""
 
 import math
 from collections.abc import Mapping

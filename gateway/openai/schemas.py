@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the OpenAI-compatible door: as much as this suite promises, no more."""
+"""What the OpenAPI document says of the OpenAI-compatible API: as much as this suite promises, no more."""
 
 from collections.abc import Mapping
 from typing import Any

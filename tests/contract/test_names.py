@@ -14,6 +14,7 @@ TERMS = {
     "borrowed": "temporary or shared",
     "dearer": "slower or larger",
     "dearest": "slowest or largest",
+    "door": "api or route",
     "enlist": "enqueue or register",
     "everybody": "all_users",
     "firsts": "first_<what they are>",

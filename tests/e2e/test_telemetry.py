@@ -103,16 +103,16 @@ async def test_a_streamed_turn_is_one_trace_through_all_parts_and_the_database_w
     # Nothing but the client's own span is missing, and every span goes back to it.
     assert len(trace.parents_outside()) == 1
     (call,) = trace.named("chat test-model")
-    door = f"POST {TURNS}"
+    route = f"POST {TURNS}"
     assert trace.path(call) == [
         "chat test-model",
         "run",
         f"{ORCHESTRATOR}/StreamTurn",
         f"{ORCHESTRATOR}/StreamTurn",
-        door,
+        route,
     ]
     (start_run,) = trace.named("start_run")
-    assert trace.path(start_run) == ["start_run", *[f"{RUNS}/StartRun"] * 2, *[f"{ORCHESTRATOR}/StreamTurn"] * 2, door]
+    assert trace.path(start_run) == ["start_run", *[f"{RUNS}/StartRun"] * 2, *[f"{ORCHESTRATOR}/StreamTurn"] * 2, route]
     for operation, rpc in (("append_run_events", "AppendRunEvents"), ("finish_run", "FinishRun")):
         for query in trace.named(operation):
             assert trace.path(query)[:4] == [operation, f"{RUNS}/{rpc}", f"{RUNS}/{rpc}", "run"]

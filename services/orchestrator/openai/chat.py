@@ -1,4 +1,4 @@
-"""The OpenAI-compatible door's side of the orchestrator: completions that are passed on, and kept if asked."""
+"""The orchestrator's side of the OpenAI-compatible API: completions that are passed on, and kept if asked."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible door: chat completions and models for programs that speak OpenAI's protocol."""
+"""The OpenAI-compatible API: chat completions and models for programs that speak OpenAI's protocol."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -36,7 +36,7 @@ CHUNKS: sse.Wording[Answer] = sse.Wording(
 """How OpenAI writes a stream."""
 
 
-class OpenAIDoor:
+class OpenAIApi:
     """POST /v1/chat/completions, GET /v1/models and GET /v1/models/{model}.
 
     Nothing of a request is understood here but `stream`: the orchestrator passes it on as it is. A failure is an
@@ -149,4 +149,4 @@ def _json(content: bytes) -> Response:
 
 
 REQUEST_HEADERS = (SESSION_HEADER, REQUEST_ID_HEADER)
-"""The door's own request headers; CORS allows them."""
+"""Request headers of this API alone; CORS allows them."""

@@ -265,7 +265,7 @@ async def test_a_crash_is_said_in_openais_shape_and_tells_nothing(
     neighbours: Neighbours, bearer: Header, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with fakes.gateway_over_http(neighbours) as client:
-        monkeypatch.setattr("gateway.openai.door.incoming.parse_json", lambda _: 1 / 0)
+        monkeypatch.setattr("gateway.openai.api.incoming.parse_json", lambda _: 1 / 0)
         response = await client.post(CHAT, json=BODY, headers=bearer)
     assert openai_error(response) == (500, "server_error", None, "internal")
     assert "division" not in response.text
