@@ -11,6 +11,7 @@ from concerto.sessions.v1 import runs_pb2
 from gateway.tests import fakes
 from gateway.tests.fakes import SESSION_ID, Neighbours, error_of
 from servicekit.errors import AppError
+from tests.support.waiting import forever
 
 Header = dict[str, str]
 TURNS = f"/sessions/{SESSION_ID}/turns"
@@ -178,7 +179,7 @@ async def test_a_service_that_dies_amid_a_stream_ends_it_with_an_error_event(bea
     async def turn(_: object) -> Events:
         yield fakes.started()
         going.set()
-        await asyncio.sleep(60)
+        await forever()
 
     neighbours.turn = turn
     serving = fakes.serving(neighbours)
@@ -244,7 +245,7 @@ async def test_a_late_refusal_is_an_error_event(bearer: Header) -> None:
     neighbours = Neighbours()
 
     async def turn(_: object) -> Events:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # longer than the pause after which a comment is sent
         raise AppError("SESSION_NOT_FOUND", metadata={"session_id": SESSION_ID})
         yield fakes.started()
 
@@ -262,7 +263,7 @@ async def test_a_client_that_goes_away_before_a_late_first_event_only_stops_read
 
     async def turn(_: object) -> Events:
         going.set()
-        await asyncio.sleep(60)
+        await forever()
         yield fakes.started()
 
     neighbours.turn = turn
@@ -279,7 +280,7 @@ async def test_a_busy_stream_needs_no_comments(bearer: Header) -> None:
     async def turn(_: object) -> Events:
         yield fakes.started()
         for seq in range(2, 12):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # events come apart, each far sooner than a comment would
             yield fakes.delta(seq, "x")
         yield fakes.finished(12)
 
@@ -318,7 +319,7 @@ async def test_a_client_that_goes_away_only_stops_reading(bearer: Header, accept
         if first:
             yield fakes.started()
         going.set()
-        await asyncio.sleep(60)
+        await forever()
         yield fakes.finished(2)
 
     neighbours.turn = turn
@@ -341,7 +342,7 @@ async def test_a_gateway_that_stops_says_so_to_its_streams(bearer: Header, caplo
 
     async def turn(_: object) -> Events:
         yield fakes.started()
-        await asyncio.sleep(60)
+        await forever()
 
     neighbours.turn = turn
     async with fakes.serving(neighbours) as target, fakes.build(fakes.gateway_settings(target)) as app:

@@ -36,6 +36,7 @@ from local.settings import ROOT, Settings, load_settings
 from local.suite import stack
 from tests.support.database import add_user, call, make_as_before_the_baseline
 from tests.support.suites import PreparedStarts, RunningStack, free_base_port, stack_environment, stop_stack
+from tests.support.waiting import until
 
 ONLY = "postgres,supabase"
 PASSWORD = "a long enough password"
@@ -560,7 +561,7 @@ async def interrupted(home: Path, number: signal.Signals, *arguments: str, when:
     while not await when():
         assert process.returncode is None, "it ended before it could be interrupted"
         assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # the pause between two looks
     process.send_signal(number)
     _, said = await process.communicate()
     if number != signal.SIGKILL:
@@ -650,10 +651,7 @@ async def test_a_backup_whose_suite_stops_meanwhile_fails_cleanly(prepared: Prep
     try:
         async with dump_that_waits(suite) as waits:
             backup = asyncio.create_task(asyncio.to_thread(suite.command, "backup", str(tmp_path / "out" / "b.tar")))
-            for _ in range(600):
-                if await waits():
-                    break
-                await asyncio.sleep(0.05)
+            await until(waits, "the dump to wait for the lock")
             await asyncio.to_thread(stop_stack, suite)
             done = await backup
     finally:

@@ -12,7 +12,7 @@ def test_a_browser_of_this_machine_is_found() -> None:
 
 def test_without_a_browser_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(browser, "_APPLICATIONS", ())
+    monkeypatch.setattr(browser, "APPLICATIONS", ())
     with pytest.raises(browser.BrowserError, match="apt-get install chromium-headless-shell"):
         browser.find_chromium()
     monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)

@@ -13,6 +13,7 @@ from supabase_auth.errors import AuthApiError, AuthWeakPasswordError
 
 from local.tests.conftest import PASSWORD, close_client, mails_to, new_client
 from tests.support.suites import RunningStack
+from tests.support.waiting import until
 
 
 def headers(stack: RunningStack, token: str | None = None, key: str | None = None) -> dict[str, str]:
@@ -176,13 +177,16 @@ async def test_rest_requests_run_as_the_role_of_the_caller_and_never_as_the_logi
 
 
 async def _call_role(rest: httpx.AsyncClient, head: dict[str, str]) -> dict[str, str]:
-    for _ in range(600):
-        answer = await rest.post(
+    async def ask() -> httpx.Response:
+        return await rest.post(
             "/rest/v1/rpc/local_test_role", json={"args": {"a": 1}}, headers={**head, "Content-Profile": "api"}
         )
-        if answer.status_code != httpx.codes.NOT_FOUND:
-            break
-        await asyncio.sleep(0.1)
+
+    async def is_known() -> bool:
+        return (await ask()).status_code != httpx.codes.NOT_FOUND
+
+    await until(is_known, "the REST API to read the new function")
+    answer = await ask()
     assert answer.status_code == httpx.codes.OK, answer.text
     return dict(answer.json())
 

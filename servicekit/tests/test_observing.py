@@ -26,6 +26,7 @@ from servicekit.telemetry import measures, observing, process, traces, watches
 from servicekit.telemetry.metrics import Metrics
 from servicekit.testing import acting_as, make_caller, served
 from tests.support.telemetry import Watched, samples_of, watched
+from tests.support.waiting import forever, until
 
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 RUNS = runs_pb2.DESCRIPTOR.services_by_name["RunsService"]
@@ -45,7 +46,7 @@ class Sessions(sessions_pb2_grpc.SessionsServiceServicer):
         if request.session_id == CRASH:
             raise ValueError(SECRET)
         if request.session_id == SLOW:
-            await asyncio.sleep(30)
+            await forever()
         return sessions_pb2.GetSessionResponse()
 
 
@@ -54,7 +55,7 @@ class Runs(runs_pb2_grpc.RunsServiceServicer):
         for _ in range(3):
             yield runs_pb2.WatchRunEventsResponse()
         if request.run_id == SLOW:
-            await asyncio.sleep(30)
+            await forever()
 
 
 @pytest.fixture
@@ -87,9 +88,7 @@ def in_a_request(seen: Watched) -> ReadableSpan:
 
 
 async def until_ended(seen: Watched, count: int) -> None:
-    async with asyncio.timeout(30):
-        while len(seen.spans) < count:  # noqa: ASYNC110 (a span tells nobody of its end)
-            await asyncio.sleep(0.01)
+    await until(lambda: len(seen.spans) >= count, f"{count} spans")
 
 
 async def test_caller_handler_and_database_are_one_trace(seen: Watched, connection: grpc.aio.Channel) -> None:
@@ -335,6 +334,7 @@ import logging
 import structlog
 from servicekit.telemetry import observing, process
 from servicekit.settings import ProcessSettings
+from tests.support.waiting import forever, until
 process.configure(ProcessSettings.load(), service="tests")
 log = structlog.stdlib.get_logger("a.module")
 log.info("before")

@@ -23,7 +23,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     """Lets models answer in sessions."""
 
     def __init__(self, runs: Runs, *, store: SessionsClient, agents: Agents, chat: ChatCompletions) -> None:
-        self._runs = runs
+        self.runs = runs
         self._store = store
         self._agents = agents
         self._chat = chat
@@ -32,14 +32,14 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.CreateRunRequest, context: Context
     ) -> orchestrator_pb2.CreateRunResponse:
         """Start the run and return it; it goes on by itself."""
-        return orchestrator_pb2.CreateRunResponse(run=await self._runs.begin(_turn_of(request)))
+        return orchestrator_pb2.CreateRunResponse(run=await self.runs.begin(_turn_of(request)))
 
     async def StreamRun(
         self, request: orchestrator_pb2.StreamRunRequest, context: Context
     ) -> AsyncIterator[orchestrator_pb2.StreamRunResponse]:
         """Pass on the run's events, from this process's memory or from the table."""
         user_id = identity.current_caller().user_id
-        events = self._runs.follow(request.run_id, user_id=user_id, after_seq=request.after_seq)
+        events = self.runs.follow(request.run_id, user_id=user_id, after_seq=request.after_seq)
         async with contextlib.aclosing(events):
             async for event in events:
                 yield orchestrator_pb2.StreamRunResponse(event=event)
@@ -49,8 +49,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> AsyncIterator[orchestrator_pb2.StreamTurnResponse]:
         """Start the run and pass its events on; when the client goes, the run stays."""
         turn = _turn_of(request)
-        run = await self._runs.begin(turn)
-        events = self._runs.follow(run.id, user_id=turn.user_id)
+        run = await self.runs.begin(turn)
+        events = self.runs.follow(run.id, user_id=turn.user_id)
         async with contextlib.aclosing(events):
             async for event in events:
                 yield orchestrator_pb2.StreamTurnResponse(event=event)
@@ -77,7 +77,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> orchestrator_pb2.CancelRunResponse:
         """Cancel the run at once where it executes here, else by way of the sessions service."""
         user_id = identity.current_caller().user_id
-        return orchestrator_pb2.CancelRunResponse(run=await self._runs.cancel(request.run_id, user_id=user_id))
+        return orchestrator_pb2.CancelRunResponse(run=await self.runs.cancel(request.run_id, user_id=user_id))
 
     async def ListAgents(
         self, request: orchestrator_pb2.ListAgentsRequest, context: Context

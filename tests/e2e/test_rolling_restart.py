@@ -87,7 +87,7 @@ async def test_a_rolling_restart_under_load_loses_no_request_and_no_text(
         async with asyncio.TaskGroup() as group:
             for one in (*talkers, *readers):
                 group.create_task(one.live(is_over.is_set))
-            await asyncio.sleep(2)
+            await asyncio.sleep(2)  # everyone is at work before the first restart
             for part in PARTS:
                 lasted[part] = await restart(stack, part)
             is_over.set()

@@ -58,7 +58,8 @@ class Models:
         self._offline = settings.offline
         self._stall_seconds = settings.stall_seconds
         self._client: openai.DefaultAsyncHttpxClient | None = None
-        self._chat: BaseChatModel = offline.OfflineModel() if settings.offline else self._chat_openai(settings)
+        self.chat: BaseChatModel = offline.OfflineModel() if settings.offline else self._chat_openai(settings)
+        """What LangGraph or LangChain may be handed: the same model, on the same connections."""
 
     @property
     def is_offline(self) -> bool:
@@ -68,7 +69,7 @@ class Models:
     @property
     def provider(self) -> openai.AsyncOpenAI | None:
         """The provider's client, on the connections that all models share; None when no provider is configured."""
-        return self._chat.root_async_client if isinstance(self._chat, ChatOpenAI) else None
+        return self.chat.root_async_client if isinstance(self.chat, ChatOpenAI) else None
 
     def name_for(self, wanted: str) -> str:
         """Return the model that answers when a turn asks for `wanted`; empty asks for the configured one."""
@@ -154,14 +155,14 @@ class Models:
     def _parts(
         self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
     ) -> AsyncGenerator[Part, None]:
-        if isinstance(self._chat, _LeanChatOpenAI) and self._chat.is_unwatched(messages):
-            return self._chat.parts(list(messages), stall_seconds=self._stall_seconds, model=model, **options)
+        if isinstance(self.chat, _LeanChatOpenAI) and self.chat.is_unwatched(messages):
+            return self.chat.parts(list(messages), stall_seconds=self._stall_seconds, model=model, **options)
         return self._watched_parts(messages, model=model, options=options)
 
     async def _watched_parts(
         self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
     ) -> AsyncGenerator[Part, None]:
-        stream = self._chat.astream(list(messages), model=model, **options)
+        stream = self.chat.astream(list(messages), model=model, **options)
         try:
             async for chunk in stream:
                 if isinstance(chunk, AIMessageChunk):

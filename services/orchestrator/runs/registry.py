@@ -81,6 +81,10 @@ class Runs:
         """Return how many runs this process executes."""
         return len(self._runs)
 
+    def find(self, run_id: str) -> Run | None:
+        """Return a run that this process executes; None for any other."""
+        return self._runs.get(run_id)
+
     async def begin(self, turn: Turn) -> runs_pb2.Run:
         """Store the user's message and start its run; for a repetition, return the run that exists.
 

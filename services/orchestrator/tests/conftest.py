@@ -1,4 +1,3 @@
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -118,7 +117,7 @@ async def replica(
     }
     loaded = OrchestratorSettings(_env_file=None, **values)
     async with build(loaded) as registrations, served(registrations) as connection:
-        yield Suite(sessions, model, connection, caller, registrations[0].servicer._runs)
+        yield Suite(sessions, model, connection, caller, registrations[0].servicer.runs)
 
 
 MakeSuite = Callable[..., AbstractAsyncContextManager[Suite]]
@@ -145,14 +144,6 @@ def make_suite(monkeypatch: pytest.MonkeyPatch) -> MakeSuite:
 async def suite(make_suite: MakeSuite) -> AsyncIterator[Suite]:
     async with make_suite() as made:
         yield made
-
-
-async def eventually(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it did not happen")
 
 
 def kinds(events: list[Event]) -> list[str]:

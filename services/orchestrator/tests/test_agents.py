@@ -27,6 +27,7 @@ from services.orchestrator.settings import DEFAULT_SYSTEM_PROMPT, Settings
 from services.orchestrator.steps import Piece, Step, ToolCall, ToolResult
 from services.orchestrator.tests.fakes import FakeSessions, sessions_running
 from tests.support.model_server import FAULTS, Behaviour, Json, ModelServer, ToolUse
+from tests.support.waiting import until
 
 HELLO: list[BaseMessage] = [SystemMessage(DEFAULT_SYSTEM_PROMPT), HumanMessage("Hello")]
 
@@ -491,11 +492,9 @@ async def test_closing_the_answer_ends_everything_that_goes_on_for_it(bench: Ben
         async with contextlib.aclosing(bench.agents.answer("orchestrator", HELLO, model="test-model")) as answer:
             while not isinstance(await anext(answer), ToolCall):
                 pass
-            while bench.model.open_streams < 2:  # noqa: ASYNC110 (the server is in this loop, too)
-                await asyncio.sleep(0.01)
+            await until(lambda: bench.model.open_streams == 2)
     assert bench.agents.idle.is_set()
-    while bench.model.open_streams:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await until(lambda: not bench.model.open_streams)
     left = [task.get_coro() for task in asyncio.all_tasks() if "agent_graphs" in repr(task)]
     assert left == []
 
@@ -512,8 +511,7 @@ async def test_limit_ends_what_other_agents_of_the_run_still_do(make_bench: Make
         error, steps = await refusal(bench, "orchestrator")
         assert error.reason == "RUN_LIMIT_REACHED"
         assert [result.is_error for result in results_of(steps)] == [True, True]
-        while bench.model.open_streams:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await until(lambda: not bench.model.open_streams)
         assert bench.agents.idle.is_set()
 
 
@@ -571,7 +569,7 @@ async def test_agents_with_tools_reach_no_other_host(bench: Bench, monkeypatch: 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     bench.model.script(calling("assistant", task="Think."), Behaviour(text="Thought."), Behaviour(text="Done."))
     assert text_of(await bench.answer("orchestrator")) == "Done."
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # that nothing else is called later has no event
     monkeypatch.undo()
     assert called
     assert {place[0] for place in called} == {"127.0.0.1"}

@@ -8,7 +8,7 @@ import pytest
 from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from langsmith.utils import tracing_is_enabled
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from services.orchestrator.models.models import Mender, Models
 from services.orchestrator.models.offline import OfflineModel
@@ -64,7 +64,7 @@ async def test_nothing_but_the_provider_is_ever_called(monkeypatch: pytest.Monke
         monkeypatch.setattr(loop, "sock_connect", sock_connect)
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
         pieces = [piece async for piece in models.answer([HumanMessage("Hello")], model="test-model")]
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # that nothing else is called later has no event
         monkeypatch.undo()
         await models.close()
         assert {place for place in called if place[0] != "name"} == {("127.0.0.1", server.port)}
@@ -88,7 +88,7 @@ async def test_connections_are_shared_between_turns() -> None:
         for _ in range(3):
             async for _piece in models.answer([HumanMessage("Hello")], model="test-model"):
                 pass
-        assert len(server._connections) == 1
+        assert server.connections == 1
         await models.close()
 
 
@@ -165,11 +165,14 @@ async def test_the_provider_is_told_what_langchains_own_conversion_says() -> Non
         ChatMessage("In another role", role="user"),
         HumanMessage("Last"),
     ]
-    models = Models(settings(openai_base_url="http://127.0.0.1:9/v1", model="gpt-5"))
-    chat = models._chat
-    assert isinstance(chat, ChatOpenAI)
-
-    payload = chat._get_request_payload(prompt, stream=True)
-
-    assert payload["extra_body"]["messages"] == ChatOpenAI._get_request_payload(chat, prompt, stream=True)["messages"]
-    await models.close()
+    async with ModelServer.running() as server:
+        models = Models(settings(openai_api_key="test-key", openai_base_url=server.base_url, model="gpt-5"))
+        langchains = ChatOpenAI(model="gpt-5", base_url=server.base_url, api_key=SecretStr("test-key"))
+        assert isinstance(models.chat, ChatOpenAI)
+        for chat in (models.chat, langchains):
+            async for _ in chat.astream(prompt):
+                pass
+        await models.close()
+        ours, theirs = server.chats
+    assert ours["messages"] == theirs["messages"]
+    assert len(ours["messages"]) == len(prompt)

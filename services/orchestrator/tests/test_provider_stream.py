@@ -164,7 +164,7 @@ async def test_comments_are_no_sign_of_life() -> None:
     async def body() -> AsyncIterator[bytes]:
         yield sse(chunk({"content": "a"}))
         while True:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # comments come far more often than a stall lasts
             yield b": still there\n\n"
 
     async with answered(body()) as reads:

@@ -64,7 +64,7 @@ async def both(server: ModelServer, behaviour: Behaviour, *, fault: str = "", **
             _env_file=None, openai_base_url=server.base_url, model="test-model", stall_seconds=patience_for(fault)
         )
         models = Models(settings)
-        chat: Any = models._chat
+        chat: Any = models.chat
         chat.callbacks = [watcher] if watcher else None
         assert chat.is_unwatched(CONVERSATION) is (watcher is None)
         server.requests.clear()
@@ -106,7 +106,7 @@ async def test_both_ways_fail_alike(server: ModelServer, fault: str) -> None:
 
 async def test_messages_with_blocks_take_langchains_own_way(server: ModelServer) -> None:
     models = Models(Settings(_env_file=None, openai_base_url=server.base_url, model="test-model"))
-    chat: Any = models._chat
+    chat: Any = models.chat
     blocks = [HumanMessage([{"type": "text", "text": "Hello"}])]
     assert not chat.is_unwatched(blocks)
     assert (await told(models, list(blocks)))["text"].startswith("You said: Hello")

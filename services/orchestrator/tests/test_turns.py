@@ -14,13 +14,13 @@ from services.orchestrator.tests.conftest import (
     MakeSuite,
     Suite,
     error_of,
-    eventually,
     kinds,
     replica,
     state_of,
     text_of,
 )
 from tests.support.model_server import FAULTS, Behaviour
+from tests.support.waiting import until
 
 
 async def test_turn_streams_the_answer_and_stores_both_messages(suite: Suite) -> None:
@@ -149,7 +149,7 @@ async def test_run_goes_on_while_one_of_its_listeners_stays(suite: Suite) -> Non
     session_id, request_id = suite.add_session(), str(uuid4())
     suite.model.script(Behaviour(tokens=50, delay_seconds=0.02))
     staying = asyncio.create_task(suite.turn(session_id, "Hello", request_id=request_id))
-    await eventually(lambda: suite.model.sent_tokens > 3)
+    await until(lambda: suite.model.sent_tokens > 3)
     async with contextlib.aclosing(suite.stream(session_id, "Hello", request_id=request_id)) as events:
         async for event in events:
             if event.seq > 8:
@@ -245,7 +245,7 @@ async def test_message_larger_than_the_window_is_refused_without_asking_the_mode
 async def test_first_exchange_names_a_session_without_a_name(suite: Suite) -> None:
     session_id = suite.add_session()
     await suite.turn(session_id, "\n  Plan   my trip\tto Lisbon\nin May")
-    await eventually(lambda: suite.fake.sessions[session_id].name == "Plan my trip to Lisbon")
+    await until(lambda: suite.fake.sessions[session_id].name == "Plan my trip to Lisbon")
 
 
 async def test_name_of_the_users_own_wins(suite: Suite) -> None:
@@ -261,7 +261,7 @@ async def test_session_whose_naming_failed_is_named_by_a_later_turn_from_its_fir
     assert state_of(await suite.turn(session_id, "First words")) == "SUCCEEDED"
     del suite.fake.refuse["UpdateSession"]
     await suite.turn(session_id, "Later words")
-    await eventually(lambda: suite.fake.sessions[session_id].name == "First words")
+    await until(lambda: suite.fake.sessions[session_id].name == "First words")
 
 
 async def test_naming_that_hangs_does_not_hold_the_turn(suite: Suite) -> None:
@@ -271,7 +271,7 @@ async def test_naming_that_hangs_does_not_hold_the_turn(suite: Suite) -> None:
     assert state_of(events) == "SUCCEEDED"
     assert suite.fake.sessions[session_id].name == ""
     suite.fake.hold["UpdateSession"].set()
-    await eventually(lambda: suite.fake.sessions[session_id].name == "Hello")
+    await until(lambda: suite.fake.sessions[session_id].name == "Hello")
 
 
 async def test_conversation_cleared_by_a_mark_is_not_given_to_the_model(suite: Suite) -> None:
