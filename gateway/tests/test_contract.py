@@ -13,6 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from gateway.app import refuse_doubles
 from gateway.rest import comments, contract, openapi
 from gateway.rest.contract import INTERNAL_SERVICES, SERVICES, ContractError
+from gateway.rest.schemas import Schemas
 from servicekit.rpc.interceptor import policy_of
 
 BINDINGS = contract.bindings(SERVICES)
@@ -231,7 +232,7 @@ def test_every_operation_describes_its_errors() -> None:
 
 
 def test_a_second_message_of_one_name_is_told_apart() -> None:
-    schemas = openapi.Schemas({})
+    schemas = Schemas({})
     first, second = (service_of({"get": "/a"}).methods[0].output_type for _ in range(2))
     assert schemas.output(first)["$ref"].endswith("/Thing")
     assert (

@@ -19,7 +19,7 @@ Process = asyncio.subprocess.Process
 async def running(shared: socket.socket | None = None, **variables: str) -> AsyncIterator[tuple[Process, str]]:
     """A gateway as its own process, and its own address."""
     environment = {"CONCERTO_ENV_FILE": "/dev/null", "CONCERTO_LOG_FORMAT": "json", "GATEWAY_PORT": "0", **variables}
-    descriptors = ()
+    descriptors: tuple[int, ...] = ()
     if shared is not None:
         descriptors = (shared.fileno(),)
         environment["GATEWAY_SOCKET_FD"] = str(shared.fileno())

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import httpx2
 import openai
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2
@@ -210,9 +211,9 @@ async def test_each_failure_is_the_error_that_the_official_client_knows(
         assert response.headers["retry-after"] == ("7" if error.retry_after_seconds else "60")
     is_final = error.reason in ("MODEL_CREDENTIALS_REJECTED", "MODEL_QUOTA_EXHAUSTED")
     assert (response.headers.get("x-should-retry") == "false") == is_final
-    repeated = httpx.Response(status, content=response.content, headers={"content-type": "application/json"})
-    transport = httpx.MockTransport(lambda _: repeated)
-    with httpx.Client(transport=transport) as within, pytest.raises(raised) as caught:
+    repeated = httpx2.Response(status, content=response.content, headers={"content-type": "application/json"})
+    transport = httpx2.MockTransport(lambda _: repeated)
+    with httpx2.Client(transport=transport) as within, pytest.raises(raised) as caught:
         openai.OpenAI(api_key="x", base_url="http://127.0.0.1:9", http_client=within, max_retries=0).models.list()
     assert type(caught.value) is raised
 

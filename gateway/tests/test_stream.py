@@ -8,6 +8,7 @@ import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2
 from concerto.sessions.v1 import runs_pb2
 
+from gateway.app import build
 from gateway.tests import fakes
 from gateway.tests.fakes import SESSION_ID, Neighbours, error_of
 from servicekit.errors import AppError
@@ -185,7 +186,7 @@ async def test_a_service_that_dies_amid_a_stream_ends_it_with_an_error_event(bea
     serving = fakes.serving(neighbours)
     target = await serving.__aenter__()
     async with (
-        fakes.build(fakes.gateway_settings(target)) as app,
+        build(fakes.gateway_settings(target)) as app,
         fakes.listening(app) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
         client.stream("POST", TURNS, json=BODY, headers=bearer) as response,
@@ -345,7 +346,7 @@ async def test_a_gateway_that_stops_says_so_to_its_streams(bearer: Header, caplo
         await forever()
 
     neighbours.turn = turn
-    async with fakes.serving(neighbours) as target, fakes.build(fakes.gateway_settings(target)) as app:
+    async with fakes.serving(neighbours) as target, build(fakes.gateway_settings(target)) as app:
         listening = fakes.listening(app)
         port = await listening.__aenter__()
         async with (
@@ -491,7 +492,8 @@ async def test_a_created_run_comes_back_with_201(
 async def test_a_run_is_cancelled_without_a_body(
     client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
 ) -> None:
-    for body in (None, {}):
+    bodies: tuple[dict[str, str] | None, ...] = (None, {})
+    for body in bodies:
         response = await client.post(f"/runs/{fakes.RUN_ID}/cancel", json=body, headers=bearer)
         assert (response.status_code, response.json()["id"]) == (200, "")
     assert neighbours.last[1].run_id == fakes.RUN_ID

@@ -31,9 +31,9 @@ from local.console import Console
 from local.embedded.borrowed import on_free_ports, started_postgres
 from local.embedded.credentials import read_credentials
 from local.embedded.postgres import Postgres
+from local.migrations.apply import pending_versions
 from local.migrations.baseline import BASELINE, FOLDED
 from local.settings import ROOT, Settings, load_settings
-from local.suite import stack
 from tests.support.database import add_user, call, make_as_before_the_baseline
 from tests.support.suites import PreparedStarts, RunningStack, free_base_port, stack_environment, stop_stack
 from tests.support.waiting import until
@@ -522,7 +522,7 @@ async def test_a_database_of_before_the_baseline_is_carried_over_as_a_backup_and
     assert done.returncode == 0, done.stderr
     assert f"{len(newest) - 1} newer migration" in done.stdout
     async with opened(home) as postgres:
-        assert await stack.pending_versions(ROOT, postgres.admin_url) == []
+        assert await pending_versions(ROOT, postgres.admin_url) == []
         await look_at_carried_over(postgres.admin_url, newest)
     again = prepared.start(tmp_path, only=ONLY)
     try:

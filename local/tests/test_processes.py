@@ -108,8 +108,8 @@ def test_every_replica_has_a_port_of_its_own_and_is_known_to_all_who_call_it(set
         assert specs[name].inherits == (descriptor,)
     assert specs["sessions"].inherits == ()
     observed = load_settings(environment={**SETTINGS, "CONCERTO_METRICS_PORT": "9464"}, env_file=None)
-    given = service_specs(observed, suite, PARTS, replicas=4)
-    assert sorted(int(spec.environment["CONCERTO_METRICS_PORT"]) for spec in given) == list(range(9464, 9480))
+    watched = service_specs(observed, suite, PARTS, replicas=4)
+    assert sorted(int(spec.environment["CONCERTO_METRICS_PORT"]) for spec in watched) == list(range(9464, 9480))
     for replicas in (1, 2, 4):
         ports = ports_of(settings, NAMES, replicas)
         assert len(set(ports.values()) | {9100}) == len(ports) + (replicas > 1)

@@ -43,7 +43,9 @@ async def test_a_stream_is_iterated_or_read(world: World) -> None:
     assert await names(world.stream(text("40"))) == [str(place) for place in range(40)]
     call = world.stream(text("2"))
     assert isinstance(call, grpc.aio.UnaryStreamCall)
-    assert [(await call.read()).name, (await call.read()).name] == ["0", "1"]
+    first: Any = await call.read()
+    second: Any = await call.read()
+    assert [first.name, second.name] == ["0", "1"]
     assert await call.read() is grpc.aio.EOF
     assert await call.code() is Code.OK
     assert await call.read() is grpc.aio.EOF
@@ -54,7 +56,8 @@ async def test_a_handler_may_write_its_stream_by_itself(world: World) -> None:
         for place in range(3):
             await context.write(text(str(place)))
 
-    world.script.stream = handler  # type: ignore[method-assign]
+    script: Any = world.script
+    script.stream = handler
     codec: dict[str, Any] = {"request_deserializer": Text.FromString, "response_serializer": Text.SerializeToString}
     add = {"Write": grpc.unary_stream_rpc_method_handler(handler, **codec)}
     world.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Writer", add),))

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
-from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc
+from concerto.sessions.v1 import runs_pb2, sessions_pb2, sessions_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
@@ -59,7 +59,9 @@ class Sessions(sessions_pb2_grpc.SessionsServiceServicer):
 class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     async def StreamTurn(self, request: Any, context: Any) -> AsyncIterator[Any]:
         for text in ("a", "b"):
-            yield orchestrator_pb2.StreamTurnResponse(event={"message_delta": {"text": text}})
+            yield orchestrator_pb2.StreamTurnResponse(
+                event=runs_pb2.RunEvent(message_delta=runs_pb2.MessageDelta(text=text))
+            )
         if request.content == "crash":
             raise ValueError("the user's own words")
 

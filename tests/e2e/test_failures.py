@@ -9,8 +9,9 @@ import pytest
 
 from tests.e2e.conftest import Start, until_ready
 from tests.support.api import Event, Person, read_events, reason, text_of
+from tests.support.contract import ROOT
 from tests.support.model_server import Behaviour, ModelServer
-from tests.support.suites import ROOT, RunningStack
+from tests.support.suites import RunningStack
 from tests.support.waiting import until
 
 

@@ -298,13 +298,13 @@ class ModelServer:
 
     def _calls(self, body: Json, behaviour: Behaviour) -> list[Json]:
         offered = [tool["function"] for tool in body.get("tools") or ()]
-        calls = []
+        calls: list[Json] = []
         for use in behaviour.tool_calls if offered else ():
             self.sent_calls += 1
             name = use.name or offered[0]["name"]
             arguments = use.arguments
             if arguments is None:
-                parameters = next((tool["parameters"] for tool in offered if tool["name"] == name), {})
+                parameters: Json = next((tool["parameters"] for tool in offered if tool["name"] == name), {})
                 arguments = dict.fromkeys(parameters.get("required", ()), "x")
             text = arguments if isinstance(arguments, str) else json.dumps(arguments)
             call_id = f"call_{self.sent_calls}" if use.id is None else use.id

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -89,7 +90,8 @@ def project(suite: RunningStack, mode: Mode) -> Iterator[Project]:
                 return is_up(url, suite.publishable_key)
 
             until_in_thread(has_come, "the host")
-            stack = start_stack(folder, port=base_port, mode=mode, **hosted)
+            variables: dict[str, Any] = hosted
+            stack = start_stack(folder, port=base_port, mode=mode, **variables)
             stack.env.update(hosted)
             try:
                 yield Project(stack, folder, github)

@@ -33,7 +33,7 @@ def settings_of(stack: Any, supabase_url: str) -> Settings:
         supabase_publishable_key=stack.publishable_key,
         supabase_jwt_secret=stack.jwt_secret,
         db_url=stack.db_url,
-    )  # type: ignore[call-arg]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 from concerto.errors.v1 import errors_pb2
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
+from pydantic import SecretStr
 
 from local.setup import errors
 from servicekit.rpc import channel
@@ -177,7 +178,7 @@ def settings_beside(suite: Suite) -> OrchestratorSettings:
         _env_file=None,
         port=0,
         drain_seconds=0.5,
-        supabase_jwt_secret=JWT_SECRET,
+        supabase_jwt_secret=SecretStr(JWT_SECRET),
         sessions_target=suite.sessions.target,
         openai_base_url=suite.model.base_url,
         model="test-model",

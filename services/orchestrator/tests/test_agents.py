@@ -17,7 +17,6 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from servicekit.errors import AppError
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller, mint_token
-from services.orchestrator.agents import registry as agents_module
 from services.orchestrator.agents.registry import Agents
 from services.orchestrator.agents.specs import AGENTS, AgentSpec, checked
 from services.orchestrator.agents.tools import MODEL_CHARS, STORED_BYTES
@@ -616,7 +615,7 @@ async def test_lists_come_in_pages(bench: Bench) -> None:
         token = answer.next_page_token
         if not token:
             break
-    assert names == [spec.name for spec in agents_module.AGENTS]
+    assert names == [spec.name for spec in AGENTS]
     with pytest.raises(AppError) as caught:
         bench.agents.list_models(orchestrator_pb2.ListModelsRequest(page_token="x"))
     assert caught.value.reason == "INVALID_PAGE_TOKEN"

@@ -46,7 +46,7 @@ LANGCHAIN: list[BaseMessage] = [
     SystemMessage("Be brief."),
     ToolMessage("Yes", tool_call_id="call_1"),
     ToolMessage("No", tool_call_id="call_1", name="search", status="error", artifact={"rows": [1, 2]}),
-    ChatMessage("Hello", role="user"),
+    ChatMessage(content="Hello", role="user"),
 ]
 
 
@@ -110,7 +110,7 @@ def test_chunk_is_stored_as_the_whole_message() -> None:
 
 
 def test_message_without_a_role_here_is_refused() -> None:
-    for message in (FunctionMessage("x", name="f"), ChatMessage("x", role="critic")):
+    for message in (FunctionMessage(content="x", name="f"), ChatMessage(content="x", role="critic")):
         with pytest.raises(ValueError, match="no role"):
             from_langchain(message)
 

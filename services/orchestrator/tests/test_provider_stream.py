@@ -34,10 +34,14 @@ def converted(data: dict[str, Any]) -> ChatGenerationChunk | None:
     if choice["delta"] is None:
         return None
     usage = data.get("usage")
+    counted: Any = usage and {
+        "input_tokens": usage["prompt_tokens"],
+        "output_tokens": usage["completion_tokens"],
+        "total_tokens": 5,
+    }
     message = AIMessageChunk(
         content=choice["delta"].get("content") or "",
-        usage_metadata=usage
-        and {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"], "total_tokens": 5},
+        usage_metadata=counted,
     )
     return ChatGenerationChunk(message=message, generation_info={"finish_reason": choice.get("finish_reason")})
 

@@ -103,7 +103,7 @@ def make_bench(monkeypatch: pytest.MonkeyPatch) -> MakeBench:
     @contextlib.asynccontextmanager
     async def make(*, offline: bool = False, model: str = "", max_wait_seconds: float = 30.0) -> AsyncIterator[Bench]:
         async with ModelServer.running() as server, sessions_running() as sessions:
-            values = {} if offline else {"openai_base_url": server.base_url, "openai_api_key": "k"}
+            values: dict[str, Any] = {} if offline else {"openai_base_url": server.base_url, "openai_api_key": "k"}
             models, store = Models(Settings(_env_file=None, **values)), SessionsClient.at(sessions.target)
             idle = asyncio.Event()
             idle.set()

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import logging
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -100,7 +101,7 @@ async def test_users_metadata_is_kept_with_their_message(suite: Suite) -> None:
 async def test_request_that_breaks_the_contract_is_refused(
     suite: Suite, fields: dict[str, str], reason: str, field: str
 ) -> None:
-    values = {"session_id": suite.add_session(), "content": "Hello", **fields}
+    values: dict[str, Any] = {"session_id": suite.add_session(), "content": "Hello", **fields}
     with pytest.raises(AppError) as caught:
         await suite.turn(**values)
     assert (caught.value.reason, caught.value.metadata["field"]) == (reason, field)
