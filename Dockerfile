@@ -23,7 +23,7 @@ COPY protos protos
 RUN /tools/bin/python -m local.setup.codegen
 COPY servicekit servicekit
 COPY gateway gateway
-RUN PYTHONPATH=/build/gen /tools/bin/python -m gateway.rest.openapi openapi.json
+RUN PYTHONPATH=/build/gen /tools/bin/python -m gateway.document openapi.json
 
 # ── Node packages: the documentation page's files, the web app's tools, the embedded Supabase ────────────────────────
 FROM node:24-slim AS modules

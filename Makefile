@@ -16,7 +16,7 @@ CONTRACT := gen/concerto/descriptors.binpb
 LANDED := protos/landed.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest lint lint-python lint-contract lint-web contract-landed browser test-deploy test-containers screenshots bench migration parts format lock clean
+.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest lint lint-python lint-contract lint-web contract-landed browser test-deploy images test-containers screenshots bench migration parts format lock clean
 
 help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,10 +43,12 @@ test: tools ## Set everything up, check the code and run the tests
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target setup lint webtest browser ARGS=
 	@$(MAKE) --no-print-directory pytest ARGS="$(SIDE_BY_SIDE)"
 
+test-long: WORKERS = 2
 test-long: setup browser ## Run the tests that take half a minute and more each: many deaths, a rolling restart, every page
-	@$(MAKE) --no-print-directory pytest ARGS="--long -m 'long and not alone' $(SIDE_BY_SIDE)" WORKERS=2
+	@$(MAKE) --no-print-directory pytest ARGS="--long -m 'long and not alone' $(SIDE_BY_SIDE)"
 	@$(MAKE) --no-print-directory pytest ARGS="--long -m alone"
 
+test-replicas: WORKERS = 3
 test-replicas: setup ## Run what differs by mode once more, with two processes for each of our parts
 	@$(MAKE) --no-print-directory pytest ARGS="tests/integration tests/e2e --mode processes --replicas 2 \
 		-m 'not own_mode' --ignore-glob='*/test_database_*' $(SIDE_BY_SIDE)"
@@ -81,6 +83,9 @@ browser: tools # The tests of the web app drive a Chromium of this machine.
 
 test-deploy: tools ## Check the Dockerfile, the compose file and the Kubernetes manifests
 	@$(CLEAN_ENV) $(BIN)/python -m deploy.check
+
+images: tools ## Build the images with podman, as root on Debian
+	@$(CLEAN_ENV) $(BIN)/python -m deploy.containers --images
 
 test-containers: tools ## Build the images and run the compose file with podman, as root on Debian
 	@$(CLEAN_ENV) $(BIN)/python -m deploy.containers $(ARGS)

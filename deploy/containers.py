@@ -1,7 +1,8 @@
 """Builds the images and runs the compose file with podman: what comes up is measured, inspected and put to the tests.
 
-    python -m deploy.containers [--keep]
+    python -m deploy.containers [--images] [--keep]
 
+--images: only build the images, which stay for the next run.
 --keep: leave everything running and say how to reach it; the next run takes it away.
 """
 
@@ -104,6 +105,8 @@ def main(arguments: list[str]) -> int:
             console.line("  tools installed from deploy/requirements.lock")
         with Machine.opened(console) as machine:
             images(machine, console)
+            if "--images" in arguments:
+                return 0
             project = Project(machine, console)
             project.run()
             if "--keep" in arguments:

@@ -19,14 +19,14 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from gateway import failures, reasons
+from gateway import document, failures, reasons
 from gateway.attempts import Attempts
 from gateway.health import Health
 from gateway.middleware import CrashMiddleware, RequestMiddleware
 from gateway.openai import door
 from gateway.openai import errors as openai_errors
 from gateway.openai.door import OpenAIDoor
-from gateway.rest import comments, contract, openapi, sse
+from gateway.rest import contract, sse
 from gateway.rest.bridge import Bridge
 from gateway.rest.contract import Binding, ContractError
 from gateway.rest.dispatcher import Dispatcher
@@ -98,8 +98,8 @@ async def build(
         door.add_model_routes(app, bindings)
         app.state.health = Health(channels)
         app.state.health.add_routes(app)
-        document = openapi.document(bindings, comments.load(), version=openapi.version())
-        pages.add_routes(app, settings, pages.Providers(settings, client), document, version=openapi.version())
+        providers = pages.Providers(settings, client)
+        pages.add_routes(app, settings, providers, document.document(bindings), version=document.version())
         refuse_doubles(app)
         app.router.default = WebApp(settings)
         yield app

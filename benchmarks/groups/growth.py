@@ -208,7 +208,7 @@ class Asked:
         async def once() -> float:
             nonlocal place
             place += 1
-            args = _json({"session_id": session_ids[place % len(session_ids)], "content": SENTENCE})
+            args = _json({"session_id": session_ids[place % len(session_ids)], "turn": {"content": SENTENCE}})
             began = time.perf_counter()
             started = await self.line.fetchval(
                 "select private.call($1::jsonb, 'start_run', $2::jsonb)::text", self._claims, args

@@ -85,6 +85,17 @@ class Binding:
         return message_factory.GetMessageClass(self.method.input_type)
 
     @cached_property
+    def body_message(self) -> Descriptor:
+        """The message that the body is: the request, or the field that the body stands for."""
+        request: Descriptor = self.method.input_type
+        return request if self.body in ("", "*") else message_of(request.fields_by_name[self.body])
+
+    @cached_property
+    def body_type(self) -> type[Message]:
+        """Class of the message that the body is."""
+        return message_factory.GetMessageClass(self.body_message)
+
+    @cached_property
     def response_type(self) -> type[Message]:
         """Class of the response message."""
         return message_factory.GetMessageClass(self.method.output_type)
@@ -109,10 +120,11 @@ class Binding:
 
     @cached_property
     def body_fields(self) -> tuple[FieldDescriptor, ...]:
-        """Fields of the request that a body `*` carries."""
-        if self.body != "*":
+        """Fields that the body carries, by the names that they have there."""
+        if not self.body:
             return ()
-        return tuple(field for field in self.method.input_type.fields if field.name not in self.path_fields)
+        path_fields = self.path_fields if self.body == "*" else ()
+        return tuple(field for field in self.body_message.fields if field.name not in path_fields)
 
     @cached_property
     def query_fields(self) -> dict[str, FieldDescriptor]:

@@ -94,13 +94,16 @@ def _read_last_event_id(message: Message, text: str | None) -> None:
 def _read_body(binding: Binding, data: Any) -> Message:
     if not isinstance(data, Mapping):
         raise AppError("INVALID_FIELD", metadata={"field": "The body", "problem": "must be an object"})
-    if binding.body not in ("", "*"):
-        data = {binding.body: data}
     for name in binding.path_fields:
         # A field has one place; in the path it would silently win over the body.
         if name in data:
             raise AppError("UNKNOWN_FIELD", metadata={"field": name})
-    return converter.from_json(binding.request_type, data)
+    message = converter.from_json(binding.body_type, data)
+    if binding.body in ("", "*"):
+        return message
+    # By itself, so that an error names the field as the body has it.
+    validation.check(message)
+    return binding.request_type(**{binding.body: message})
 
 
 async def read_content(request: Request, *, max_bytes: int) -> bytes:

@@ -1,22 +1,13 @@
-"""The OpenAPI document: every route with its parameters, bodies, answers and errors.
-
-`python -m gateway.rest.openapi [file]` writes it without starting anything.
-"""
+"""The OpenAPI document: every route of the contract with its parameters, bodies, answers and errors."""
 
 import re
-import sys
-from collections.abc import Iterable, Mapping
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import orjson
 from concerto.errors.v1 import errors_pb2
 from google.protobuf.descriptor import Descriptor
 
-from gateway.openai import schemas as openai_schemas
 from gateway.rest import contract, incoming, sse
-from gateway.rest.comments import load as load_comments
 from gateway.rest.contract import SERVICES, Binding
 from gateway.rest.folding import PAYLOAD, EntryList, folding_of
 from gateway.rest.schemas import Schema, Schemas
@@ -38,34 +29,38 @@ _ERRORS: Mapping[int, tuple[str, str]] = {
 _BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 
 
-def version() -> str:
-    """Return the version of the installed distribution; `0` when it is not installed."""
-    try:
-        return metadata.version("concerto")
-    except metadata.PackageNotFoundError:
-        return "0"
-
-
-def document(bindings: Iterable[Binding], comments: Mapping[str, str], *, version: str) -> dict[str, Any]:
+def document(
+    bindings: Iterable[Binding],
+    comments: Mapping[str, str],
+    *,
+    version: str,
+    about: str,
+    by_hand: "Mapping[str, ByHand]",
+    further: "Iterable[Further]" = (),
+) -> dict[str, Any]:
     """Return the document.
 
-    comments: descriptions by full name. version: the application's.
+    comments: descriptions by full name. version, about: the application's.
+    by_hand: what the document says of routes that are served by hand, by operation.
+    further: add routes that no rpc has.
     """
-    writer = _Writer(comments)
+    writer = Writer(comments)
     every = list(bindings)
     for binding in every:
         if not binding.policy.handwritten_reason:
             writer.success(binding)  # answers first: they keep the plain names
     for binding in every:
-        writer.add(binding)
-    writer.add_handwritten()
+        writer.add(binding, by_hand)
+    writer.add_health()
+    for add in further:
+        add(writer)
     tags = [{"name": contract.short_name(s), "description": comments.get(s.full_name, "")} for s in SERVICES]
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Concerto",
             "version": version,
-            "description": "Sign-in, chat sessions and model answers. Every error has the shape of `ErrorBody`; its "
+            "description": f"{about} Every error has the shape of `ErrorBody`; its "
             "reasons are listed in docs/errors.md. Every answer carries X-Request-Id.",
         },
         "tags": [*tags, {"name": "gateway", "description": "The gateway itself."}],
@@ -78,7 +73,9 @@ def document(bindings: Iterable[Binding], comments: Mapping[str, str], *, versio
     }
 
 
-class _Writer:
+class Writer:
+    """Writes routes into `paths` and the schemas that they refer to into `schemas`."""
+
     def __init__(self, comments: Mapping[str, str]) -> None:
         self.schemas = Schemas(comments)
         self.paths: dict[str, dict[str, Any]] = {}
@@ -94,13 +91,15 @@ class _Writer:
         )
 
     def error(self, description: str) -> Schema:
+        """Return the answer of a failed request."""
         headers = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
-        return {"description": description, "headers": headers, "content": _json(self._error_body)}
+        return {"description": description, "headers": headers, "content": as_json(self._error_body)}
 
-    def add(self, binding: Binding) -> None:
+    def add(self, binding: Binding, by_hand: "Mapping[str, ByHand]") -> None:
+        """Add a route. by_hand: as `document` takes it."""
         operation = self._operation(binding)
         if binding.policy.handwritten_reason:
-            operation |= self._handwritten_parts(binding)
+            operation |= by_hand[binding.operation_id](self, binding)
         else:
             operation |= {"parameters": self._parameters(binding)}
             if binding.body:
@@ -110,12 +109,13 @@ class _Writer:
                 answers["204"] = {
                     "description": "The stream has ended, and nothing follows the place that was asked for."
                 }
-            operation["responses"] = {**answers, **self._failures(binding)}
+            operation["responses"] = {**answers, **self.failures(binding)}
         if not operation["parameters"]:
             del operation["parameters"]
         self.paths.setdefault(binding.path, {})[binding.verb.lower()] = operation
 
-    def add_handwritten(self) -> None:
+    def add_health(self) -> None:
+        """Add the gateway's own health."""
         text = {"type": "string"}
         state = {"type": "object", "properties": {"status": text}, "required": ["status"]}
         services = {"type": "object", "additionalProperties": {"enum": ["serving", "not_serving", "unreachable"]}}
@@ -124,33 +124,25 @@ class _Writer:
             "properties": {"status": {"enum": ["serving", "not_serving"]}, "services": services},
             "required": ["status", "services"],
         }
-        config = {
-            "type": "object",
-            "properties": {
-                "supabase_url": text,
-                "supabase_publishable_key": {"type": ["string", "null"]},
-                "providers": {"type": "array", "items": {"$ref": "#/components/schemas/SocialProvider"}},
-                "version": text,
-            },
-            "required": ["supabase_url", "supabase_publishable_key", "providers", "version"],
-        }
-        self._plain("/healthz", "GetHealth", "Says that the gateway runs.", {"200": ("It runs.", state)})
-        self._plain(
+        self.add_plain("/healthz", "GetHealth", "Says that the gateway runs.", {"200": ("It runs.", state)})
+        self.add_plain(
             "/readyz",
             "GetReadiness",
             "Says whether every service can do its work.",
             {"200": ("All can.", ready), "503": ("At least one cannot.", ready)},
         )
-        self._plain(
-            "/config.json", "GetConfig", "Returns what the web app is configured with.", {"200": ("It.", config)}
-        )
-        for path, operation in openai_schemas.models(self.schemas).items():
-            self.paths[path] = {"get": {**operation, "security": _BEARER}}
 
-    def _plain(self, path: str, name: str, summary: str, answers: Mapping[str, tuple[str, Schema]]) -> None:
-        responses = {code: {"description": text, "content": _json(schema)} for code, (text, schema) in answers.items()}
+    def add_plain(self, path: str, name: str, summary: str, answers: Mapping[str, tuple[str, Schema]]) -> None:
+        """Add a GET that needs no sign-in. answers: description and schema by status."""
+        responses = {
+            code: {"description": text, "content": as_json(schema)} for code, (text, schema) in answers.items()
+        }
         operation = {"operationId": name, "summary": summary, "tags": ["gateway"], "security": []}
         self.paths[path] = {"get": {**operation, "responses": responses}}
+
+    def add_signed_in(self, path: str, operation: Mapping[str, Any]) -> None:
+        """Add a GET that needs an access token."""
+        self.paths[path] = {"get": {**operation, "security": _BEARER}}
 
     def _operation(self, binding: Binding) -> dict[str, Any]:
         description = self.schemas.description(binding.method.full_name)
@@ -192,20 +184,18 @@ class _Writer:
         return self.schemas.components[reference["$ref"].rsplit("/", 1)[1]]
 
     def _body(self, binding: Binding) -> Schema:
-        if binding.body == "*":
-            schema = self.schemas.input(binding.method.input_type, binding.body_fields)
-        else:
-            schema = self.schemas.input(contract.message_of(binding.method.input_type.fields_by_name[binding.body]))
-        return {"required": bool(self._resolve(schema).get("required")), "content": _json(schema)}
+        schema = self.schemas.input(binding.body_message, binding.body_fields)
+        return {"required": bool(self._resolve(schema).get("required")), "content": as_json(schema)}
 
     def success(self, binding: Binding) -> Schema:
+        """Return the answer of a request that succeeds."""
         if binding.is_stream:
             return self._stream(binding)
         if binding.success_status == 204:
             return {"description": "Done."}
         schema = self.schemas.output(binding.answer)
         description = self._resolve(schema).get("description", "The answer.")
-        return {"description": description, "content": _json(schema)}
+        return {"description": description, "content": as_json(schema)}
 
     def _stream(self, binding: Binding) -> Schema:
         payloads = binding.answer.oneofs_by_name[PAYLOAD].fields
@@ -224,7 +214,7 @@ class _Writer:
             "description": f"Server-Sent Events, or one JSON answer with `Accept: application/json`.\n\n{listing}",
             "content": {
                 sse.MEDIA_TYPE: events,
-                **_json(self.schemas.add(f"{binding.operation_id}Answer", folded)),
+                **as_json(self.schemas.add(f"{binding.operation_id}Answer", folded)),
             },
         }
 
@@ -260,7 +250,8 @@ class _Writer:
         entry = {"type": "object", "properties": properties | nullable, "required": list(properties)}
         return {"type": "array", "items": entry, "description": entries.description}
 
-    def _failures(self, binding: Binding) -> dict[str, Schema]:
+    def failures(self, binding: Binding) -> dict[str, Schema]:
+        """Return the answers of failed requests by their status."""
         skipped = {413, 415} if not binding.body else set()
         answers = {
             str(code): {"$ref": f"#/components/responses/{name}"}
@@ -269,49 +260,10 @@ class _Writer:
         }
         return {**answers, "default": {"$ref": "#/components/responses/Internal"}}
 
-    def _handwritten_parts(self, binding: Binding) -> dict[str, Any]:
-        if binding.operation_id == "StreamChatCompletion":
-            return openai_schemas.chat_completion(self.schemas)
-        make = {"StartSocialLogIn": self._start_social, "CompleteSocialLogIn": self._complete_social}
-        return make[binding.operation_id](binding)
 
-    def _start_social(self, binding: Binding) -> dict[str, Any]:
-        provider = binding.method.input_type.fields_by_name["provider"]
-        parameters = [
-            _query("provider", self.schemas.parameter(provider), "The provider.", required=True),
-            _query(
-                "redirect_to",
-                {"type": "string", "maxLength": 1024},
-                "Path of this application where the browser goes afterwards; `/` when absent.",
-            ),
-        ]
-        headers = {"Location": {"schema": {"type": "string"}}}
-        moved = {"description": "Sends the browser to the provider.", "headers": headers}
-        return {"parameters": parameters, "responses": {"302": moved, **self._failures(binding)}}
-
-    def _complete_social(self, binding: Binding) -> dict[str, Any]:
-        parameters = [
-            _query("code", {"type": "string"}, "The provider's code; works once."),
-            _query("st", {"type": "string"}, "What the sign-in was begun with."),
-            _query("error", {"type": "string"}, "Set when the sign-in failed at the provider."),
-            _query("error_code", {"type": "string"}, "Says more about the error."),
-            _query("error_description", {"type": "string"}, "Says more about the error."),
-        ]
-        headers = {"Location": {"schema": {"type": "string"}}}
-        moved = {
-            "description": "Sends the browser to `redirect_to`, with the tokens in the address's fragment.",
-            "headers": headers,
-        }
-        answers = {"200": self.success(binding), "303": moved, **self._failures(binding)}
-        return {"parameters": parameters, "responses": answers}
-
-
-def _json(schema: Schema) -> Schema:
+def as_json(schema: Schema) -> Schema:
+    """Return the content of a JSON body."""
     return {"application/json": {"schema": schema}}
-
-
-def _query(name: str, schema: Schema, description: str, *, required: bool = False) -> Schema:
-    return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
 
 
 def _or_null(schema: Schema) -> Schema:
@@ -326,15 +278,7 @@ def _first_sentence(text: str) -> str:
     return re.split(r"(?<=\.)\s", text, maxsplit=1)[0].removesuffix(".")
 
 
-def main() -> None:
-    """Write the document into the file that is named, or print it."""
-    every = document(contract.bindings(SERVICES), load_comments(), version=version())
-    text = orjson.dumps(every, option=orjson.OPT_INDENT_2).decode() + "\n"
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(text)
-    else:
-        sys.stdout.write(text)
-
-
-if __name__ == "__main__":
-    main()
+ByHand = Callable[[Writer, Binding], dict[str, Any]]
+"""Returns parameters, body and answers of a route that is served by hand."""
+Further = Callable[[Writer], None]
+"""Adds routes that no rpc has."""

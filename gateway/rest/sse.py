@@ -31,7 +31,7 @@ Events = AsyncGenerator[Message, None]
 
 
 def event_name(payload: str) -> str:
-    """Return an event's type for its payload's field: `message_delta` is `message.delta`."""
+    """Return an event's type for its payload's field: `thing_made` is `thing.made`."""
     return payload.replace("_", ".", 1)
 
 

@@ -11,13 +11,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 
 from gateway.app import refuse_doubles
-from gateway.rest import comments, contract, openapi
+from gateway.document import document
+from gateway.rest import comments, contract
 from gateway.rest.contract import INTERNAL_SERVICES, SERVICES, ContractError
 from gateway.rest.schemas import Schemas
 from servicekit.rpc.interceptor import policy_of
 
 BINDINGS = contract.bindings(SERVICES)
-DOCUMENT = openapi.document(BINDINGS, comments.load(), version="1")
+DOCUMENT = document(BINDINGS)
 Rule = dict[str, Any]
 
 
@@ -243,5 +244,5 @@ def test_a_second_message_of_one_name_is_told_apart() -> None:
 
 def test_without_the_contracts_comments_the_document_is_still_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comments, "FILE_NAME", "absent.binpb")
-    bare = openapi.document(BINDINGS, comments.load(), version="1")
+    bare = document(BINDINGS)
     assert bare["paths"].keys() == DOCUMENT["paths"].keys()

@@ -18,6 +18,7 @@ LOGIN = {"email": "ada@example.com", "password": "pw"}
 SESSIONS = "/sessions"
 MESSAGES = f"/sessions/{SESSION_ID}/messages"
 PATCHED = f"/sessions/{SESSION_ID}"
+TURNS = f"/sessions/{SESSION_ID}/turns"
 
 BAD: list[tuple[str, str, Any, str, str]] = [
     ("POST", "/auth/login", {"password": "x"}, "MISSING_FIELD", "email"),
@@ -41,6 +42,13 @@ BAD: list[tuple[str, str, Any, str, str]] = [
     ("POST", MESSAGES, {"session_id": SESSION_ID, "messages": [{"role": "user"}]}, "UNKNOWN_FIELD", "session_id"),
     ("POST", "/sessions/42/messages", {"messages": [{"role": "user"}]}, "INVALID_FIELD", "session_id"),
     ("POST", f"/sessions/{SESSION_ID}/branch", {"message_id": "  "}, "MISSING_FIELD", "message_id"),
+    ("POST", TURNS, {"content": 7}, "INVALID_FIELD", "content"),
+    ("POST", TURNS, {"content": "x" * (1024 * 1024 + 1)}, "FIELD_TOO_LARGE", "content"),
+    ("POST", TURNS, {"content": "x", "if_running": "later"}, "INVALID_FIELD", "if_running"),
+    ("POST", TURNS, {"content": "x", "session_id": SESSION_ID}, "UNKNOWN_FIELD", "session_id"),
+    ("POST", TURNS, {"turn": {"content": "x"}}, "UNKNOWN_FIELD", "turn"),
+    ("POST", f"{TURNS}?turn.content=x", {}, "UNKNOWN_FIELD", "turn.content"),
+    ("POST", "/sessions/42/turns", {"content": "x"}, "INVALID_FIELD", "session_id"),
     ("PATCH", PATCHED, {"is_archived": "yes"}, "INVALID_FIELD", "is_archived"),
     ("GET", f"{SESSIONS}?page_size=-1", None, "INVALID_FIELD", "page_size"),
     ("GET", f"{SESSIONS}?page_size=many", None, "INVALID_FIELD", "page_size"),

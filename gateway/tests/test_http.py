@@ -21,6 +21,7 @@ from gateway.tests.fakes import (
     serving,
 )
 from gateway.web import pages
+from servicekit import parts
 from servicekit.testing import mint_token
 
 Header = dict[str, str]
@@ -111,7 +112,7 @@ async def test_readiness_tells_each_services_state() -> None:
     neighbours = Neighbours()
     async with gateway(neighbours) as client:
         response = await client.get("/readyz")
-        serving_all = {"auth": "serving", "sessions": "serving", "orchestrator": "serving"}
+        serving_all = {part.name: "serving" for part in parts.SERVICES}
         assert response.status_code == 200
         assert response.json() == {"status": "serving", "services": serving_all}
 
@@ -126,7 +127,7 @@ async def test_readiness_tells_a_service_that_is_not_ready_from_one_that_is_gone
     ):
         response = await client.get("/readyz")
     assert response.status_code == 503
-    services = {"auth": "not_serving", "sessions": "not_serving", "orchestrator": "unreachable"}
+    services = {**{part.name: "not_serving" for part in parts.SERVICES}, "orchestrator": "unreachable"}
     assert response.json() == {"status": "not_serving", "services": services}
 
 

@@ -2,11 +2,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2
-from concerto.sessions.v1 import runs_pb2
+from concerto.sessions.v1 import runs_pb2, turns_pb2
 
 from gateway.app import build
 from gateway.tests import fakes
@@ -486,7 +487,9 @@ async def test_a_created_run_comes_back_with_201(
     neighbours.answers["CreateRun"] = orchestrator_pb2.CreateRunResponse(run=run)
     response = await client.post(RUNS, json={**BODY, "if_running": "queue"}, headers=bearer)
     assert (response.status_code, response.json()["state"]) == (201, "QUEUED")
-    assert neighbours.last[1].if_running == runs_pb2.IF_RUNNING_QUEUE
+    turn = neighbours.last[1].turn
+    assert turn.if_running == turns_pb2.IF_RUNNING_QUEUE
+    assert UUID(turn.request_id), "so that the call may be repeated"
 
 
 async def test_a_run_is_cancelled_without_a_body(

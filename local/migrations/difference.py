@@ -90,9 +90,9 @@ async def write_migration(
             await _apply(files, addresses[1])
         up = project / "supabase" / "migrations" / f"{_version(project)}_{name}.sql"
         down = project / "supabase" / "rollbacks" / up.name
-        for file, start, end in ((up, scratch.migrated, scratch.declared), (down, scratch.declared, scratch.migrated)):
-            statements = await _statements(cli, start[1], end[1], home)
-            await asyncio.to_thread(_write, file, statements, project)
+        there = await _statements(cli, scratch.migrated[1], scratch.declared[1], home)
+        back = await _statements(cli, scratch.declared[1], scratch.migrated[1], home)
+        await asyncio.to_thread(_write, {up: there, down: back}, project)
         # Both databases are on one server, where the roles of one would stand in for those of the other.
         roles = roles_made_by([*applied, *declared])
         await _check(connection, [*applied, up], roles, wanted, names, console)
@@ -140,18 +140,20 @@ def _version(project: Path) -> str:
     return f"{now:%Y%m%d%H%M%S}"
 
 
-def _write(file: Path, statements: str, project: Path) -> None:
-    """Write a draft in the form that `make lint` asks for."""
-    bodies = re.search(r"^set local check_function_bodies", statements, re.IGNORECASE) is not None
-    if bodies:
-        statements = _BODIES.sub("set check_function_bodies = off;\n\n", statements)
-    title = f"-- {file.stem[15:].replace('_', ' ').capitalize()}.\n\n" if file.parent.name == "migrations" else ""
-    reset = "reset check_function_bodies;\n" if bodies else ""
-    file.write_text(f"{title}{LOCK_TIMEOUT}\n\n{statements}\n\n{reset}{_END}")
-    # Its exit code tells what it could not put right, which is for whoever reads the draft.
-    command = [sys.executable, "-m", "sqlfluff", "fix", "--quiet", "--config", str(project / ".sqlfluff"), str(file)]
-    subprocess.run(command, cwd=project, capture_output=True, check=False)
-    file.write_text(_ONE_LINERS.sub(r"\1\n", file.read_text()))
+def _write(drafts: dict[Path, str], project: Path) -> None:
+    """Write drafts in the form that `make lint` asks for."""
+    for file, text in drafts.items():
+        statements, reset = text, _END
+        if _BODIES.match(text):
+            statements = _BODIES.sub("set check_function_bodies = off;\n\n", text)
+            reset = f"reset check_function_bodies;\n{_END}"
+        title = f"-- {file.stem[15:].replace('_', ' ').capitalize()}.\n\n" if file.parent.name == "migrations" else ""
+        file.write_text(f"{title}{LOCK_TIMEOUT}\n\n{statements}\n\n{reset}")
+    # Its exit code tells what it could not put right, which is for the reader of the drafts.
+    command = [sys.executable, "-m", "sqlfluff", "fix", "--quiet", "--config", str(project / ".sqlfluff")]
+    subprocess.run([*command, *map(str, drafts)], cwd=project, capture_output=True, check=False)
+    for file in drafts:
+        file.write_text(_ONE_LINERS.sub(r"\1\n", file.read_text()))
 
 
 async def _check(

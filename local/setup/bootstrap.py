@@ -338,7 +338,7 @@ def _web_client_inputs() -> Iterator[bytes]:
 def generate_web_client() -> None:
     """Write the gateway's OpenAPI document and the types that the web app makes its requests with."""
     _run(
-        [str(PYTHON), "-m", "gateway.rest.openapi", str(WEB_DOCUMENT)],
+        [str(PYTHON), "-m", "gateway.document", str(WEB_DOCUMENT)],
         hint="The lines above say what of the contract cannot be described.",
         env={**os.environ, "CONCERTO_ENV_FILE": os.devnull},  # noqa: TID251
     )

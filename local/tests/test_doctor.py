@@ -5,6 +5,7 @@ import trustme
 
 from local.doctor import check_data, check_processes, check_tls, check_variables, known_names
 from local.settings import ROOT, Settings, load_settings
+from servicekit import parts
 from tests.support.certificates import Mount, days
 
 KNOWN = {"CONCERTO_PORT", "SUPABASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "GATEWAY_PORT", "SESSIONS_TARGET"}
@@ -100,5 +101,5 @@ def test_calls_that_would_not_be_encrypted_are_named(tmp_path: Path) -> None:
     mount = Mount(tmp_path / "tls", trustme.CA())
     half = {name: value for name, value in mount.variables().items() if name != "CONCERTO_TLS_CA_FILE"}
     found = check_processes(settings_with(tmp_path, **half))
-    assert {finding.subject for finding in found} == {"gateway", "orchestrator"}
+    assert {finding.subject for finding in found} == {part.name for part in parts.PARTS if part.calls}
     assert all("set CONCERTO_TLS_CA_FILE too" in finding.detail for finding in found)

@@ -1,9 +1,10 @@
 import pytest
 
 from local.settings import Settings, SettingsError, load_settings
-from local.suite.processes import NAMES, Mode
+from local.suite.processes import NAMES, PARTS, Mode
 from local.suite.stack import check_replicas, plan_names
 
+ALL = ",".join(PARTS)
 HOSTED = {"SUPABASE_URL": "https://abc.supabase.co"}
 
 
@@ -16,11 +17,11 @@ def settings() -> Settings:
     ("only", "mode", "expected"),
     [
         (None, "one-process", "postgres,supabase,concerto"),
-        (None, "processes", "postgres,supabase,auth,sessions,orchestrator,gateway"),
+        (None, "processes", f"postgres,supabase,{ALL}"),
         ("supabase", "one-process", "postgres,supabase"),
         ("concerto", "one-process", "concerto"),
-        ("concerto", "processes", "auth,sessions,orchestrator,gateway"),
-        ("gateway,sessions,auth,orchestrator", "one-process", "concerto"),
+        ("concerto", "processes", ALL),
+        (",".join(reversed(PARTS)), "one-process", "concerto"),
         ("gateway,sessions", "one-process", "sessions,gateway"),
         ("postgres,gateway,concerto", "one-process", "postgres,concerto"),
     ],

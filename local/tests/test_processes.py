@@ -5,7 +5,7 @@ import pytest
 
 from local.embedded.credentials import Credentials
 from local.embedded.postgres import Postgres
-from local.settings import ROOT, Settings, load_settings
+from local.settings import PORT_NAMES, ROOT, Settings, load_settings
 from local.suite.processes import (
     NAMES,
     PARTS,
@@ -17,6 +17,7 @@ from local.suite.processes import (
     suite_variables,
     supabase_spec,
 )
+from servicekit import parts
 
 SETTINGS = {
     "CONCERTO_PORT": "9100",
@@ -60,8 +61,10 @@ def test_each_secret_reaches_only_the_processes_that_need_it(settings: Settings)
     assert holders(given, credentials.admin_password) == {"supabase"}
     assert holders(given, credentials.secret_key) == {"supabase"}
     assert holders(given, credentials.migration_password) == set()
-    assert holders(given, credentials.login_password) == {"auth", "sessions"}
-    assert holders(given, credentials.publishable_key) == {"supabase", "auth", "gateway"}
+    assert holders(given, credentials.login_password) == {part.name for part in parts.PARTS if part.database}
+    needing_key = {part.name for part in parts.PARTS if part.publishable_key}
+    assert holders(given, credentials.publishable_key) == {"supabase", *needing_key}
+    assert not needing_key.intersection({"sessions", "orchestrator"})
     assert holders(given, credentials.cookie_secret) == {"gateway"}
     assert holders(given, "key-of-the-model") == {"orchestrator"}
     assert holders(given, "github-secret") == {"supabase"}
@@ -70,12 +73,12 @@ def test_each_secret_reaches_only_the_processes_that_need_it(settings: Settings)
 
 def test_one_process_is_told_what_its_parts_are_told_and_no_more(settings: Settings) -> None:
     credentials = Credentials.generate()
-    parts = environments(settings, credentials)
-    del parts["supabase"]
+    alone = environments(settings, credentials)
+    del alone["supabase"]
     suite = suite_variables(settings, credentials, Postgres(Path("/nowhere"), 9102, credentials))
     whole = service_environment(WHOLE, settings, suite)
-    assert whole == {name: value for values in parts.values() for name, value in values.items()}
-    assert all(whole.items() >= values.items() for values in parts.values())
+    assert whole == {name: value for values in alone.values() for name, value in values.items()}
+    assert all(whole.items() >= values.items() for values in alone.values())
     for secret in (credentials.secret_key, credentials.admin_password, credentials.migration_password):
         assert not [value for value in whole.values() if secret in value]
     assert {"github-secret", "nobody's business"}.isdisjoint(whole.values())
@@ -97,23 +100,29 @@ def test_every_replica_has_a_port_of_its_own_and_is_known_to_all_who_call_it(set
         specs = {spec.name: spec for spec in service_specs(settings, suite, PARTS, replicas=2, shared=shared)}
         descriptor = shared.fileno()
     assert list(specs) == [f"{part}{suffix}" for part in PARTS for suffix in ("", "-2")]
-    both = "ipv4:127.0.0.1:9104,127.0.0.1:9110"
+    block = len(PORT_NAMES)
+    both = f"ipv4:127.0.0.1:9104,127.0.0.1:{9104 + block}"
     for name in ("orchestrator", "orchestrator-2", "gateway", "gateway-2"):
         assert specs[name].environment["SESSIONS_TARGET"] == both, name
-    assert [specs[name].environment["SESSIONS_PORT"] for name in ("sessions", "sessions-2")] == ["9104", "9110"]
-    for name, port in (("gateway", "9106"), ("gateway-2", "9112")):
+    assert [specs[name].environment["SESSIONS_PORT"] for name in ("sessions", "sessions-2")] == [
+        "9104",
+        f"{9104 + block}",
+    ]
+    for name, port in (("gateway", 9100 + block), ("gateway-2", 9100 + 2 * block)):
         given = specs[name].environment
-        assert (given["GATEWAY_PORT"], given["GATEWAY_SOCKET_FD"]) == (port, str(descriptor))
+        assert (given["GATEWAY_PORT"], given["GATEWAY_SOCKET_FD"]) == (str(port), str(descriptor))
         assert given["GATEWAY_PUBLIC_URL"] == "http://127.0.0.1:9100"
         assert specs[name].inherits == (descriptor,)
     assert specs["sessions"].inherits == ()
     observed = load_settings(environment={**SETTINGS, "CONCERTO_METRICS_PORT": "9464"}, env_file=None)
     watched = service_specs(observed, suite, PARTS, replicas=4)
-    assert sorted(int(spec.environment["CONCERTO_METRICS_PORT"]) for spec in watched) == list(range(9464, 9480))
+    assert sorted(int(spec.environment["CONCERTO_METRICS_PORT"]) for spec in watched) == list(
+        range(9464, 9464 + 4 * len(PARTS))
+    )
     for replicas in (1, 2, 4):
         ports = ports_of(settings, NAMES, replicas)
         assert len(set(ports.values()) | {9100}) == len(ports) + (replicas > 1)
-        assert max(ports.values()) <= 9100 + 6 * replicas
+        assert max(ports.values()) <= 9100 + block * replicas
 
 
 def test_access_tokens_live_as_long_as_is_configured() -> None:
@@ -147,7 +156,7 @@ def test_each_process_serves_its_metrics_on_a_port_of_its_own() -> None:
     settings = load_settings(environment={**SETTINGS, "CONCERTO_METRICS_PORT": "9464"}, env_file=None)
     given = environments(settings, credentials)
     ports = {name: given[name]["CONCERTO_METRICS_PORT"] for name in PARTS}
-    assert ports == {"gateway": "9464", "auth": "9465", "sessions": "9466", "orchestrator": "9467"}
+    assert ports == {name: str(9464 + place) for place, name in enumerate(("gateway", *SERVICES))}
     suite = suite_variables(settings, credentials, Postgres(Path("/nowhere"), 9102, credentials))
     assert service_environment(WHOLE, settings, suite)["CONCERTO_METRICS_PORT"] == "9464"
     assert (
@@ -169,14 +178,15 @@ def test_certificates_are_named_to_our_processes_by_absolute_paths() -> None:
         assert given == ({} if name == "supabase" else expected), name
 
 
-def test_only_sessions_is_told_where_to_listen_and_nobody_how_to_migrate() -> None:
+def test_only_who_listens_is_told_where_and_nobody_how_to_migrate() -> None:
     listen, migrate = "postgresql://concerto_login:a@listen/postgres", "postgresql://postgres:b@migrate/postgres"
     hosted = {"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_LISTEN_DB_URL": listen}
     hosted |= {"SUPABASE_MIGRATION_DB_URL": migrate, "SUPABASE_ACCESS_TOKEN": "token-t", "SUPABASE_DB_PASSWORD": "db-p"}
     settings = load_settings(environment={**SETTINGS, **hosted}, env_file=None)
     suite = suite_variables(settings, None, None)
     found = {name: service_environment(name, settings, suite) for name in PARTS}
-    assert holders(found, listen) == {"sessions"}
+    assert holders(found, listen) == {part.name for part in parts.PARTS if part.database and part.database.listeners}
+    assert "sessions" in holders(found, listen)
     assert listen in service_environment(WHOLE, settings, suite).values()
     for secret in (migrate, "token-t", "db-p"):
         assert holders(found, secret) == set()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from local.settings import ROOT, SettingsError, load_settings
+from local.settings import PORT_NAMES, ROOT, SettingsError, load_settings
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 
@@ -18,8 +18,8 @@ def test_real_environment_wins_over_the_file_and_empty_values_count_as_absent(tm
 
 def test_one_variable_moves_all_ports() -> None:
     settings = load_settings(environment={"CONCERTO_PORT": "9100"}, env_file=None)
-    names = ("gateway", "supabase", "postgres", "auth", "sessions", "orchestrator")
-    assert [settings.port_of(name) for name in names] == list(range(9100, 9106))
+    assert [settings.port_of(name) for name in PORT_NAMES] == list(range(9100, 9100 + len(PORT_NAMES)))
+    assert [settings.port_of(name) for name in ("gateway", "postgres", "sessions")] == [9100, 9102, 9104]
 
 
 def test_data_folder_is_inside_the_working_copy_unless_it_is_named() -> None:

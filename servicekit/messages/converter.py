@@ -36,6 +36,8 @@ M = TypeVar("M", bound=Message)
 Json = Any
 # A Struct nests three messages per level of JSON, and protobuf parses at most 100 messages inside each other.
 MAX_DEPTH = 30
+# What a client has sent comes back from our own database within a few messages more.
+_WRAPPING = 4
 
 
 def to_json(message: Message) -> dict[str, Json]:
@@ -52,9 +54,9 @@ def from_json(message_type: type[M], data: Mapping[str, Json], *, ignore_unknown
     """
     # What is in order takes the short way; for anything else the long one finds out what is wrong, and where.
     descriptor = message_type.DESCRIPTOR
-    message = message_type()
+    message, depth = message_type(), -_WRAPPING if ignore_unknown else 0
     try:
-        is_filled = _filler(descriptor)(message, data, not ignore_unknown, 0)
+        is_filled = _filler(descriptor)(message, data, not ignore_unknown, depth)
     except (AppError, TypeError, ValueError, LookupError, OverflowError):
         is_filled = False
     return message if is_filled else from_json_in_full(message_type, data, ignore_unknown=ignore_unknown)
@@ -62,8 +64,8 @@ def from_json(message_type: type[M], data: Mapping[str, Json], *, ignore_unknown
 
 def from_json_in_full(message_type: type[M], data: Mapping[str, Json], *, ignore_unknown: bool = False) -> M:
     """Do as `from_json` without its short way: slower, and the one that finds what is wrong, and where."""
-    message = message_type()
-    _reader(message_type.DESCRIPTOR)(message, data, "", ignore_unknown, 0)
+    message, depth = message_type(), -_WRAPPING if ignore_unknown else 0
+    _reader(message_type.DESCRIPTOR)(message, data, "", ignore_unknown, depth)
     return message
 
 

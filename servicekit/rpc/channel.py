@@ -1,13 +1,14 @@
 """Calls to neighbours: one channel per service, the caller's token and request id on each call, deadlines, retries."""
 
 from collections.abc import AsyncGenerator
+from functools import cache
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import grpc
 import orjson
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
@@ -166,13 +167,28 @@ def _metadata(watch: watches.Watch) -> tuple[tuple[str, str], ...]:
 
 def _make_repeatable(message: Message) -> None:
     # gRPC may send the call again after an answer was lost; with a request_id that does nothing twice.
-    field = message.DESCRIPTOR.fields_by_name.get("request_id")
-    if field is not None and not message.request_id:  # type: ignore[attr-defined]
-        message.request_id = str(uuid4())  # type: ignore[attr-defined]
+    for name in _holders_of_request_id(message.DESCRIPTOR):
+        holder: Any = getattr(message, name) if name else message
+        if not holder.request_id:
+            holder.request_id = str(uuid4())
+
+
+@cache
+def _holders_of_request_id(descriptor: Descriptor) -> tuple[str, ...]:
+    """Return the fields whose messages hold the call's request_id; an empty name stands for the call's own message."""
+    if "request_id" in descriptor.fields_by_name:
+        return ("",)
+    return tuple(
+        field.name
+        for field in descriptor.fields
+        if field.message_type is not None
+        and not field.is_repeated
+        and "request_id" in field.message_type.fields_by_name
+    )
 
 
 def _service_of(method: Any) -> str:
-    # "/concerto.sessions.v1.SessionsService/GetSession" -> "sessions"
+    # "/concerto.things.v1.ThingsService/GetThing" -> "things"
     path = getattr(method, "_method", b"")
     parts = (path.decode() if isinstance(path, bytes) else str(path)).strip("/").split(".")
     return parts[1] if len(parts) > 1 else "neighbour"

@@ -1,7 +1,7 @@
 """Metrics as their owners declare them: a name, a sentence, labels; next to nothing while metrics are off.
 
 A part declares what it counts at the top of the module that counts it, and that is all: it is exported once it is first
-used in a process whose metrics are on. Labels are few: names of the contract and of routes, codes, and models that are
+used in a process whose metrics are on. Labels are few: names of the contract and of routes, codes, and names that are
 configured. An id, a path or a word of a user's is never one.
 """
 

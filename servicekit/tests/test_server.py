@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
-from concerto.sessions.v1 import runs_pb2, sessions_pb2, sessions_pb2_grpc
+from concerto.sessions.v1 import runs_pb2, sessions_pb2, sessions_pb2_grpc, turns_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
@@ -171,7 +171,7 @@ async def test_a_stream_that_crashes_keeps_what_it_sent_and_hides_why(within_pro
     async with served([part], within_process=within_process) as connection:
         stub: Any = orchestrator_pb2_grpc.OrchestratorServiceStub(connection)
         got = []
-        turn = orchestrator_pb2.StreamTurnRequest(session_id=ID, content="crash")
+        turn = orchestrator_pb2.StreamTurnRequest(session_id=ID, turn=turns_pb2.Turn(content="crash"))
 
         async def read() -> None:
             async for answer in channel.stream(stub.StreamTurn, turn):
@@ -229,7 +229,7 @@ async def test_what_outlives_calls_is_drained_while_calls_that_are_open_stay_ope
     seen: list[tuple[float, bool]] = []
 
     async def drain(seconds: float) -> None:
-        await asyncio.sleep(0.1)  # calls would end meanwhile if the server closed them
+        await asyncio.sleep(0.1)
         seen.append((seconds, running.done()))
 
     async with server.serving(settings(drain_seconds=0.0), [registration(sessions, drain=drain)]) as port:
@@ -282,7 +282,7 @@ async def test_a_server_that_is_to_stop_is_not_ready_and_serves_for_a_while_and_
                     answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
                     if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
                         break
-                    await asyncio.sleep(0.01)  # the pause between two looks
+                    await asyncio.sleep(0.01)
             while time.monotonic() - left_at < delay_seconds * 0.8:
                 assert await answers()
             await serving

@@ -13,7 +13,7 @@ from services.orchestrator.models.models import Models
 from services.orchestrator.models.window import Window
 from services.orchestrator.openai.chat import ChatCompletions
 from services.orchestrator.orchestrator_servicer import OrchestratorServicer
-from services.orchestrator.runs.registry import Runs
+from services.orchestrator.runs.registry import RunRegistry
 from services.orchestrator.runs.titles import Titles
 from services.orchestrator.sessions_client import SessionsClient
 from services.orchestrator.settings import Settings
@@ -33,7 +33,7 @@ async def build(settings: Settings) -> AsyncIterator[Sequence[server.Registratio
         history_messages=settings.history_messages,
         system_prompt=settings.system_prompt,
     )
-    runs = Runs(
+    runs = RunRegistry(
         store=store,
         models=models,
         window=window,

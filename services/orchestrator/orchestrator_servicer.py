@@ -8,12 +8,10 @@ import grpc
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2
 
-from servicekit.errors import AppError
 from servicekit.rpc import identity
 from services.orchestrator.agents.registry import Agents
 from services.orchestrator.openai.chat import ChatCompletions
-from services.orchestrator.runs.registry import Runs
-from services.orchestrator.runs.run import Turn
+from services.orchestrator.runs.registry import RunRegistry
 from services.orchestrator.sessions_client import SessionsClient
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -22,7 +20,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     """Lets models answer in sessions."""
 
-    def __init__(self, runs: Runs, *, store: SessionsClient, agents: Agents, chat: ChatCompletions) -> None:
+    def __init__(self, runs: RunRegistry, *, store: SessionsClient, agents: Agents, chat: ChatCompletions) -> None:
         self.runs = runs
         self._store = store
         self._agents = agents
@@ -32,7 +30,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.CreateRunRequest, context: Context
     ) -> orchestrator_pb2.CreateRunResponse:
         """Start the run and return it; it goes on by itself."""
-        return orchestrator_pb2.CreateRunResponse(run=await self.runs.begin(_turn_of(request)))
+        return orchestrator_pb2.CreateRunResponse(run=await self.runs.begin(request.session_id, request.turn))
 
     async def StreamRun(
         self, request: orchestrator_pb2.StreamRunRequest, context: Context
@@ -48,9 +46,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.StreamTurnRequest, context: Context
     ) -> AsyncIterator[orchestrator_pb2.StreamTurnResponse]:
         """Start the run and pass its events on; when the client goes, the run stays."""
-        turn = _turn_of(request)
-        run = await self.runs.begin(turn)
-        events = self.runs.follow(run.id, user_id=turn.user_id)
+        run = await self.runs.begin(request.session_id, request.turn)
+        events = self.runs.follow(run.id, user_id=run.user_id)
         async with contextlib.aclosing(events):
             async for event in events:
                 yield orchestrator_pb2.StreamTurnResponse(event=event)
@@ -98,26 +95,3 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         async with contextlib.aclosing(self._chat.answer(request)) as answers:
             async for answer in answers:
                 yield answer
-
-
-def _turn_of(request: orchestrator_pb2.CreateRunRequest | orchestrator_pb2.StreamTurnRequest) -> Turn:
-    """Return what is asked for, checked as far as the fields' own limits cannot."""
-    if request.regenerate_message_id:
-        for field in ("content", "edit_message_id"):
-            if getattr(request, field):
-                problem = "it must be empty when regenerate_message_id is set"
-                raise AppError("INVALID_FIELD", metadata={"field": field, "problem": problem})
-    elif not request.content.strip():
-        raise AppError("MISSING_FIELD", metadata={"field": "content"})
-    return Turn(
-        user_id=identity.current_caller().user_id,
-        session_id=request.session_id,
-        content=request.content,
-        metadata=request.metadata if request.HasField("metadata") else None,
-        model=request.model,
-        agent=request.agent,
-        request_id=request.request_id,
-        if_running=request.if_running,
-        regenerate_message_id=request.regenerate_message_id,
-        edit_message_id=request.edit_message_id,
-    )

@@ -131,13 +131,13 @@ class SessionsClient:
     async def promote_run(self, lease: runs_pb2.Lease) -> runs_pb2.PromoteRunResponse:
         """Let a queued run begin. Raises AppError RUN_NOT_NEXT while another one is before it, LEASE_LOST."""
         request = runs_pb2.PromoteRunRequest(lease=lease)
-        with _nobody():
+        with _no_caller():
             return await channel.call(self._runs_stub().PromoteRun, request, timeout_seconds=_TRY_SECONDS)
 
     async def append_run_events(self, batches: Sequence[runs_pb2.RunEventBatch]) -> frozenset[str]:
         """Append numbered events of up to MAX_BATCHES runs; return the ids of the runs whose lease is lost."""
         request = runs_pb2.AppendRunEventsRequest(batches=batches)
-        with _nobody():
+        with _no_caller():
             answer = await channel.call(self._runs_stub().AppendRunEvents, request, timeout_seconds=_TRY_SECONDS)
         return frozenset(answer.lost_run_ids)
 
@@ -146,12 +146,12 @@ class SessionsClient:
     ) -> runs_pb2.RenewLeaseResponse:
         """Let up to MAX_LEASES leases end `lease_seconds` from now."""
         request = runs_pb2.RenewLeaseRequest(leases=leases, lease_seconds=lease_seconds)
-        with _nobody():
+        with _no_caller():
             return await channel.call(self._runs_stub().RenewLease, request, timeout_seconds=_TRY_SECONDS)
 
     async def finish_run(self, request: runs_pb2.FinishRunRequest) -> runs_pb2.FinishRunResponse:
         """End a run; may be repeated. Raises AppError LEASE_LOST when somebody else has ended it."""
-        with _nobody():
+        with _no_caller():
             return await channel.call(self._runs_stub().FinishRun, request, timeout_seconds=_TRY_SECONDS)
 
     async def watch_run_events(self, run_id: str, *, after_seq: int) -> AsyncGenerator[runs_pb2.RunEvent, None]:
@@ -207,7 +207,7 @@ class SessionsClient:
 
 
 @contextlib.contextmanager
-def _nobody() -> Iterator[None]:
+def _no_caller() -> Iterator[None]:
     caller = identity.current_caller_or_none()
     identity.set_current_caller(None)
     try:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from concerto.sessions.v1 import runs_pb2 as pb
-from google.protobuf.message import Message
 
 from servicekit.database.client import Database
 from servicekit.errors import AppError
@@ -59,9 +58,11 @@ class RunsStore:
         """Store the user's message and open its run, or return the run of a repeated request_id.
 
         Raises SESSION_NOT_FOUND, MESSAGE_NOT_FOUND, NOT_A_USER_MESSAGE, REQUEST_ID_REUSED, RUN_IN_PROGRESS,
-        TOO_MANY_RUNS and the reasons of invalid fields.
+        TOO_MANY_RUNS and, for a turn that says nothing or two things at once, MISSING_FIELD and INVALID_FIELD.
         """
-        answer = await self._database.call("start_run", _present(request), caller)
+        args = converter.to_json(request)
+        args["turn"] = _given(args["turn"])
+        answer = await self._database.call("start_run", args, caller)
         return converter.from_json(pb.StartRunResponse, answer, ignore_unknown=True)
 
     async def get(self, caller: Caller, run_id: str) -> pb.Run:
@@ -117,7 +118,7 @@ class RunsStore:
 
     async def finish(self, request: pb.FinishRunRequest) -> pb.FinishRunResponse:
         """End a run. Raises LEASE_LOST."""
-        answer = await self._database.call_system("finish_run", _present(request))
+        answer = await self._database.call_system("finish_run", _given(converter.to_json(request)))
         return converter.from_json(pb.FinishRunResponse, answer, ignore_unknown=True)
 
     async def interrupt_expired(self) -> list[str]:
@@ -132,9 +133,9 @@ class RunsStore:
         return int(answer["pruned"])
 
 
-def _present(message: Message) -> dict[str, Any]:
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
     # An empty text means "not given", which is null to SQL: '' is no UUID.
-    return {name: value for name, value in converter.to_json(message).items() if value not in ("", None)}
+    return {name: value for name, value in fields.items() if value not in ("", None)}
 
 
 def _run(data: dict[str, Any]) -> pb.Run:

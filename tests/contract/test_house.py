@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from local.setup import lock
+from servicekit import parts
 from tests.support.contract import ROOT
 
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if (path / "__init__.py").exists())
@@ -35,7 +36,8 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_has_the_agreed_files_and_each_of_its_proto_services_a_servicer(service: str) -> None:
     names = {path.name for path in (ROOT / "services" / service).iterdir()}
-    nouns = {file.stem for file in (ROOT / "protos" / "concerto" / service / "v1").glob("*.proto")}
+    protos = (ROOT / "protos" / "concerto" / service / "v1").glob("*.proto")
+    nouns = {file.stem for file in protos if re.search(r"^service ", file.read_text(), re.MULTILINE)}
     assert names >= AGREED_FILES
     assert {name for name in names if name.endswith("servicer.py")} == {f"{noun}_servicer.py" for noun in nouns}
     # A service without a database calls another one for what is kept.
@@ -65,8 +67,9 @@ def test_servicekit_and_gateway_know_no_service() -> None:
         assert not [name for name in imports(path) if name.startswith(("services", "local"))], path
 
 
-def test_the_orchestrator_has_no_database() -> None:
-    for path in sources("services/orchestrator"):
+@pytest.mark.parametrize("part", [part for part in parts.SERVICES if not part.database], ids=lambda part: part.name)
+def test_a_service_that_declares_no_database_has_none(part: parts.Part) -> None:
+    for path in sources(f"services/{part.name}"):
         assert not [name for name in imports(path) if name.startswith(("servicekit.database", "asyncpg", "supabase"))]
 
 

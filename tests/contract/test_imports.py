@@ -1,9 +1,15 @@
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.support.contract import ROOT
+import pytest
+from google.protobuf.descriptor_pb2 import DescriptorProto
 
+from tests.support.contract import ROOT, descriptors
+
+SHARED_PACKAGES = {"concerto.errors.v1", "concerto.options.v1"}
+GENERAL_NAMES: set[str] = set()
 FOLDERS = ("benchmarks", "deploy", "gateway", "local", "servicekit", "services", "tests")
 PATHS = {path: path.stem for path in ROOT.glob("*.py")} | {
     path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -54,6 +60,46 @@ def circles(edges: Mapping[str, frozenset[str]]) -> list[list[str]]:
         reach = grown
     groups = {frozenset(other for other in reach[name] if name in reach[other]) for name in reach}
     return sorted(sorted(group) for group in groups if group)
+
+
+def domain_names() -> set[str]:
+    """Return what only a domain's own parts may speak of: services, rpcs, messages, payloads of events, operations."""
+    found: set[str] = set()
+
+    def add(message: DescriptorProto) -> None:
+        found.add(message.name)
+        found.update(
+            field.name for field in message.field if field.HasField("oneof_index") and not field.proto3_optional
+        )
+        for inner in message.nested_type:
+            add(inner)
+
+    for file in descriptors().file:
+        if file.package.startswith("concerto.") and file.package not in SHARED_PACKAGES:
+            for service in file.service:
+                found |= {service.name, *(method.name for method in service.method)}
+            found |= {enum.name for enum in file.enum_type}
+            for message in file.message_type:
+                add(message)
+    sql = "\n".join(path.read_text() for path in (ROOT / "supabase" / "schemas").rglob("*.sql"))
+    found |= set(re.findall(r"create (?:or replace )?function (?:api|private)\.(\w+)", sql))
+    # Words of the trade that the contract uses, too: a message of protobuf, Python's Run…
+    return {name for name in found if "_" in name or re.fullmatch(r"(?:[A-Z]+[a-z0-9]+){2,}", name)} - GENERAL_NAMES
+
+
+@pytest.mark.parametrize("folder", ["servicekit", "gateway/rest"])
+def test_shared_code_knows_no_domain(folder: str) -> None:
+    names = domain_names()
+    assert {"RunEvent", "SessionsService", "GetRun", "message_delta", "append_run_events"} <= names
+    packages = {package for file in descriptors().file if (package := file.package).startswith("concerto.")}
+    modules = tuple(package for package in packages - SHARED_PACKAGES)
+    assert len(modules) >= 3
+    for path in (ROOT / folder).rglob("*.py"):
+        if "tests" in path.relative_to(ROOT).parts:
+            continue
+        assert [name for name in imports(path) if name.startswith(modules)] == [], path
+        spoken = set(re.findall(r"\w+", path.read_text()))
+        assert spoken & names == set(), path
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from gateway import app
-from gateway.rest import comments, contract, openapi
+from gateway import document as gateway_document
+from gateway.rest import contract
 from gateway.tests.fakes import gateway_settings
-from local.setup import bootstrap, lock
+from local.setup import bootstrap, errors, lock
 from local.suite.processes import node_program
-from servicekit import reasons
 from tests.support.contract import ROOT
 
 WEB = ROOT / "web"
@@ -50,7 +50,7 @@ def test_the_export_is_there() -> None:
 
 
 def test_the_web_apps_types_are_made_from_this_contract_and_never_committed() -> None:
-    document = openapi.document(contract.bindings(contract.SERVICES), comments.load(), version=openapi.version())
+    document = gateway_document.document(contract.bindings(contract.SERVICES))
     assert json.loads(bootstrap.WEB_DOCUMENT.read_text()) == document, "run `make setup`"
     assert bootstrap.WEB_TYPES.is_file()
     ignored = (WEB / ".gitignore").read_text().splitlines()
@@ -143,14 +143,14 @@ def test_files_of_the_web_app_are_named_in_kebab_case_and_short() -> None:
     assert [path.name for path in own if len(path.read_text().splitlines()) > 400] == []
 
 
-def test_reasons_that_the_web_app_has_sentences_for_are_in_the_table() -> None:
+def test_reasons_that_the_web_app_has_sentences_for_are_in_the_tables() -> None:
     catalogues = [path for path in SOURCES if path.name == "sentences.ts"]
     named = {name for path in catalogues for name in re.findall(r"^ +([A-Z][A-Z_]+):", path.read_text(), re.MULTILINE)}
     assert named
-    assert named - set(reasons.REASONS) == set()
+    assert named - set().union(*errors.tables().values()) == set()
 
 
 def test_the_document_can_be_printed_without_a_suite() -> None:
-    command = [str(bootstrap.PYTHON), "-m", "gateway.rest.openapi"]
+    command = [str(bootstrap.PYTHON), "-m", "gateway.document"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == json.loads(bootstrap.WEB_DOCUMENT.read_text())

@@ -1,7 +1,7 @@
 from typing import Any
 
 from tests.support.database import call
-from tests.support.runs import RunsWorld, refused
+from tests.support.runs import RunsWorld, refused, start_args, user_message_of
 
 PAGE_SIZE = 20
 
@@ -50,7 +50,7 @@ async def test_answering_again_keeps_the_old_answer_readable(world: RunsWorld) -
     session_id = await two_turns(world)
     question = await message_id(world, session_id, "q1")
     started = await world.start(session_id, regenerate_message_id=question)
-    assert started["user_message"]["id"] == question
+    assert user_message_of(started)["id"] == question
     assert await world.contents(session_id) == ["q1"]
     await world.finish(started["lease"], answer="b1")
     assert await world.contents(session_id) == ["q1", "b1"]
@@ -109,7 +109,7 @@ async def test_only_a_users_message_can_be_edited_or_answered_again(world: RunsW
     session_id = await two_turns(world)
     answer = await message_id(world, session_id, "a1")
     for args in ({"regenerate_message_id": answer}, {"content": "x", "edit_message_id": answer}):
-        attempt = world.call("start_run", session_id=session_id, **args)
+        attempt = world.call("start_run", **start_args(session_id, **args))
         assert (await refused("PT400", "NOT_A_USER_MESSAGE", attempt))["message_id"] == answer
     elsewhere = await message_id(world, await two_turns(world), "q1")
     attempt = world.call("select_branch", session_id=session_id, message_id=elsewhere)

@@ -172,7 +172,7 @@ async def test_an_append_to_a_long_session_reads_no_more_than_one_to_a_short_ses
         ("append_messages", {"messages": MESSAGES * 20}),
         ("update_session", {"name": "Another name"}),
         ("list_runs", {"page_size": 20}),
-        ("start_run", {"content": "A question.", "if_running": "queue"}),
+        ("start_run", {"turn": {"content": "A question.", "if_running": "queue"}}),
     ],
 )
 async def test_a_session_of_somebody_with_many_is_found_as_fast_as_one_of_somebody_with_few(

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from concerto.sessions.v1 import runs_pb2, sessions_pb2
+from concerto.sessions.v1 import runs_pb2, sessions_pb2, turns_pb2
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -72,7 +72,9 @@ def settings(request: pytest.FixtureRequest, stack: RunningStack, transaction_ur
 async def answer(service: Service) -> list[runs_pb2.RunEvent]:
     """Start a run, follow it, write its pieces and its end meanwhile; return what the follower saw."""
     session_id = await service.new_session()
-    started = await service.call("StartRun", runs_pb2.StartRunRequest(session_id=session_id, content="hello"))
+    started = await service.call(
+        "StartRun", runs_pb2.StartRunRequest(session_id=session_id, turn=turns_pb2.Turn(content="hello"))
+    )
     following = asyncio.create_task(follow(service, started.run.id))
     for seq in range(2, PIECES + 2):
         event = runs_pb2.RunEvent(seq=seq, message_delta=runs_pb2.MessageDelta(text=f"{seq} "))

@@ -24,7 +24,7 @@ SYSTEM_FUNCTIONS = {f"private.{name}(jsonb)" for name in SYSTEM_OPERATIONS}
 HELPERS = {
     "private.find_messages(text,uuid,integer,real,timestamp with time zone,uuid)",
     "private.mark_cancellation(uuid)",
-    "private.open_run(jsonb,bytea,boolean,boolean)",
+    "private.open_run(runs,private.turn,text,boolean)",
     "private.show_newest(uuid,uuid)",
 }
 SNAPSHOT = """

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from tests.support.database import add_user
-from tests.support.runs import RunsWorld, refused
+from tests.support.runs import RunsWorld, refused, start_args, user_message_of
 
 MEBIBYTE = 1024 * 1024
 
@@ -21,7 +21,7 @@ async def test_a_start_brings_the_page_that_a_list_would(world: RunsWorld, wante
     for place in range(2):
         await world.answered(session_id, f"question {place}", f"answer {place}")
     started = await world.start(session_id, "now", history_messages=wanted)
-    page = await listed(world, session_id, started["user_message"], wanted)
+    page = await listed(world, session_id, user_message_of(started), wanted)
     assert started["history"] == page["messages"]
     assert started["has_earlier_messages"] == page["has_more"] == (wanted < 4)
     contents = ["question 0", "answer 0", "question 1", "answer 1"]
@@ -33,14 +33,14 @@ async def test_history_is_of_the_branch_that_ends_with_the_users_message(world: 
     first = await world.answered(session_id, "one", "first answer")
     second = await world.answered(session_id, "two", "second answer")
     edited = await world.answered(
-        session_id, "two, edited", "third answer", edit_message_id=second["user_message"]["id"], history_messages=9
+        session_id, "two, edited", "third answer", edit_message_id=user_message_of(second)["id"], history_messages=9
     )
     assert [message["content"] for message in edited["history"]] == ["one", "first answer"]
-    again = await world.start(session_id, regenerate_message_id=second["user_message"]["id"], history_messages=9)
+    again = await world.start(session_id, regenerate_message_id=user_message_of(second)["id"], history_messages=9)
     assert [message["content"] for message in again["history"]] == ["one", "first answer"]
     assert all(message["is_active"] for message in again["history"])
     await world.finish(again["lease"])
-    root = await world.start(session_id, regenerate_message_id=first["user_message"]["id"], history_messages=9)
+    root = await world.start(session_id, regenerate_message_id=user_message_of(first)["id"], history_messages=9)
     assert root.get("history", []) == []
 
 
@@ -49,7 +49,7 @@ async def test_history_stops_before_two_mebibytes(world: RunsWorld) -> None:
     for place in range(3):
         await world.answered(session_id, f"{place}", "x" * (MEBIBYTE - 10))
     started = await world.start(session_id, "now", history_messages=100)
-    page = await listed(world, session_id, started["user_message"], 100)
+    page = await listed(world, session_id, user_message_of(started), 100)
     assert started["history"] == page["messages"]
     assert started["has_earlier_messages"] is True
     assert [len(message["content"]) for message in started["history"]][-1] == MEBIBYTE - 10
@@ -78,5 +78,5 @@ async def test_strangers_history_stays_unseen(world: RunsWorld) -> None:
     stranger = RunsWorld(world.admin, world.pool, await add_user(world.admin))
     session_id = await world.new_session()
     await world.answered(session_id, "secret", "answer")
-    attempt = stranger.call("start_run", session_id=session_id, content="x", history_messages=100)
+    attempt = stranger.call("start_run", **start_args(session_id, content="x", history_messages=100))
     await refused("PT404", "SESSION_NOT_FOUND", attempt)

@@ -7,17 +7,19 @@ import asyncpg
 import pytest
 
 from tests.support.database import add_user, call
-from tests.support.runs import RunsWorld, forged, refused
+from tests.support.runs import RunsWorld, forged, refused, start_args, user_message_of
 from tests.support.suites import RunningStack
 
 MEBIBYTE = 1024 * 1024
+# Every character that Python calls white space, NUL's neighbours among them.
+BLANKS = [char for char in map(chr, range(0x110000)) if char.isspace()]
 STATES = ("SUCCEEDED", "FAILED", "CANCELLED", "INTERRUPTED")
 
 
 async def test_a_start_stores_the_message_the_run_and_its_first_event(world: RunsWorld) -> None:
     session_id = await world.new_session()
     started = await world.start(session_id, "Träume?", metadata={"a": 1}, model="m", agent="guide")
-    run, message = started["run"], started["user_message"]
+    run, message = started["run"], user_message_of(started)
     assert (run["state"], run["model"], run["agent"], run["user_id"]) == ("RUNNING", "m", "guide", world.user)
     assert (run["user_message_id"], run["answer_message_id"], run["usage"]) == (message["id"], None, None)
     assert (message["role"], message["content"], message["metadata"]) == ("user", "Träume?", {"a": 1})
@@ -44,7 +46,9 @@ async def test_a_lease_token_is_random_and_only_its_hash_is_stored(world: RunsWo
 @pytest.mark.parametrize(
     ("args", "reason", "field"),
     [
-        ({"content": ""}, "MISSING_FIELD", "content"),
+        ({}, "MISSING_FIELD", "content"),
+        *(({"content": blank}, "MISSING_FIELD", "content") for blank in ("", " \n\t", *BLANKS, " " * MEBIBYTE)),
+        ({"content": "", "edit_message_id": str(uuid4())}, "MISSING_FIELD", "content"),
         ({"content": "x", "regenerate_message_id": str(uuid4())}, "INVALID_FIELD", "content"),
         (
             {"content": "", "regenerate_message_id": str(uuid4()), "edit_message_id": str(uuid4())},
@@ -58,7 +62,7 @@ async def test_a_start_with_a_wrong_field_names_it(
     world: RunsWorld, args: dict[str, Any], reason: str, field: str
 ) -> None:
     session_id = await world.new_session()
-    detail = await refused("PT400", reason, world.call("start_run", session_id=session_id, **args))
+    detail = await refused("PT400", reason, world.call("start_run", **start_args(session_id, **args)))
     assert detail["field"] == field
     assert await world.contents(session_id) == []
 
@@ -68,7 +72,7 @@ async def test_one_request_id_sent_at_once_starts_one_run_with_one_lease(world: 
     answers = await asyncio.gather(*(world.start(session_id, "x", request_id=request_id) for _ in range(8)))
     assert len({answer["run"]["id"] for answer in answers}) == 1
     assert sum(1 for answer in answers if answer.get("lease")) == 1
-    assert all(answer["user_message"] == answers[0]["user_message"] for answer in answers)
+    assert all(user_message_of(answer) == user_message_of(answers[0]) for answer in answers)
     assert await world.contents(session_id) == ["x"]
 
 
@@ -77,7 +81,7 @@ async def test_a_start_repeated_with_its_own_lease_token_still_gets_the_lease(wo
     first = await world.start(session_id, "x", **asked)
     again = await world.start(session_id, "x", **asked)
     assert first["lease"] == again["lease"] == {"run_id": first["run"]["id"], "token": "t" * 40}
-    assert again["user_message"] == first["user_message"]
+    assert again["events"] == first["events"] == await world.events(first["run"]["id"])
     assert "lease" not in await world.start(session_id, "x", **{**asked, "lease_token": "u" * 40})
     assert await world.append(again["lease"], ["a"]) == []
     await world.finish(first["lease"])
@@ -100,8 +104,8 @@ async def test_a_request_id_with_another_request_is_refused(world: RunsWorld, ot
     await world.finish(started["lease"])
     args = {"content": "x", **other}
     if args.pop("edit", False):
-        args["edit_message_id"] = started["user_message"]["id"]
-    attempt = world.call("start_run", session_id=session_id, request_id=request_id, **args)
+        args["edit_message_id"] = user_message_of(started)["id"]
+    attempt = world.call("start_run", **start_args(session_id, request_id=request_id, **args))
     assert (await refused("PT409", "REQUEST_ID_REUSED", attempt))["request_id"] == request_id
 
 
@@ -128,14 +132,15 @@ async def test_waiting_runs_begin_in_their_order_and_store_their_message_then(wo
     second = await world.start(session_id, "2", if_running="queue")
     third = await world.start(session_id, "3", if_running="queue")
     for waiting in (second, third):
-        assert (waiting["run"]["state"], waiting["user_message"]) == ("QUEUED", None)
+        assert (waiting["run"]["state"], waiting["events"]) == ("QUEUED", [])
         detail = await refused("PT400", "RUN_NOT_NEXT", world.system("promote_run", lease=waiting["lease"]))
         assert detail == {"run_id": waiting["run"]["id"]}
     assert await world.contents(session_id) == ["1"]
     await world.finish(first["lease"], answer="one")
     await refused("PT400", "RUN_NOT_NEXT", world.system("promote_run", lease=third["lease"]))
     promoted = await world.system("promote_run", lease=second["lease"])
-    assert (promoted["run"]["state"], promoted["user_message"]["content"]) == ("RUNNING", "2")
+    assert (promoted["run"]["state"], user_message_of(promoted)["content"]) == ("RUNNING", "2")
+    assert promoted["events"] == await world.events(second["run"]["id"])
     assert await world.system("promote_run", lease=second["lease"]) == promoted, "a repetition answers the same"
     await refused("PT400", "RUN_NOT_NEXT", world.system("promote_run", lease=third["lease"]))
     await world.finish(second["lease"], answer="two")
@@ -304,11 +309,13 @@ async def test_a_cancellation_is_asked_for_once_and_never_of_an_ended_run(world:
 
 
 async def test_a_stranger_starts_nothing_from_a_message_of_somebody_else(world: RunsWorld) -> None:
-    message_id = (await world.start())["user_message"]["id"]
+    message_id = user_message_of(await world.start())["id"]
     stranger = await add_user(world.admin)
     session_id = (await call(world.pool, stranger, "create_session"))["session"]["id"]
     for name in ("regenerate_message_id", "edit_message_id"):
         content = "x" if name == "edit_message_id" else ""
-        attempt = call(world.pool, stranger, "start_run", session_id=session_id, content=content, **{name: message_id})
+        attempt = call(
+            world.pool, stranger, "start_run", **start_args(session_id, content=content, **{name: message_id})
+        )
         detail = await refused("PT404", "MESSAGE_NOT_FOUND", attempt)
         assert detail == {"session_id": session_id, "message_id": message_id}

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from tests.support.database import add_user
-from tests.support.runs import RunsWorld, refused
+from tests.support.runs import RunsWorld, refused, user_message_of
 
 TEXTS = {
     "fox": "The quick brown fox jumps over the lazy dog.",
@@ -150,7 +150,7 @@ async def test_hits_are_paged_best_first_then_newest(world: RunsWorld) -> None:
 
 async def test_inactive_branches_are_searched_and_sessions_can_be_named(world: RunsWorld) -> None:
     session_id = await world.new_session()
-    question = (await world.answered(session_id, "where is the needle", "no idea"))["user_message"]["id"]
+    question = user_message_of(await world.answered(session_id, "where is the needle", "no idea"))["id"]
     await world.answered(session_id, "edited", "fine", edit_message_id=question)
     other = await session_with(world, "needle elsewhere")
     assert set(await found(world, "needle")) == {"where is the needle", "needle elsewhere"}

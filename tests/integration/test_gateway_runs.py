@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from servicekit.messages.converter import MAX_DEPTH
 from tests.support.api import Event, Person, ok, read_events, reason, text_of
 from tests.support.suites import RunningStack
 
@@ -46,6 +47,22 @@ async def test_a_run_is_followed_from_its_beginning_and_from_any_place(owner: Pe
         assert await follow(owner, run["id"], str(place)) == events[place:]
         assert await follow(owner, run["id"], None, f"?after_seq={place}") == events[place:]
         assert await follow(owner, run["id"], str(place), "?after_seq=1") == events[place:]
+
+
+async def test_notes_nested_as_deeply_as_allowed_come_back(owner: Person) -> None:
+    deepest: dict[str, Any] = {}
+    for _ in range(MAX_DEPTH - 1):
+        deepest = {"a": deepest}
+    session = await owner.create_session()
+    run = await create_run(owner, session["id"], metadata=deepest)
+    for _ in range(2):  # from the memory of its process, and from the table
+        events = await follow(owner, run["id"])
+        assert events[0].data["user_message"]["metadata"] == deepest
+        await end_of(owner, run["id"])
+    assert (await owner.messages(session["id"]))[0]["metadata"] == deepest
+    refused = await owner.call("POST", f"/sessions/{session['id']}/runs", {"content": "x", "metadata": {"a": deepest}})
+    detail = refused.json()["error"]["details"][0]
+    assert (refused.status_code, detail["reason"], detail["metadata"]["field"]) == (400, "INVALID_FIELD", "metadata")
 
 
 async def test_a_client_that_has_everything_gets_204(owner: Person) -> None:

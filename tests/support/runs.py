@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from concerto.sessions.v1 import runs_pb2
 
 from tests.support.database import call, call_system
 
@@ -18,6 +19,19 @@ ERROR = {
     "message": "It was interrupted.",
     "details": [{"reason": "RUN_INTERRUPTED", "domain": "concerto", "metadata": {}}],
 }
+
+
+def start_args(session_id: str, **fields: Any) -> dict[str, Any]:
+    """Return the arguments of start_run: fields that are not the request's own are the turn's."""
+    own = runs_pb2.StartRunRequest.DESCRIPTOR.fields_by_name
+    turn = {name: value for name, value in fields.items() if name not in own}
+    return {name: value for name, value in fields.items() if name in own} | {"session_id": session_id, "turn": turn}
+
+
+def user_message_of(started: dict[str, Any]) -> dict[str, Any]:
+    """Return the user's message from what a start, or the begin of a queued run, has answered."""
+    [event] = started["events"]
+    return dict(event["run_started"]["user_message"])
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class RunsWorld:
         """Start a run, in a new session unless one is named."""
         if "regenerate_message_id" not in args:
             args["content"] = content
-        return await self.call("start_run", session_id=session_id or await self.new_session(), **args)
+        return await self.call("start_run", **start_args(session_id or await self.new_session(), **args))
 
     async def append(self, lease: object, texts: Iterable[str], first_seq: int = 2) -> list[str]:
         """Append deltas and return the runs whose lease is lost."""

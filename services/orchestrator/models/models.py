@@ -112,7 +112,7 @@ class Models:
     async def _attempt(
         self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
     ) -> AsyncGenerator[Piece | ToolCall, None]:
-        mender, size, finish_reason, calls, last_at = Mender(), 0, "", CallParts(), 0.0
+        sanitizer, size, finish_reason, calls, last_at = TextSanitizer(), 0, "", CallParts(), 0.0
         usage: UsageMetadata | None = None
         try:
             async with contextlib.aclosing(self._parts(messages, model=model, options=options)) as parts:
@@ -124,10 +124,10 @@ class Models:
                         last_at, before_at = time.monotonic(), last_at
                         if last_at - before_at < _TOGETHER_SECONDS:
                             await asyncio.sleep(0)
-                        mended = mender.feed(text)
-                        size += len(mended) if mended.isascii() else len(mended.encode())
-                        if size <= MAX_ANSWER_BYTES and mended:
-                            yield Piece(text=mended)
+                        clean = sanitizer.feed(text)
+                        size += len(clean) if clean.isascii() else len(clean.encode())
+                        if size <= MAX_ANSWER_BYTES and clean:
+                            yield Piece(text=clean)
                     if size > MAX_ANSWER_BYTES:
                         yield Piece(finish_reason="length")
                         return
@@ -141,7 +141,7 @@ class Models:
             if known is None:
                 raise
             raise known from error
-        if (tail := mender.finish()) or usage is not None:
+        if (tail := sanitizer.finish()) or usage is not None:
             yield Piece(text=tail, usage=_usage_of(usage))
         if not finish_reason:
             raise AppError("MODEL_CONNECTION_LOST", cause="the stream ended without a finish_reason")
@@ -317,14 +317,14 @@ def _is_plain(message: BaseMessage) -> bool:
     )
 
 
-class Mender:
+class TextSanitizer:
     """Makes text storable: characters that a provider cut in two are joined, what no text may hold is replaced."""
 
     def __init__(self) -> None:
         self._half = ""
 
     def feed(self, text: str) -> str:
-        """Return the text, mended; half a character at its end waits for the next one."""
+        """Return the text, clean; half a character at its end waits for the next one."""
         if text.isascii() and not self._half:
             return text.replace("\0", "\ufffd")
         text, self._half = self._half + text, ""

@@ -8,18 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from concerto.orchestrator.v1 import orchestrator_pb2
-from concerto.sessions.v1 import runs_pb2, sessions_pb2
+from concerto.sessions.v1 import runs_pb2, sessions_pb2, turns_pb2
 from langchain_core.messages import BaseMessage
 
 from servicekit.errors import AppError, from_message
-from servicekit.rpc import identity
 from services.orchestrator.models import offline
 from services.orchestrator.models.model_calls import ModelCall
-from services.orchestrator.models.models import Mender, Models
+from services.orchestrator.models.models import Models, TextSanitizer
 from services.orchestrator.openai import completions
 from services.orchestrator.openai.completions import Json, Request
-from services.orchestrator.runs.registry import Runs
-from services.orchestrator.runs.run import Turn
+from services.orchestrator.runs.registry import RunRegistry
 from services.orchestrator.steps import Piece, TokenUsage
 
 SOURCE = "chat_completions"
@@ -40,7 +38,7 @@ class ChatCompletions:
     stall_seconds: how long a provider may be silent within a stream.
     """
 
-    def __init__(self, *, models: Models, runs: Runs, context_tokens: int, stall_seconds: float) -> None:
+    def __init__(self, *, models: Models, runs: RunRegistry, context_tokens: int, stall_seconds: float) -> None:
         self._models = models
         self._runs = runs
         self._context_tokens = context_tokens
@@ -82,21 +80,15 @@ class ChatCompletions:
             raise AppError("MISSING_FIELD", metadata={"field": "messages"}, cause="no text of the user's to keep")
         if len(said.encode()) > MAX_KEPT_BYTES:
             raise AppError("FIELD_TOO_LARGE", metadata={"field": "messages", "limit": f"{MAX_KEPT_BYTES} bytes"})
-        user_id = identity.current_caller().user_id
         exchange = Exchange(request, lambda: self._ask(request, body=request.counting()))
         run = await self._runs.begin(
-            Turn(
-                user_id=user_id,
-                session_id=message.session_id,
-                content=said,
-                model=request.model,
-                request_id=message.request_id,
-                source=SOURCE,
-                prompt=request.prompt,
-                answerer=exchange,
-            )
+            message.session_id,
+            turns_pb2.Turn(content=said, model=request.model, request_id=message.request_id),
+            source=SOURCE,
+            prompt=request.prompt,
+            answerer=exchange,
         )
-        ending = asyncio.create_task(self._end_of(run.id, user_id))
+        ending = asyncio.create_task(self._end_of(run.id, run.user_id))
         try:
             async for chunk in exchange.chunks(until=ending):
                 yield chunk
@@ -171,7 +163,7 @@ class Exchange:
         self._request = request
         self._ask = ask
         self._waiting: deque[Json] = deque()
-        self._some = asyncio.Event()
+        self._changed = asyncio.Event()
         self._has_reader = True
         self._is_over = False
 
@@ -188,35 +180,35 @@ class Exchange:
     ) -> AsyncGenerator[Piece, None]:
         """Yield the text, the finish_reason and the usage of the provider's answer."""
         self.has_begun = True
-        mender = Mender()
+        sanitizer = TextSanitizer()
         try:
             async with contextlib.aclosing(self._ask()) as answers:
                 async for answer in answers:
                     self._hand_on(answer)
-                    piece = _piece_of(answer, mender)
+                    piece = _piece_of(answer, sanitizer)
                     if piece is not None:
                         yield piece
-            if tail := mender.finish():
+            if tail := sanitizer.finish():
                 yield Piece(text=tail)
         except AppError as error:
             self.error = error
             raise
         finally:
             self._is_over = True
-            self._some.set()
+            self._changed.set()
 
     async def chunks(self, *, until: "asyncio.Task[Any]") -> AsyncGenerator[Json, None]:
         """Yield the provider's answers as they come, until they or the run are at an end."""
-        until.add_done_callback(lambda _: self._some.set())
+        until.add_done_callback(lambda _: self._changed.set())
         while True:
-            self._some.clear()
+            self._changed.clear()
             while self._waiting:
                 yield self._waiting.popleft()
             if not self._has_reader:
                 raise AppError("DEADLINE_EXCEEDED", cause="the client reads too slowly")
             if self._is_over or until.done():
                 return
-            await self._some.wait()
+            await self._changed.wait()
 
     def leave(self) -> None:
         """Keep nothing more for the client: it is gone."""
@@ -234,26 +226,26 @@ class Exchange:
         self._waiting.append(answer)
         if len(self._waiting) > MAX_WAITING_CHUNKS:
             self.leave()
-        self._some.set()
+        self._changed.set()
 
 
 async def _watched(answers: AsyncGenerator[Json, None], call: ModelCall) -> AsyncGenerator[Json, None]:
-    mender = Mender()
+    sanitizer = TextSanitizer()
     with call:
         async with contextlib.aclosing(answers):
             async for answer in answers:
-                if (piece := _piece_of(answer, mender)) is not None:
+                if (piece := _piece_of(answer, sanitizer)) is not None:
                     call.take(piece)
                 yield answer
 
 
-def _piece_of(answer: Json, mender: Mender) -> Piece | None:
+def _piece_of(answer: Json, sanitizer: TextSanitizer) -> Piece | None:
     text, finish_reason = "", ""
     if answer["choices"]:
         choice = answer["choices"][0]
         part = choice.get("delta") or choice.get("message")
         content = part.get("content") if isinstance(part, dict) else None
-        text = mender.feed(content) if isinstance(content, str) else ""
+        text = sanitizer.feed(content) if isinstance(content, str) else ""
         finish_reason = str(choice.get("finish_reason") or "")
     usage = _usage_of(answer.get("usage"))
     return Piece(text=text, finish_reason=finish_reason, usage=usage) if text or finish_reason or usage else None
@@ -275,5 +267,5 @@ def _count(value: object) -> int:
 
 
 def _storable(text: str) -> str:
-    mender = Mender()
-    return mender.feed(text) + mender.finish()
+    sanitizer = TextSanitizer()
+    return sanitizer.feed(text) + sanitizer.finish()

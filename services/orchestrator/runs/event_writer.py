@@ -114,8 +114,8 @@ class EventWriter:
         self._store = store
         self._waiting: dict[Outbox, None] = {}
         self._urgent: dict[Outbox, None] = {}
-        self._some = asyncio.Event()
-        self._some_urgent = asyncio.Event()
+        self._has_waiting = asyncio.Event()
+        self._has_urgent = asyncio.Event()
         self._hurry = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -150,10 +150,10 @@ class EventWriter:
         if outbox.is_urgent:
             self._waiting.pop(outbox, None)
             self._urgent[outbox] = None
-            self._some_urgent.set()
+            self._has_urgent.set()
         else:
             self._waiting[outbox] = None
-            self._some.set()
+            self._has_waiting.set()
             if len(outbox) >= MAX_WAITING:
                 self._hurry.set()
         if not self._tasks:
@@ -164,10 +164,10 @@ class EventWriter:
 
     async def _work(self) -> None:
         while True:
-            await self._some.wait()
+            await self._has_waiting.wait()
             self._hurry.clear()
             started_at = time.monotonic()
-            await self._write_some(self._waiting, self._some, has_spans=False)
+            await self._write_waiting(self._waiting, self._has_waiting, has_spans=False)
             took_seconds = time.monotonic() - started_at
             pause_seconds = min(_PAUSE_FACTOR * took_seconds, MAX_DELAY_SECONDS - took_seconds)
             if pause_seconds > 0 and not self._hurry.is_set():
@@ -177,10 +177,12 @@ class EventWriter:
 
     async def _work_urgently(self) -> None:
         while True:
-            await self._some_urgent.wait()
-            await self._write_some(self._urgent, self._some_urgent, has_spans=True)
+            await self._has_urgent.wait()
+            await self._write_waiting(self._urgent, self._has_urgent, has_spans=True)
 
-    async def _write_some(self, outboxes: dict[Outbox, None], some: asyncio.Event, *, has_spans: bool) -> None:
+    async def _write_waiting(
+        self, outboxes: dict[Outbox, None], has_waiting: asyncio.Event, *, has_spans: bool
+    ) -> None:
         # The usual writes, up to twenty in a second, would bury the rest of a trace.
         batches: list[Batch] = []
         size = 0
@@ -195,7 +197,7 @@ class EventWriter:
                 batches.append((outbox, events))
                 size += sum(event.ByteSize() for event in events)
         if not outboxes:
-            some.clear()
+            has_waiting.clear()
         await self._write(batches, has_spans=has_spans)
         for outbox, _ in batches:
             outbox.is_under_way = False
@@ -213,7 +215,7 @@ class EventWriter:
                     )
             except AppError as error:
                 if is_retryable(error):
-                    batches = [batch for batch in batches if _is_worth_it(batch[0])]
+                    batches = [batch for batch in batches if _may_be_stored(batch[0])]
                     await asyncio.sleep(pause_seconds)
                     pause_seconds = min(pause_seconds * 2, _MAX_PAUSE_SECONDS)
                     continue
@@ -238,7 +240,7 @@ class EventWriter:
             return
 
 
-def _is_worth_it(outbox: Outbox) -> bool:
+def _may_be_stored(outbox: Outbox) -> bool:
     if outbox.held.may_be_valid:
         return True
     outbox.lose()

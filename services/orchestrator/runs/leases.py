@@ -58,13 +58,13 @@ class Leases:
     def __init__(self, store: SessionsClient) -> None:
         self._store = store
         self._held: dict[str, HeldLease] = {}
-        self._some = asyncio.Event()
+        self._has_leases = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def add(self, held: HeldLease) -> None:
         """Renew this lease from now on."""
         self._held[held.lease.run_id] = held
-        self._some.set()
+        self._has_leases.set()
         if self._task is None:
             self._task = asyncio.create_task(self._work(), name="leases", context=contextvars.Context())
 
@@ -72,7 +72,7 @@ class Leases:
         """Let the lease run out; what is heard of it from now on is passed over."""
         self._held.pop(held.lease.run_id, None)
         if not self._held:
-            self._some.clear()
+            self._has_leases.clear()
 
     async def close(self) -> None:
         """Renew nothing any more."""
@@ -84,7 +84,7 @@ class Leases:
     async def _work(self) -> None:
         pause_seconds = HEARTBEAT_SECONDS
         while True:
-            await self._some.wait()
+            await self._has_leases.wait()
             await asyncio.sleep(pause_seconds)
             pause_seconds = HEARTBEAT_SECONDS
             held = list(self._held.values())

@@ -3,19 +3,20 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import structlog
-from concerto.sessions.v1 import runs_pb2
+from concerto.sessions.v1 import runs_pb2, turns_pb2
+from langchain_core.messages import BaseMessage
 
 from servicekit.errors import AppError
-from servicekit.rpc import request
+from servicekit.rpc import identity, request
 from servicekit.telemetry import logs, measures
 from services.orchestrator.models.models import Models
 from services.orchestrator.models.window import Window
 from services.orchestrator.runs.event_writer import EventWriter
 from services.orchestrator.runs.leases import LEASE_SECONDS, Leases
-from services.orchestrator.runs.run import Run, Surroundings, Turn
+from services.orchestrator.runs.run import Dependencies, Run
 from services.orchestrator.sessions_client import SessionsClient, is_retryable
 from services.orchestrator.steps import Answerer, Namer
 
@@ -40,8 +41,8 @@ _ENDED = (
 )
 
 
-class Runs:
-    """Begins runs, executes each in a task of its own, and gives their events to whoever follows them.
+class RunRegistry:
+    """Begins runs, executes each in a task of its own, and gives their events to those that follow them.
 
     max_runs: most runs of this process at once, queued ones included. max_user_runs: most runs of one user anywhere.
     prices: by model; a model without prices costs nothing.
@@ -63,7 +64,7 @@ class Runs:
         self._models = models
         self._leases = Leases(store)
         self._writer = EventWriter(store)
-        self._around = Surroundings(
+        self._dependencies = Dependencies(
             store=store, writer=self._writer, leases=self._leases, window=window, answerer=answerer, namer=namer
         )
         self._max_runs = max_runs
@@ -85,24 +86,46 @@ class Runs:
         """Return a run that this process executes; None for any other."""
         return self._runs.get(run_id)
 
-    async def begin(self, turn: Turn) -> runs_pb2.Run:
-        """Store the user's message and start its run; for a repetition, return the run that exists.
+    async def begin(
+        self,
+        session_id: str,
+        turn: turns_pb2.Turn,
+        *,
+        source: str = "turn",
+        prompt: Sequence[BaseMessage] | None = None,
+        answerer: Answerer | None = None,
+    ) -> runs_pb2.Run:
+        """Store what the current caller says in a session and start its run; for a repetition, return the run there is.
 
-        Goes on when the caller goes away. Raises AppError TOO_MANY_RUNS, SHUTTING_DOWN, AGENT_NOT_FOUND and what the
-        sessions service raises, before anything runs.
+        turn: an empty model or agent is filled in with the one that answers. source: who asks, for the ledger, at most
+        50 characters. prompt: what the model is given; None means the system prompt and the session's history.
+        answerer: who answers; None means the agents.
+        Goes on when the caller goes away. Raises AppError TOO_MANY_RUNS, SHUTTING_DOWN, AGENT_NOT_FOUND and what
+        StartRun raises, before anything runs.
         """
-        known = self._find_repeated(turn)
+        known = self._find_repeated(session_id, turn.request_id)
         if known is not None:
             return await self._store.get_run(known.id)
         if self._is_draining:
             raise AppError("SHUTTING_DOWN")
         if len(self._runs) + self._starting >= self._max_runs:
             raise AppError("TOO_MANY_RUNS", metadata={"scope": "per server"}, retry_after_seconds=RETRY_AFTER_SECONDS)
-        agent = (turn.answerer or self._around.answerer).agent_for(turn.agent)
+        answerer = answerer or self._dependencies.answerer
+        turn.agent = answerer.agent_for(turn.agent)
+        turn.model = self._models.name_for(turn.model)
+        wanted = runs_pb2.StartRunRequest(
+            session_id=session_id,
+            turn=turn,
+            lease_seconds=LEASE_SECONDS,
+            max_user_runs=self._max_user_runs,
+            prices=self._prices.get(turn.model),
+            source=source,
+            history_messages=0 if prompt is not None else self._dependencies.window.messages_at_start,
+        )
         self._starting += 1
-        starting = asyncio.create_task(self._start(turn, agent), name="start a run")
+        starting = asyncio.create_task(self._start(wanted, answerer, prompt), name="start a run")
         starting.add_done_callback(self._note_started)
-        # A client that vanishes in between must not leave a run that nobody executes.
+        # A client that vanishes in between must not leave a run that no process executes.
         return await asyncio.shield(starting)
 
     async def follow(self, run_id: str, *, user_id: str, after_seq: int = 0) -> AsyncGenerator[runs_pb2.RunEvent, None]:
@@ -112,7 +135,7 @@ class Runs:
         Raises AppError RUN_NOT_FOUND and what the sessions service raises.
         """
         run = self._runs.get(run_id)
-        if run is not None and run.turn.user_id == user_id:
+        if run is not None and run.user_id == user_id:
             async with contextlib.aclosing(run.log.follow(after_seq)) as events:
                 async for event in events:
                     yield event
@@ -126,11 +149,11 @@ class Runs:
     async def cancel(self, run_id: str, *, user_id: str) -> runs_pb2.Run:
         """Ask that a run be cancelled, here or elsewhere, and return it. Raises AppError RUN_NOT_FOUND."""
         run = self._runs.get(run_id)
-        # Stored first: a run that ends as CANCELLED always says that somebody asked. It stops even if that fails.
+        # Stored first: a run that ends as CANCELLED always says that it was asked for. It stops even if that fails.
         try:
             return await self._store.request_cancellation(run_id)
         finally:
-            if run is not None and run.turn.user_id == user_id:
+            if run is not None and run.user_id == user_id:
                 run.cancel()
 
     async def drain(self, seconds: float) -> None:
@@ -154,47 +177,28 @@ class Runs:
         await self._writer.close()
         await self._leases.close()
 
-    def _find_repeated(self, turn: Turn) -> Run | None:
-        """Return the run of this process that the turn repeats, so that a limit refuses no repetition."""
-        if not turn.request_id or (len(self._runs) + self._starting < self._max_runs and not self._is_draining):
+    def _find_repeated(self, session_id: str, request_id: str) -> Run | None:
+        """Return the run of this process that is asked for again, so that a limit refuses no repetition."""
+        if not request_id or (len(self._runs) + self._starting < self._max_runs and not self._is_draining):
             return None
-        key = (turn.user_id, turn.session_id.lower(), turn.request_id.lower())
-        for run in self._runs.values():
-            if (run.turn.user_id, run.turn.session_id.lower(), run.turn.request_id.lower()) == key:
-                return run
-        return None
+        key = (identity.current_caller().user_id, session_id.lower(), request_id.lower())
+        return next((run for run in self._runs.values() if (run.user_id, run.session_id, run.request_id) == key), None)
 
-    async def _start(self, turn: Turn, agent: str) -> runs_pb2.Run:
+    async def _start(
+        self, wanted: runs_pb2.StartRunRequest, answerer: Answerer, prompt: Sequence[BaseMessage] | None
+    ) -> runs_pb2.Run:
         request.begin(request.current_id(), None)
-        model = self._models.name_for(turn.model)
-        started = await self._store.start_run(
-            runs_pb2.StartRunRequest(
-                session_id=turn.session_id,
-                request_id=turn.request_id,
-                content=turn.content,
-                metadata=turn.metadata,
-                regenerate_message_id=turn.regenerate_message_id,
-                edit_message_id=turn.edit_message_id,
-                model=model,
-                agent=agent,
-                if_running=turn.if_running,
-                lease_seconds=LEASE_SECONDS,
-                max_user_runs=self._max_user_runs,
-                prices=self._prices.get(model),
-                source=turn.source,
-                history_messages=0 if turn.prompt is not None else self._around.window.messages_at_start,
-            )
-        )
+        started = await self._store.start_run(wanted)
         if started.HasField("lease"):
-            self._execute(Run(turn, started, self._around))
+            self._execute(Run(wanted.turn, started, self._dependencies, answerer=answerer, prompt=prompt))
         return started.run
 
     def _execute(self, run: Run) -> None:
         self._runs[run.id] = run
-        if run.is_queued and run.turn.if_running == runs_pb2.IF_RUNNING_CANCEL:
+        if run.is_queued and run.turn.if_running == turns_pb2.IF_RUNNING_CANCEL:
             # The sessions service has noted it for runs elsewhere; those that are here need not wait for a heartbeat.
             for other in self._runs.values():
-                if other is not run and other.turn.session_id == run.turn.session_id:
+                if other is not run and other.session_id == run.session_id:
                     other.cancel()
         ACTIVE.add(1)
         task = asyncio.create_task(run.execute(), name=f"run {run.id}")
@@ -217,7 +221,7 @@ class Runs:
             self._background.add(run.naming)
             run.naming.add_done_callback(self._background.discard)
         for other in self._runs.values():
-            if other.turn.session_id == run.turn.session_id:
+            if other.session_id == run.session_id:
                 other.session_may_be_free.set()
         if not task.cancelled() and task.exception() is not None:
             _LOG.error("run.broken", run_id=run.id, cause=logs.describe(task.exception() or ""))

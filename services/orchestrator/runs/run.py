@@ -1,4 +1,4 @@
-"""A run: one turn from its stored user's message to its stored end, whoever listens."""
+"""A run: one turn from its stored user's message to its stored end, with or without listeners."""
 
 import asyncio
 import contextlib
@@ -9,8 +9,7 @@ from typing import Any
 
 import structlog
 from concerto.errors.v1 import errors_pb2
-from concerto.sessions.v1 import runs_pb2, sessions_pb2
-from google.protobuf import struct_pb2
+from concerto.sessions.v1 import runs_pb2, sessions_pb2, turns_pb2
 from langchain_core.messages import BaseMessage
 
 from servicekit.errors import AppError
@@ -44,35 +43,8 @@ _FIRST_PAUSE_SECONDS = 0.1
 _MAX_PAUSE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """What a caller asks for."""
-
-    user_id: str
-    session_id: str
-    content: str = ""
-    """What the user says; empty when a message is answered again."""
-    metadata: struct_pb2.Struct | None = None
-    """The client's notes about the user's message."""
-    model: str = ""
-    """The wanted model; empty for the configured one."""
-    agent: str = ""
-    """The wanted agent; empty for the configured one."""
-    request_id: str = ""
-    """The client's id that makes a retry safe; empty makes the turn one of its own."""
-    if_running: runs_pb2.IfRunning.ValueType = runs_pb2.IF_RUNNING_UNSPECIFIED
-    regenerate_message_id: str = ""
-    edit_message_id: str = ""
-    source: str = ""
-    """Who asks, for the ledger; empty means a turn."""
-    prompt: Sequence[BaseMessage] | None = None
-    """What the model is given; None means the system prompt and the session's history."""
-    answerer: Answerer | None = None
-    """Who answers; None means the agents."""
-
-
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Dependencies:
     """What every run of a process works with."""
 
     store: SessionsClient
@@ -86,22 +58,39 @@ class Surroundings:
 class Run:
     """Executes one turn by the lease that StartRun gave out.
 
+    turn: what was asked. started: StartRun's answer, with a lease. answerer: makes the answer.
+    prompt: what the model is given; None means the system prompt and the session's history.
+
     Knows neither gRPC nor who listens: events go through the writer to `log`. `execute` raises nothing and is meant
     for a task of its own; it ends early by `cancel`, `interrupt`, or the loss of its lease, of which it says nothing.
     """
 
-    def __init__(self, turn: Turn, started: runs_pb2.StartRunResponse, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        turn: turns_pb2.Turn,
+        started: runs_pb2.StartRunResponse,
+        dependencies: Dependencies,
+        *,
+        answerer: Answerer,
+        prompt: Sequence[BaseMessage] | None,
+    ) -> None:
         self.turn = turn
         self.id = started.run.id
+        self.user_id = started.run.user_id
+        self.session_id = started.run.session_id
+        self.request_id = started.run.request_id
         self.log = RunLog()
         self.session_may_be_free = asyncio.Event()
         self.naming: asyncio.Task[None] | None = None
-        self._around = surroundings
-        self._answerer = turn.answerer or surroundings.answerer
-        self._run = started.run
-        self._user_message = started.user_message
+        self._dependencies = dependencies
+        self._answerer = answerer
+        self._own_prompt = prompt
+        # A part of the answer would keep all of it in memory, with its history.
+        kept = runs_pb2.StartRunResponse(run=started.run, lease=started.lease, events=started.events)
+        self._run = kept.run
+        self._user_message = sessions_pb2.Message()
         self._started: runs_pb2.StartRunResponse | None = started
-        self._held = HeldLease(started.lease, on_lost=self._abandon, on_cancelled=self.cancel)
+        self._held = HeldLease(kept.lease, on_lost=self._abandon, on_cancelled=self.cancel)
         self.outbox = Outbox(self._held, self.log, next_seq=1, on_failed=self._stop)
         """What is still to be stored."""
         self._transcript = Transcript(run_id=self.id, model=started.run.model, agent=started.run.agent)
@@ -112,9 +101,9 @@ class Run:
         self._started_at = time.monotonic()
         self._first_token_at: float | None = None
         self._watch = watches.NOTHING
-        surroundings.leases.add(self._held)
+        dependencies.leases.add(self._held)
         if not self.is_queued:
-            self._announce()
+            self._announce(kept.events)
 
     @property
     def is_queued(self) -> bool:
@@ -122,7 +111,7 @@ class Run:
         return self._run.state == runs_pb2.RUN_STATE_QUEUED
 
     def cancel(self) -> None:
-        """End the run as somebody wants it; what was said is kept. One that is storing its end is left alone."""
+        """End the run because it was asked for; what was said is kept. One that is storing its end is left alone."""
         self._stop(AppError("CANCELLED"))
 
     def interrupt(self) -> None:
@@ -143,7 +132,7 @@ class Run:
         except Exception as error:  # noqa: BLE001 (nobody could handle it; the run is ended for us by its lease)
             _LOG.error("run.broken", run_id=self.id, cause=logs.describe(error))
         finally:
-            self._around.leases.remove(self._held)
+            self._dependencies.leases.remove(self._held)
             self.log.close()
 
     def _attributes(self) -> dict[str, str]:
@@ -159,25 +148,15 @@ class Run:
             self._speech.cancel()
 
     def _abandon(self) -> None:
-        _LOG.warning("run.lost", run_id=self.id, session_id=self.turn.session_id)
+        _LOG.warning("run.lost", run_id=self.id, session_id=self.session_id)
         self.log.close()
         self._stop(AppError("CANCELLED", cause="the lease is lost"))
 
-    def _announce(self) -> None:
-        """Publish the first event, which the sessions service has stored itself."""
-        self.outbox.next_seq = 2
-        event = runs_pb2.RunEvent(
-            seq=1,
-            created_at=self._run.started_at,
-            run_started=runs_pb2.RunStarted(
-                run_id=self.id,
-                session_id=self._run.session_id,
-                user_message=self._user_message,
-                model=self._run.model,
-                agent=self._run.agent,
-            ),
-        )
-        self.log.publish([event])
+    def _announce(self, events: Sequence[runs_pb2.RunEvent]) -> None:
+        """Publish what the sessions service has stored itself: that the run has started."""
+        self._user_message = events[0].run_started.user_message
+        self.outbox.next_seq = events[-1].seq + 1
+        self.log.publish(events)
 
     async def _wait_in_queue(self) -> AppError | None:
         """Return None once the run is the session's running one, or why it never will be."""
@@ -190,7 +169,7 @@ class Run:
                 self.session_may_be_free.clear()
                 try:
                     with observing.unseen():
-                        promoted = await self._around.store.promote_run(self._held.lease)
+                        promoted = await self._dependencies.store.promote_run(self._held.lease)
                 except AppError as error:
                     is_unknown = is_retryable(error)
                     if error.reason == "LEASE_LOST":
@@ -198,8 +177,8 @@ class Run:
                     elif error.reason != "RUN_NOT_NEXT" and not is_unknown:
                         return error
                 else:
-                    self._run, self._user_message = promoted.run, promoted.user_message
-                    self._announce()
+                    self._run = promoted.run
+                    self._announce(promoted.events)
                     self._transcript.prompt = await early
                     return None
                 await self._pause(PROMOTE_SECONDS)
@@ -249,7 +228,7 @@ class Run:
             async with asyncio.timeout(NAME_AFTER_SECONDS):
                 await self._has_spoken.wait()
                 await self.outbox.settled.wait()
-        await self._around.namer.name_session(self._run.session_id, self._user_message, model=self._run.model)
+        await self._dependencies.namer.name_session(self.session_id, self._user_message, model=self._run.model)
 
     async def _speak(self) -> None:
         prompt = await self._prompt()
@@ -274,13 +253,13 @@ class Run:
             return self._transcript.prompt
 
     async def _read_prompt(self, user_message: sessions_pb2.Message) -> Sequence[BaseMessage]:
-        if self.turn.prompt is not None:
-            return self.turn.prompt
+        if self._own_prompt is not None:
+            return self._own_prompt
         # A long history is not held in memory for as long as the model speaks.
         started, self._started = self._started, None
-        return await self._around.window.prompt(
-            self._around.store,
-            self._run.session_id,
+        return await self._dependencies.window.prompt(
+            self._dependencies.store,
+            self.session_id,
             user_message,
             newest=started.history if started is not None else (),
             has_earlier=started is None or started.has_earlier_messages,
@@ -293,7 +272,7 @@ class Run:
             if step.text:
                 is_first = self._first_token_at is None
                 self._first_token_at = self._first_token_at or time.monotonic()
-                self._around.writer.put_text(self.outbox, step.text, urgent=is_first)
+                self._dependencies.writer.put_text(self.outbox, step.text, urgent=is_first)
                 if is_first:
                     self._has_spoken.set()
                 return is_first or len(self.outbox) >= MAX_WAITING
@@ -310,13 +289,13 @@ class Run:
                     is_error=step.is_error,
                 )
             }
-        self._around.writer.put(self.outbox, runs_pb2.RunEvent(created_at=now(), **payload), urgent=True)
+        self._dependencies.writer.put(self.outbox, runs_pb2.RunEvent(created_at=now(), **payload), urgent=True)
         return True
 
     async def _finish(self, error: AppError | None) -> None:
         """Store the end, once everything before it is stored."""
         if not self._held.is_lost:
-            await self._around.writer.flush(self.outbox)
+            await self._dependencies.writer.flush(self.outbox)
         if self._held.is_lost:
             return
         error = error or self.outbox.failure
@@ -330,7 +309,7 @@ class Run:
         )
         give_up_at = max(self._held.valid_until, time.monotonic() + _LEAST_FINISH_SECONDS)
         # From here on only the answer says whose the run is: a heartbeat that crosses it would find it ended.
-        self._around.leases.remove(self._held)
+        self._dependencies.leases.remove(self._held)
         try:
             answer = await self._finish_until(give_up_at, finish)
         except AppError as failure:
@@ -354,7 +333,7 @@ class Run:
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                return await self._around.store.finish_run(finish)
+                return await self._dependencies.store.finish_run(finish)
             except AppError as error:
                 if not is_retryable(error) or time.monotonic() + pause_seconds > give_up_at:
                     raise
@@ -367,7 +346,7 @@ class Run:
         FINISHED.add(1, name)
         values: dict[str, Any] = {
             "run_id": self.id,
-            "session_id": self.turn.session_id,
+            "session_id": self.session_id,
             "model": self._run.model,
             "agent": self._run.agent,
             "state": name,

@@ -10,6 +10,7 @@ import pytest
 from concerto.errors.v1 import errors_pb2
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
+from concerto.sessions.v1.turns_pb2 import Turn
 from pydantic import SecretStr
 
 from local.setup import errors
@@ -17,7 +18,7 @@ from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
 from servicekit.testing import JWT_SECRET, acting_as, make_caller, served
 from services.orchestrator.__main__ import build
-from services.orchestrator.runs.registry import Runs
+from services.orchestrator.runs.registry import RunRegistry
 from services.orchestrator.settings import Settings as OrchestratorSettings
 from services.orchestrator.tests.fakes import FakeSessions, SessionsProcess, sessions_running
 from tests.support.model_server import ModelServer
@@ -37,7 +38,7 @@ class Suite:
     model: ModelServer
     connection: grpc.aio.Channel
     caller: Caller
-    runs: Runs
+    runs: RunRegistry
 
     @property
     def fake(self) -> FakeSessions:
@@ -57,7 +58,7 @@ class Suite:
         return orchestrator_pb2_grpc.OrchestratorServiceStub(self.connection)
 
     async def create(self, session_id: str, content: str = "", **fields: Any) -> runs_pb2.Run:
-        request = orchestrator_pb2.CreateRunRequest(session_id=session_id, content=content, **fields)
+        request = orchestrator_pb2.CreateRunRequest(session_id=session_id, turn=Turn(content=content, **fields))
         with acting_as(self.caller):
             return (await channel.call(self.stub.CreateRun, request)).run
 
@@ -95,7 +96,7 @@ class Suite:
         timeout_seconds: float = 60.0,
         **fields: Any,
     ) -> AsyncGenerator[Event, None]:
-        request = orchestrator_pb2.StreamTurnRequest(session_id=session_id, content=content, **fields)
+        request = orchestrator_pb2.StreamTurnRequest(session_id=session_id, turn=Turn(content=content, **fields))
         with acting_as(caller or self.caller):
             responses = channel.stream(self.stub.StreamTurn, request, timeout_seconds=timeout_seconds)
             async with contextlib.aclosing(responses):

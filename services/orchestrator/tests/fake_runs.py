@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import grpc
 from concerto.errors.v1 import errors_pb2
-from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2
+from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, turns_pb2
 from google.protobuf import timestamp_pb2
 
 from servicekit.errors import AppError
@@ -122,29 +122,29 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
 
     async def StartRun(self, request: runs_pb2.StartRunRequest, context: Context) -> runs_pb2.StartRunResponse:
         await self._enter("StartRun")
-        user_id = identity.current_caller().user_id
+        user_id, turn = identity.current_caller().user_id, request.turn
         session = self.sessions.sessions.get(request.session_id)
         if session is None or session.user_id != user_id:
             raise AppError("SESSION_NOT_FOUND", metadata={"session_id": request.session_id})
         messages = self.sessions.messages[session.id]
         same_session = [stored for stored in self.runs.values() if stored.run.session_id == session.id]
         for stored in same_session:
-            if request.request_id and stored.run.request_id == request.request_id.lower():
-                if stored.pending.content != request.content:
-                    raise AppError("REQUEST_ID_REUSED", metadata={"request_id": request.request_id})
+            if turn.request_id and stored.run.request_id == turn.request_id.lower():
+                if stored.pending.turn.content != turn.content:
+                    raise AppError("REQUEST_ID_REUSED", metadata={"request_id": turn.request_id})
                 is_own = stored.is_alive and stored.lease_hash == _hash(request.lease_token)
                 return runs_pb2.StartRunResponse(
                     run=stored.run,
                     lease=runs_pb2.Lease(run_id=stored.run.id, token=request.lease_token) if is_own else None,
-                    user_message=next((one for one in messages if one.id == stored.run.user_message_id), None),
+                    events=stored.events[:1],
                 )
         alive = [stored for stored in same_session if stored.is_alive]
-        if alive and request.if_running in (runs_pb2.IF_RUNNING_UNSPECIFIED, runs_pb2.IF_RUNNING_REJECT):
+        if alive and turn.if_running in (turns_pb2.IF_RUNNING_UNSPECIFIED, turns_pb2.IF_RUNNING_REJECT):
             raise AppError("RUN_IN_PROGRESS", metadata={"session_id": session.id, "run_id": alive[0].run.id})
         users = [stored for stored in self.runs.values() if stored.run.user_id == user_id and stored.is_alive]
         if request.max_user_runs and len(users) >= request.max_user_runs:
             raise AppError("TOO_MANY_RUNS", metadata={"scope": "of this user"}, retry_after_seconds=2)
-        if alive and request.if_running == runs_pb2.IF_RUNNING_CANCEL:
+        if alive and turn.if_running == turns_pb2.IF_RUNNING_CANCEL:
             for stored in alive:
                 stored.run.is_cancellation_requested = True
         token = request.lease_token or uuid4().hex
@@ -154,9 +154,9 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
                 session_id=session.id,
                 user_id=user_id,
                 state=runs_pb2.RUN_STATE_QUEUED if alive else runs_pb2.RUN_STATE_RUNNING,
-                model=request.model,
-                agent=request.agent,
-                request_id=request.request_id.lower(),
+                model=turn.model,
+                agent=turn.agent,
+                request_id=turn.request_id.lower(),
                 created_at=now(),
             ),
             lease_hash=_hash(token),
@@ -178,15 +178,15 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         return runs_pb2.StartRunResponse(
             run=stored.run,
             lease=lease,
-            user_message=message,
+            events=stored.events,
             history=history,
             has_earlier_messages=len(history) < len(earlier),
         )
 
     def _begin(self, stored: StoredRun) -> sessions_pb2.Message:
-        request, run = stored.pending, stored.run
+        turn, run = stored.pending.turn, stored.run
         messages = self.sessions.messages[run.session_id]
-        named = request.regenerate_message_id or request.edit_message_id
+        named = turn.regenerate_message_id or turn.edit_message_id
         place = None
         if named:
             place = next((one for one in messages if one.id == named), None)
@@ -195,15 +195,15 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
             if place.role != sessions_pb2.ROLE_USER:
                 raise AppError("NOT_A_USER_MESSAGE", metadata={"message_id": named})
             for message in messages:
-                if message.order > place.order or (message.order == place.order and request.edit_message_id):
+                if message.order > place.order or (message.order == place.order and turn.edit_message_id):
                     message.is_active = False
-        if request.regenerate_message_id and place is not None:
+        if turn.regenerate_message_id and place is not None:
             user_message = place
         else:
             new = sessions_pb2.NewMessage(
                 role=sessions_pb2.ROLE_USER,
-                content=request.content,
-                metadata=request.metadata if request.HasField("metadata") else None,
+                content=turn.content,
+                metadata=turn.metadata if turn.HasField("metadata") else None,
             )
             user_message = self.sessions.add(run.session_id, new, parent_id=place.parent_id if place else None)
         run.state = runs_pb2.RUN_STATE_RUNNING
@@ -220,17 +220,15 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         stored = self._leased(request.lease)
         if stored is None:
             raise AppError("LEASE_LOST", metadata={"run_id": request.lease.run_id})
-        messages = self.sessions.messages[stored.run.session_id]
         if stored.run.state == runs_pb2.RUN_STATE_RUNNING:
-            message = next(one for one in messages if one.id == stored.run.user_message_id)
-            return runs_pb2.PromoteRunResponse(run=stored.run, user_message=message)
+            return runs_pb2.PromoteRunResponse(run=stored.run, events=stored.events[:1])
         for other in self.runs.values():
             if other is stored:
                 break
             if other.run.session_id == stored.run.session_id and other.is_alive:
                 raise AppError("RUN_NOT_NEXT", metadata={"run_id": stored.run.id})
-        message = self._begin(stored)
-        return runs_pb2.PromoteRunResponse(run=stored.run, user_message=message)
+        self._begin(stored)
+        return runs_pb2.PromoteRunResponse(run=stored.run, events=stored.events)
 
     async def AppendRunEvents(
         self, request: runs_pb2.AppendRunEventsRequest, context: Context

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from concerto.sessions.v1 import runs_pb2
+from concerto.sessions.v1 import runs_pb2, turns_pb2
 
 from servicekit.errors import AppError
 from servicekit.messages import converter
@@ -68,7 +68,7 @@ async def test_queued_run_outlives_its_token_too(suite: Suite) -> None:
     suite.model.script(Behaviour(tokens=5), Behaviour(text="Second."))
     suite.fake.hold["FinishRun"] = asyncio.Event()
     await suite.create(session_id, "First")
-    queued = await replace(suite, caller=brief).create(session_id, "Then", if_running=runs_pb2.IF_RUNNING_QUEUE)
+    queued = await replace(suite, caller=brief).create(session_id, "Then", if_running=turns_pb2.IF_RUNNING_QUEUE)
     await expiry(brief)
     assert len(suite.model.chats) == 1, "it waits for its turn"
     suite.fake.hold.pop("FinishRun").set()

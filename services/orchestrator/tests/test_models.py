@@ -10,7 +10,7 @@ from langchain_openai import ChatOpenAI
 from langsmith.utils import tracing_is_enabled
 from pydantic import SecretStr, ValidationError
 
-from services.orchestrator.models.models import Mender, Models
+from services.orchestrator.models.models import Models, TextSanitizer
 from services.orchestrator.models.offline import OfflineModel
 from services.orchestrator.settings import Settings
 from services.orchestrator.steps import Piece
@@ -117,10 +117,10 @@ async def test_offline_model_answers_alike_in_each_way_of_asking() -> None:
 
 
 def test_mender_joins_halves_and_replaces_what_no_text_may_hold() -> None:
-    mender = Mender()
-    assert mender.feed("a\ud83d") + mender.feed("\ude00b") + mender.finish() == "a😀b"
-    assert mender.feed("\ud83d") + mender.feed("x\0") + mender.finish() == "\ufffdx\ufffd"
-    assert mender.feed("\udc00\ud83d") + mender.finish() == "\ufffd\ufffd"
+    sanitizer = TextSanitizer()
+    assert sanitizer.feed("a\ud83d") + sanitizer.feed("\ude00b") + sanitizer.finish() == "a😀b"
+    assert sanitizer.feed("\ud83d") + sanitizer.feed("x\0") + sanitizer.finish() == "\ufffdx\ufffd"
+    assert sanitizer.feed("\udc00\ud83d") + sanitizer.finish() == "\ufffd\ufffd"
 
 
 def test_settings_say_when_no_provider_is_configured() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
-from concerto.sessions.v1 import runs_pb2
+from concerto.sessions.v1 import runs_pb2, turns_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from servicekit.rpc import channel
@@ -94,7 +94,7 @@ async def test_process_serves_until_sigterm_and_keeps_what_was_being_said() -> N
             answer = await health.Check(health_pb2.HealthCheckRequest(service=NAME), wait_for_ready=True)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
             stub = orchestrator_pb2_grpc.OrchestratorServiceStub(connection)
-            request = orchestrator_pb2.StreamTurnRequest(session_id=session_id, content="Hello")
+            request = orchestrator_pb2.StreamTurnRequest(session_id=session_id, turn=turns_pb2.Turn(content="Hello"))
             heard = ""
             with acting_as(caller), contextlib.suppress(Exception):
                 async for response in channel.stream(stub.StreamTurn, request):

@@ -1,13 +1,12 @@
 from typing import Any
 
 import pytest
-from concerto.sessions.v1 import sessions_pb2
+from concerto.sessions.v1 import sessions_pb2, turns_pb2
 from langchain_core.messages import HumanMessage
 
 from servicekit.testing import acting_as
 from services.orchestrator.models.messages import cleared_mark, to_struct
 from services.orchestrator.models.window import MAX_AT_START
-from services.orchestrator.runs.run import Turn
 from services.orchestrator.tests.conftest import MakeSuite, Suite, error_of, kinds, state_of
 from tests.support.model_server import Behaviour
 
@@ -95,12 +94,7 @@ async def test_pages_after_the_brought_one_that_cannot_be_read_are_an_error(make
 
 async def test_run_that_brings_its_own_prompt_asks_for_no_history(suite: Suite) -> None:
     await suite.turn(suite.add_session(name="Named"), "Hello")
-    turn = Turn(
-        user_id=suite.caller.user_id,
-        session_id=suite.add_session(name="Named"),
-        content="Hello",
-        prompt=[HumanMessage("Hello")],
-    )
     with acting_as(suite.caller):
-        await suite.runs.begin(turn)
+        session_id = suite.add_session(name="Named")
+        await suite.runs.begin(session_id, turns_pb2.Turn(content="Hello"), prompt=[HumanMessage("Hello")])
     assert [stored.pending.history_messages for stored in suite.fake.runs.runs.values()] == [MAX_AT_START, 0]

@@ -90,12 +90,10 @@ async def test_users_metadata_is_kept_with_their_message(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("fields", "reason", "field"),
     [
-        ({"content": ""}, "MISSING_FIELD", "content"),
-        ({"content": " \n\t"}, "MISSING_FIELD", "content"),
-        ({"content": "x" * (1024 * 1024 + 1)}, "FIELD_TOO_LARGE", "content"),
+        ({"content": "x" * (1024 * 1024 + 1)}, "FIELD_TOO_LARGE", "turn.content"),
         ({"session_id": "no-uuid"}, "INVALID_FIELD", "session_id"),
-        ({"request_id": "no-uuid"}, "INVALID_FIELD", "request_id"),
-        ({"model": "m" * 201}, "FIELD_TOO_LARGE", "model"),
+        ({"request_id": "no-uuid"}, "INVALID_FIELD", "turn.request_id"),
+        ({"model": "m" * 201}, "FIELD_TOO_LARGE", "turn.model"),
     ],
 )
 async def test_request_that_breaks_the_contract_is_refused(

@@ -13,6 +13,7 @@ from servicekit.messages import paging
 from servicekit.rpc.identity import Caller
 from services.sessions.tests.conftest import Service
 from tests.support.database import call, call_system
+from tests.support.runs import start_args, user_message_of
 from tests.support.suites import RunningStack
 
 
@@ -35,7 +36,7 @@ async def answered(stack: RunningStack, caller: Caller, session_id: str, content
     """A run that has ended with an answer, made past the service, as REST keeps none."""
     login = await asyncpg.connect(stack.db_url)
     try:
-        started = await call(login, caller.user_id, "start_run", session_id=session_id, content=content, **args)
+        started = await call(login, caller.user_id, "start_run", **start_args(session_id, content=content, **args))
         messages = [{"role": "assistant", "content": f"about {content}"}]
         usage = {"prompt_tokens": 5, "completion_tokens": 2}
         finish = {"lease": started["lease"], "state": "SUCCEEDED", "messages": messages, "usage": usage}
@@ -47,7 +48,7 @@ async def answered(stack: RunningStack, caller: Caller, session_id: str, content
 
 async def test_branches_are_selected_and_listed(service: Service, signed_in: Caller, stack: RunningStack) -> None:
     session_id = await service.new_session()
-    first = (await answered(stack, signed_in, session_id, "one"))["user_message"]["id"]
+    first = user_message_of(await answered(stack, signed_in, session_id, "one"))["id"]
     await answered(stack, signed_in, session_id, "two", edit_message_id=first)
 
     async def contents(**args: Any) -> list[tuple[str, bool]]:
@@ -70,9 +71,9 @@ async def test_branches_are_selected_and_listed(service: Service, signed_in: Cal
 
 async def test_branches_stay_while_a_run_is_under_way(service: Service, signed_in: Caller, stack: RunningStack) -> None:
     session_id = await service.new_session()
-    first = (await answered(stack, signed_in, session_id, "one"))["user_message"]["id"]
+    first = user_message_of(await answered(stack, signed_in, session_id, "one"))["id"]
     login = await asyncpg.connect(stack.db_url)
-    running = await call(login, signed_in.user_id, "start_run", session_id=session_id, content="x", lease_seconds=60)
+    running = await call(login, signed_in.user_id, "start_run", **start_args(session_id, content="x", lease_seconds=60))
     await login.close()
     error = await refusal(service, "SelectBranch", pb.SelectBranchRequest(session_id=session_id, message_id=first))
     assert (error.reason, error.http_status) == ("RUN_IN_PROGRESS", 409)

@@ -1,6 +1,6 @@
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +9,7 @@ import pytest
 from concerto.errors.v1 import errors_pb2
 from concerto.sessions.v1 import runs_pb2 as pb
 from concerto.sessions.v1 import runs_pb2_grpc as pb_grpc
-from concerto.sessions.v1 import sessions_pb2
+from concerto.sessions.v1 import sessions_pb2, turns_pb2
 from google.protobuf.message import Message
 
 from servicekit.errors import AppError
@@ -32,9 +32,13 @@ async def refusal(service: Service, rpc: str, message: Message) -> AppError:
     return error.value
 
 
+def starting(session_id: str, content: str = "x", *, turn: dict[str, Any] | None = None, **args: Any) -> Message:
+    return pb.StartRunRequest(session_id=session_id, turn=turns_pb2.Turn(content=content, **(turn or {})), **args)
+
+
 async def start(service: Service, content: str = "hello", **args: Any) -> Any:
     session_id = args.pop("session_id", None) or await service.new_session()
-    return await service.call("StartRun", pb.StartRunRequest(session_id=session_id, content=content, **args))
+    return await service.call("StartRun", starting(session_id, content, **args))
 
 
 async def append(service: Service, lease: pb.Lease, texts: list[str], first_seq: int = 2) -> list[str]:
@@ -62,14 +66,14 @@ async def watch(service: Service, run_id: str, after_seq: int = 0) -> list[pb.Ru
     return events
 
 
-def kinds(events: list[pb.RunEvent]) -> list[str]:
+def kinds(events: Iterable[pb.RunEvent]) -> list[str]:
     return [str(event.WhichOneof("payload")) for event in events]
 
 
 def about_a_run(lease: pb.Lease) -> dict[str, Message]:
     event = pb.RunEvent(seq=2, message_delta=pb.MessageDelta(text="x"))
     return {
-        "StartRun": pb.StartRunRequest(session_id=str(uuid4()), content="x"),
+        "StartRun": starting(str(uuid4())),
         "PromoteRun": pb.PromoteRunRequest(lease=lease),
         "AppendRunEvents": pb.AppendRunEventsRequest(batches=[pb.RunEventBatch(lease=lease, events=[event])]),
         "RenewLease": pb.RenewLeaseRequest(leases=[lease]),
@@ -89,7 +93,7 @@ def test_every_rpc_of_the_contract_is_answered() -> None:
 
 async def test_a_watcher_sees_every_event_once_and_the_end(direct: Service, owner: Caller) -> None:
     with acting_as(owner):
-        started = await start(direct, model="m")
+        started = await start(direct, turn={"model": "m"})
         early = asyncio.create_task(watch(direct, started.run.id))
         for seq in range(2, 12, 2):
             assert await append(direct, started.lease, [f"{seq} ", f"{seq + 1} "], first_seq=seq) == []
@@ -97,7 +101,7 @@ async def test_a_watcher_sees_every_event_once_and_the_end(direct: Service, owne
         done = await finish(direct, started.lease, 12, usage=pb.Usage(prompt_tokens=3))
         events = await early
         assert [event.seq for event in events] == list(range(1, 15))
-        assert events[0].run_started.user_message == started.user_message
+        assert events[:1] == list(started.events)
         assert "".join(event.message_delta.text for event in events[1:11]) == "2 3 4 5 6 7 8 9 10 11 "
         assert events[11:] == list(done.events)
         assert kinds(events[11:]) == ["message_completed", "usage", "run_finished"]
@@ -159,7 +163,7 @@ async def test_a_run_executing_elsewhere_is_followed_by_notifications(
 
 async def test_an_orphaned_run_is_interrupted_with_its_partial_text(direct: Service, owner: Caller) -> None:
     with acting_as(owner):
-        started = await start(direct, model="m", lease_seconds=1)
+        started = await start(direct, turn={"model": "m"}, lease_seconds=1)
         await append(direct, started.lease, ["par", "tial"])
         events = await watch(direct, started.run.id)
         assert kinds(events)[3:] == ["message_completed", "usage", "error", "run_finished"]
@@ -192,7 +196,7 @@ async def test_a_run_is_kept_alive_and_told_of_its_cancellation(direct: Service,
 async def test_a_refusal_for_too_many_runs_says_when_to_come_back(direct: Service, owner: Caller) -> None:
     with acting_as(owner):
         await start(direct, max_user_runs=1)
-        request = pb.StartRunRequest(session_id=await direct.new_session(), content="x", max_user_runs=1)
+        request = starting(await direct.new_session(), max_user_runs=1)
         error = await refusal(direct, "StartRun", request)
     assert (error.reason, error.http_status, error.retry_after_seconds) == ("TOO_MANY_RUNS", 429, 2.0)
 
@@ -200,15 +204,18 @@ async def test_a_refusal_for_too_many_runs_says_when_to_come_back(direct: Servic
 async def test_a_queued_run_begins_after_the_one_before_it(direct: Service, owner: Caller) -> None:
     with acting_as(owner):
         first = await start(direct, "1")
-        second = await start(direct, "2", session_id=first.run.session_id, if_running=pb.IF_RUNNING_QUEUE)
-        assert (second.run.state, second.HasField("user_message")) == (pb.RUN_STATE_QUEUED, False)
+        second = await start(
+            direct, "2", session_id=first.run.session_id, turn={"if_running": turns_pb2.IF_RUNNING_QUEUE}
+        )
+        assert (second.run.state, list(second.events)) == (pb.RUN_STATE_QUEUED, [])
         error = await refusal(direct, "PromoteRun", pb.PromoteRunRequest(lease=second.lease))
         assert (error.reason, error.http_status) == ("RUN_NOT_NEXT", 400)
-        error = await refusal(direct, "StartRun", pb.StartRunRequest(session_id=first.run.session_id, content="x"))
+        error = await refusal(direct, "StartRun", starting(first.run.session_id))
         assert (error.reason, error.metadata["run_id"]) == ("RUN_IN_PROGRESS", first.run.id)
         await finish(direct, first.lease, 2)
         promoted = await direct.call("PromoteRun", pb.PromoteRunRequest(lease=second.lease))
-    assert (promoted.run.state, promoted.user_message.content) == (pb.RUN_STATE_RUNNING, "2")
+    assert (promoted.run.state, kinds(promoted.events)) == (pb.RUN_STATE_RUNNING, ["run_started"])
+    assert promoted.events[0].run_started.user_message.content == "2"
 
 
 async def test_a_strangers_run_answers_like_a_missing_one(direct: Service, owner: Caller, stranger: Caller) -> None:

@@ -34,18 +34,24 @@ begin
         detail = jsonb_build_object('run_id', run.id)::text,
         hint = 'Wait for the end of the runs before it.';
     end if;
-    run := private.begin_run(run, run.pending);
+    run.user_message_id := private.store_question(
+      run.session_id, jsonb_populate_record(null::private.turn, run.pending)
+    );
+    update public.runs as r
+    set state = 'RUNNING', pending = null, started_at = clock_timestamp(), user_message_id = run.user_message_id
+    where r.id = run.id
+    returning r.* into run;
+    perform private.announce_run(run);
+    perform pg_notify('concerto_runs', run.id::text);
   end if;
 
-  return jsonb_build_object(
-    'run', private.run_json(run), 'user_message', private.stored_message(run.user_message_id)
-  );
+  return jsonb_build_object('run', private.run_json(run), 'events', private.started_events(run.id));
 end
 $$;
 
 comment on function private.promote_run(jsonb) is
-'Begins a queued run once the runs before it have ended: {lease} -> {run, user_message}. Answers the same for one that '
-'runs. Raises PT409 LEASE_LOST, PT400 RUN_NOT_NEXT.';
+'Begins a queued run once the runs before it have ended: {lease} -> {run, events}. Answers the same for one that runs. '
+'Raises PT409 LEASE_LOST, PT400 RUN_NOT_NEXT.';
 
 revoke all on function private.promote_run(jsonb) from public, anon, authenticated;
 grant execute on function private.promote_run(jsonb) to concerto_login;

@@ -106,3 +106,53 @@ comment on function private.refuse_while_running(uuid) is
 
 revoke all on function private.refuse_while_running(uuid) from public, anon, authenticated;
 grant execute on function private.refuse_while_running(uuid) to authenticated;
+
+create function private.announce_run(run public.runs)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  insert into public.run_events (run_id, seq, type, payload)
+  values (
+    run.id,
+    1,
+    'run_started',
+    jsonb_build_object(
+      'run_id', run.id,
+      'session_id', run.session_id,
+      'user_message', private.stored_message(run.user_message_id),
+      'model', run.model,
+      'agent', run.agent
+    )
+  );
+end
+$$;
+
+comment on function private.announce_run(public.runs) is 'Stores the first event of a run whose message is stored.';
+
+revoke all on function private.announce_run(public.runs) from public, anon, authenticated;
+
+create function private.started_events(wanted_id uuid)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  events jsonb;
+begin
+  select jsonb_build_array(jsonb_build_object('seq', e.seq, 'created_at', e.created_at, e.type, e.payload)) into events
+  from public.run_events as e
+  where e.run_id = wanted_id and e.seq = 1 and e.type = 'run_started';
+  return coalesce(events, '[]');
+end
+$$;
+
+comment on function private.started_events(uuid) is
+'Returns what private.announce_run has stored, as the contract''s RunEvents: one, or none while the run is queued.';
+
+revoke all on function private.started_events(uuid) from public, anon, authenticated;
+grant execute on function private.started_events(uuid) to authenticated;

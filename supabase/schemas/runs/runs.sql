@@ -66,7 +66,7 @@ comment on column public.runs.lease_expires_at is 'When the process that execute
 comment on column public.runs.prices is
 'What the model costs: prompt, completion and cached, in millionths of a US dollar per million tokens.';
 comment on column public.runs.pending is
-'What a queued run will ask: content, metadata, regenerate_message_id, edit_message_id; null once it has begun.';
+'The turn that a queued run will ask, as private.turn in JSON; null once it has begun.';
 comment on column public.runs.usage_model is 'The model that answered, as the provider names it.';
 comment on column public.runs.prompt_tokens is 'Tokens of prompts; null until the run has ended.';
 comment on column public.runs.completion_tokens is 'Tokens of answers; null until the run has ended.';

@@ -1,87 +1,7 @@
 -- A turn begins: the user's message is stored and its run opened.
 
-create function private.store_question(wanted_session_id uuid, question jsonb)
-returns uuid
-language plpgsql
-volatile
-security definer
-set search_path = ''
-as $$
-declare
-  regenerate_id uuid := (question ->> 'regenerate_message_id')::uuid;
-  edit_id uuid := (question ->> 'edit_message_id')::uuid;
-  message_id uuid;
-begin
-  if regenerate_id is not null then
-    perform private.show_branch(wanted_session_id, regenerate_id);
-    return regenerate_id;
-  end if;
-
-  if edit_id is not null then
-    perform private.show_branch(
-      wanted_session_id, (select m.parent_id from public.messages as m where m.id = edit_id)
-    );
-  end if;
-
-  insert into public.messages (session_id, role, content, metadata)
-  values (
-    wanted_session_id,
-    'user',
-    coalesce(question ->> 'content', ''),
-    coalesce(nullif(question -> 'metadata', 'null'), '{}')
-  )
-  returning id into message_id;
-  return message_id;
-end
-$$;
-
-comment on function private.store_question(uuid, jsonb) is
-'Makes the user''s message the end of the active branch and returns its id: a new one, one beside an edited one, or '
-'the one that is answered again. The caller has locked the session and checked what the question names.';
-
-revoke all on function private.store_question(uuid, jsonb) from public, anon, authenticated;
-
-create function private.begin_run(run public.runs, question jsonb)
-returns public.runs
-language plpgsql
-volatile
-security definer
-set search_path = ''
-as $$
-begin
-  run.user_message_id := private.store_question(run.session_id, question);
-
-  update public.runs as r
-  set state = 'RUNNING', pending = null, started_at = clock_timestamp(), user_message_id = run.user_message_id
-  where r.id = run.id
-  returning r.* into run;
-
-  insert into public.run_events (run_id, seq, type, payload)
-  values (
-    run.id,
-    1,
-    'run_started',
-    jsonb_build_object(
-      'run_id', run.id,
-      'session_id', run.session_id,
-      'user_message', private.stored_message(run.user_message_id),
-      'model', run.model,
-      'agent', run.agent
-    )
-  );
-  perform pg_notify('concerto_runs', run.id::text);
-  return run;
-end
-$$;
-
-comment on function private.begin_run(public.runs, jsonb) is
-'Turns a QUEUED run into a RUNNING one: stores the user''s message and the first event. The caller has locked the '
-'session.';
-
-revoke all on function private.begin_run(public.runs, jsonb) from public, anon, authenticated;
-
 -- A run that begins at once is written once, as RUNNING with its message, and not first as QUEUED.
-create function private.open_run(args jsonb, request_hash bytea, must_wait boolean, cancels boolean)
+create function private.open_run(run public.runs, turn private.turn, lease_token text, cancels boolean)
 returns jsonb
 language plpgsql
 volatile
@@ -91,47 +11,29 @@ set search_path = ''
 set enable_indexonlyscan = off
 as $$
 declare
-  p record;
-  question jsonb;
-  question_id uuid;
-  user_message jsonb;
-  run public.runs;
-  token text;
-  lease_seconds integer;
-begin
-  select r.* into p
-  from jsonb_to_record(args) as r (
-    session_id uuid, request_id uuid, model text, agent text, source text, lease_seconds integer, prices jsonb
+  -- 244 random bits, unless the caller made its own. Only the hash is stored, so nobody who reads the table can act for
+  -- the run.
+  token text := coalesce(
+    nullif(lease_token, ''), replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '')
   );
-
-  perform from public.sessions as s where s.id = p.session_id and s.user_id = (select auth.uid());
+  must_wait boolean := run.state = 'QUEUED';
+begin
+  perform from public.sessions as s where s.id = run.session_id and s.user_id = (select auth.uid());
   if not found then
-    perform private.refuse_session(p.session_id);
+    perform private.refuse_session(run.session_id);
   end if;
 
   if cancels then
     update public.runs as r
     set is_cancellation_requested = true
-    where r.session_id = p.session_id and r.finished_at is null and not r.is_cancellation_requested;
+    where r.session_id = run.session_id and r.finished_at is null and not r.is_cancellation_requested;
     perform pg_notify('concerto_runs', r.id::text)
     from public.runs as r
-    where r.session_id = p.session_id and r.finished_at is null;
+    where r.session_id = run.session_id and r.finished_at is null;
   end if;
 
-  question := jsonb_build_object(
-    'content', args -> 'content',
-    'metadata', args -> 'metadata',
-    'regenerate_message_id', nullif(args ->> 'regenerate_message_id', ''),
-    'edit_message_id', nullif(args ->> 'edit_message_id', '')
-  );
-  -- 244 random bits, unless the caller made its own. Only the hash is stored, so nobody who reads the table can act for
-  -- the run.
-  token := coalesce(
-    nullif(args ->> 'lease_token', ''), replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '')
-  );
-  lease_seconds := least(coalesce(nullif(p.lease_seconds, 0), 10), 3600);
   if not must_wait then
-    question_id := private.store_question(p.session_id, question);
+    run.user_message_id := private.store_question(run.session_id, turn);
   end if;
 
   insert into public.runs (
@@ -139,64 +41,52 @@ begin
     lease_seconds, lease_expires_at, prices, pending, started_at, created_at
   )
   values (
-    p.session_id,
+    run.session_id,
     (select auth.uid()),
-    case when must_wait then 'QUEUED' else 'RUNNING' end,
-    coalesce(p.model, ''),
-    coalesce(p.agent, ''),
-    coalesce(nullif(p.source, ''), 'turn'),
-    p.request_id,
-    open_run.request_hash,
-    question_id,
+    run.state,
+    coalesce(turn.model, ''),
+    coalesce(turn.agent, ''),
+    run.source,
+    turn.request_id,
+    run.request_hash,
+    run.user_message_id,
     sha256(convert_to(token, 'UTF8')),
-    lease_seconds,
-    clock_timestamp() + make_interval(secs => lease_seconds),
-    coalesce(nullif(p.prices, 'null'), '{}'),
-    case when must_wait then question end,
+    run.lease_seconds,
+    clock_timestamp() + make_interval(secs => run.lease_seconds),
+    run.prices,
+    case when must_wait then to_jsonb(turn) end,
     case when not must_wait then clock_timestamp() end,
     -- Waiting runs begin in this order, so no two of a session are alike.
     greatest(
       clock_timestamp(),
       (
         select max(r.created_at) + interval '1 microsecond' from public.runs as r
-        where r.session_id = p.session_id
+        where r.session_id = run.session_id
       )
     )
   )
   returning * into run;
 
   if not must_wait then
-    user_message := private.stored_message(question_id);
-    insert into public.run_events (run_id, seq, type, payload)
-    values (
-      run.id,
-      1,
-      'run_started',
-      jsonb_build_object(
-        'run_id', run.id,
-        'session_id', run.session_id,
-        'user_message', user_message,
-        'model', run.model,
-        'agent', run.agent
-      )
-    );
+    perform private.announce_run(run);
   end if;
   perform pg_notify('concerto_runs', run.id::text);
 
   return jsonb_build_object(
     'run', private.run_json(run),
     'lease', jsonb_build_object('run_id', run.id, 'token', token),
-    'user_message', user_message
+    'events', private.started_events(run.id)
   );
 end
 $$;
 
-comment on function private.open_run(jsonb, bytea, boolean, boolean) is
-'Makes a run of the caller''s session for api.start_run, which has locked the session and checked everything else. '
-'Raises PT404 SESSION_NOT_FOUND for a session that is not the caller''s.';
+comment on function private.open_run(public.runs, private.turn, text, boolean) is
+'Makes a run of the caller''s session for api.start_run, which has locked the session and checked everything else: '
+'session_id, state, source, request_hash, lease_seconds and prices are taken from the row. Raises PT404 '
+'SESSION_NOT_FOUND for a session that is not the caller''s.';
 
-revoke all on function private.open_run(jsonb, bytea, boolean, boolean) from public, anon, authenticated;
-grant execute on function private.open_run(jsonb, bytea, boolean, boolean) to authenticated;
+revoke all on function private.open_run(public.runs, private.turn, text, boolean) from public, anon, authenticated;
+grant execute on function private.open_run(public.runs, private.turn, text, boolean) to authenticated;
 
 -- A run's start brings along what was said before, so that a turn needs no second call to read it.
 create function api.start_run(args jsonb)
@@ -207,113 +97,91 @@ security invoker
 set search_path = ''
 as $$
 declare
-  p record;
+  asked record;
+  turn private.turn;
   run public.runs;
   asked_hash bytea;
   target_id uuid;
   is_busy boolean;
-  if_running text;
   answer jsonb;
+  user_message jsonb;
   page jsonb;
 begin
-  select r.* into p
+  select r.* into asked
   from jsonb_to_record(args) as r (
     session_id uuid,
-    request_id uuid,
-    content text,
-    metadata jsonb,
-    regenerate_message_id uuid,
-    edit_message_id uuid,
-    if_running text,
+    turn private.turn,
+    lease_seconds integer,
     max_user_runs integer,
+    prices jsonb,
+    source text,
+    lease_token text,
     history_messages integer
   );
+  turn := asked.turn;
+  perform private.check_turn(turn);
 
-  perform from public.sessions as s where s.id = p.session_id for no key update;
+  perform from public.sessions as s where s.id = asked.session_id for no key update;
   if not found then
-    perform private.refuse_session(p.session_id);
-  end if;
-
-  if coalesce(p.content, '') = '' and p.regenerate_message_id is null then
-    raise sqlstate 'PT400' using
-      message = 'MISSING_FIELD',
-      detail = '{"field": "content"}',
-      hint = 'Say something, or name the message that is to be answered again.';
-  elsif coalesce(p.content, '') <> '' and p.regenerate_message_id is not null then
-    raise sqlstate 'PT400' using
-      message = 'INVALID_FIELD',
-      detail = '{"field": "content", "problem": "must be empty when regenerate_message_id is set"}',
-      hint = 'Answering a message again takes no new content.';
-  elsif p.edit_message_id is not null and p.regenerate_message_id is not null then
-    raise sqlstate 'PT400' using
-      message = 'INVALID_FIELD',
-      detail = '{"field": "edit_message_id", "problem": "must be absent when regenerate_message_id is set"}',
-      hint = 'Edit a message, or have it answered again.';
-  elsif octet_length(p.metadata::text) > 98304 then
-    raise sqlstate 'PT400' using
-      message = 'FIELD_TOO_LARGE',
-      detail = '{"field": "metadata", "limit": "65536 bytes"}',
-      hint = 'Keep the metadata small.';
+    perform private.refuse_session(asked.session_id);
   end if;
 
   asked_hash := sha256(
     convert_to(
       jsonb_build_array(
-        coalesce(p.content, ''),
-        coalesce(nullif(p.metadata, 'null'), '{}'),
-        p.regenerate_message_id,
-        p.edit_message_id
+        coalesce(turn.content, ''),
+        coalesce(turn.metadata, '{}'),
+        turn.regenerate_message_id,
+        turn.edit_message_id
       )::text,
       'UTF8'
     )
   );
 
-  if p.request_id is not null then
+  if turn.request_id is not null then
     select r.* into run
     from public.runs as r
-    where r.session_id = p.session_id and r.request_id = p.request_id;
+    where r.session_id = asked.session_id and r.request_id = turn.request_id;
     if found and run.request_hash = asked_hash then
       return jsonb_build_object(
-        'run', private.run_json(run),
-        'user_message', private.stored_message(run.user_message_id)
+        'run', private.run_json(run), 'events', private.started_events(run.id)
       ) || case
         -- The process that executes the run asks again, because its first answer was lost.
-        when run.finished_at is null and run.lease_hash = sha256(convert_to(args ->> 'lease_token', 'UTF8'))
-          then jsonb_build_object('lease', jsonb_build_object('run_id', run.id, 'token', args ->> 'lease_token'))
+        when run.finished_at is null and run.lease_hash = sha256(convert_to(asked.lease_token, 'UTF8'))
+          then jsonb_build_object('lease', jsonb_build_object('run_id', run.id, 'token', asked.lease_token))
         else '{}'
       end;
     elsif found then
       raise sqlstate 'PT409' using
         message = 'REQUEST_ID_REUSED',
-        detail = jsonb_build_object('session_id', p.session_id, 'request_id', p.request_id)::text,
+        detail = jsonb_build_object('session_id', asked.session_id, 'request_id', turn.request_id)::text,
         hint = 'Use a new request_id for another message.';
     end if;
   end if;
 
-  target_id := coalesce(p.regenerate_message_id, p.edit_message_id);
-  if target_id is not null and private.find_message(p.session_id, target_id) <> 'user' then
+  target_id := coalesce(turn.regenerate_message_id, turn.edit_message_id);
+  if target_id is not null and private.find_message(asked.session_id, target_id) <> 'user' then
     raise sqlstate 'PT400' using
       message = 'NOT_A_USER_MESSAGE',
-      detail = jsonb_build_object('session_id', p.session_id, 'message_id', target_id)::text,
+      detail = jsonb_build_object('session_id', asked.session_id, 'message_id', target_id)::text,
       hint = 'Name a message that the user has said.';
   end if;
 
-  if_running := coalesce(p.if_running, 'reject');
-  if if_running = 'reject' then
-    perform private.refuse_while_running(p.session_id);
+  if coalesce(turn.if_running, 'reject') = 'reject' then
+    perform private.refuse_while_running(asked.session_id);
   end if;
   is_busy := exists (
     select from public.runs as r
-    where r.session_id = p.session_id and r.finished_at is null
+    where r.session_id = asked.session_id and r.finished_at is null
   );
 
-  if p.max_user_runs > 0 then
+  if asked.max_user_runs > 0 then
     -- Starts of one user in several sessions count one after the other.
     perform pg_advisory_xact_lock(hashtextextended('runs of ' || (select auth.uid())::text, 0));
     if (
       select count(*) from public.runs as r
       where r.user_id = (select auth.uid()) and r.finished_at is null
-    ) >= p.max_user_runs then
+    ) >= asked.max_user_runs then
       raise sqlstate 'PT429' using
         message = 'TOO_MANY_RUNS',
         detail = '{"scope": "per user", "retry_after_seconds": "2"}',
@@ -321,15 +189,23 @@ begin
     end if;
   end if;
 
-  answer := private.open_run(args, asked_hash, is_busy, is_busy and if_running = 'cancel');
+  run.session_id := asked.session_id;
+  run.state := case when is_busy then 'QUEUED' else 'RUNNING' end;
+  run.source := coalesce(nullif(asked.source, ''), 'turn');
+  run.request_hash := asked_hash;
+  run.lease_seconds := least(coalesce(nullif(asked.lease_seconds, 0), 10), 3600);
+  run.prices := coalesce(asked.prices, '{}');
+  answer := private.open_run(run, turn, asked.lease_token, is_busy and turn.if_running = 'cancel');
+
   -- A queued run has no message yet, and before a first one there is nothing.
-  if p.history_messages > 0 and (answer -> 'user_message' ->> 'order')::integer > 1 then
+  user_message := answer #> '{events,0,run_started,user_message}';
+  if asked.history_messages > 0 and (user_message ->> 'order')::integer > 1 then
     page := api.list_messages(
       jsonb_build_object(
-        'session_id', p.session_id,
-        'page_size', p.history_messages,
+        'session_id', asked.session_id,
+        'page_size', asked.history_messages,
         'from_end', true,
-        'before_order', answer -> 'user_message' -> 'order'
+        'before_order', user_message -> 'order'
       )
     );
     answer := answer || jsonb_build_object(
@@ -341,10 +217,10 @@ end
 $$;
 
 comment on function api.start_run(jsonb) is
-'Stores the user''s message and opens its run, with the contract''s StartRunRequest -> {run, lease?, user_message?, '
-'history?, has_earlier_messages?}: with history_messages, the newest messages before the user''s come along, as one '
-'page of api.list_messages. A repeated request_id answers the run that there is, without history, and with the lease '
-'only if it names the same lease_token. Raises PT404 SESSION_NOT_FOUND and MESSAGE_NOT_FOUND, PT400 MISSING_FIELD, '
+'Stores the user''s message and opens its run, with the contract''s StartRunRequest -> {run, lease?, events, history?, '
+'has_earlier_messages?}: with history_messages, the newest messages before the user''s come along, as one page of '
+'api.list_messages. A repeated request_id answers the run that there is, without history, and with the lease only if '
+'it names the same lease_token. Raises PT404 SESSION_NOT_FOUND and MESSAGE_NOT_FOUND, PT400 MISSING_FIELD, '
 'INVALID_FIELD, FIELD_TOO_LARGE and NOT_A_USER_MESSAGE, PT409 REQUEST_ID_REUSED and RUN_IN_PROGRESS, PT429 '
 'TOO_MANY_RUNS.';
 

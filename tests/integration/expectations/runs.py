@@ -3,17 +3,20 @@
 from tests.support.api import Person
 from tests.support.database import call, call_system
 from tests.support.domains import READ_ONLY, Domain, Operation, Resource, Table, World
+from tests.support.runs import start_args, user_message_of
 
 
 async def fill(world: World) -> None:
     """Let a run end in the owner's session and another one be under way there."""
     session_id = world.ids["session_id"]
-    started = await call(world.login, world.owner, "start_run", session_id=session_id, content="the owner's", model="m")
+    started = await call(
+        world.login, world.owner, "start_run", **start_args(session_id, content="the owner's", model="m")
+    )
     await call_system(world.login, "finish_run", lease=started["lease"], state="SUCCEEDED", messages=[], next_seq=2)
     running = await call(
-        world.login, world.owner, "start_run", session_id=session_id, content="another", lease_seconds=3600
+        world.login, world.owner, "start_run", **start_args(session_id, content="another", lease_seconds=3600)
     )
-    world.ids |= {"run_id": running["run"]["id"], "message_id": started["user_message"]["id"]}
+    world.ids |= {"run_id": running["run"]["id"], "message_id": user_message_of(started)["id"]}
 
 
 async def make_run(owner: Person) -> str:
@@ -40,7 +43,7 @@ EXPECTED = Domain(
     },
     operations={
         "start_run": Operation(
-            lambda ids: {"session_id": ids["session_id"], "content": "forged", "if_running": "cancel"},
+            lambda ids: start_args(ids["session_id"], content="forged", if_running="cancel"),
             "SESSION_NOT_FOUND",
         ),
         "list_runs": Operation(lambda ids: {"session_id": ids["session_id"]}, "SESSION_NOT_FOUND", lists={}),

@@ -3,7 +3,7 @@ import type { components, operations } from "@/lib/api/schema";
 import type { Message, Run, Session } from "@/lib/api/types";
 
 type MessageQuery = NonNullable<operations["ListMessages"]["parameters"]["query"]>;
-export type NewRun = components["schemas"]["CreateRunRequest"];
+export type NewRun = components["schemas"]["Turn"];
 
 /** The calls that a conversation makes. All throw ApiError. */
 export type ConversationApi = {
