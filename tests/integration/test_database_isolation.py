@@ -95,7 +95,8 @@ async def test_users_write_only_the_columns_that_are_theirs(world: World, name: 
     for column in {row["attname"] for row in rows} - TABLES[name].updatable:
         with pytest.raises(asyncpg.PostgresError) as refusal:
             async with acting_as(world.login, world.owner) as connection:
-                await connection.execute(f'update public.{name} set "{column}" = "{column}"')
+                # The one value that may be said for a generated column, too: the right is what is asked for.
+                await connection.execute(f'update public.{name} set "{column}" = default')
         assert refusal.value.sqlstate == INSUFFICIENT_PRIVILEGE
     for column in {row["attname"] for row in rows} - TABLES[name].insertable:
         with pytest.raises(asyncpg.PostgresError) as refusal:

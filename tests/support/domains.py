@@ -81,6 +81,10 @@ class Domain:
 
     resources: by the name of the path's field. bodies: a valid body of a route, by verb and path, where it needs one.
     bad_requests: of each route that is written by hand, GET requests with the status and the reason of their refusal.
+    system_operations: functions of schema private that the services' login runs for no user: they act by a token of
+    their own, or are upkeep.
+    helpers: functions with more rights than the operation that calls them, with their signatures; each acts for
+    auth.uid() alone.
     fill: gives the owner something and notes its ids; it runs after those of the domains in `needs`.
     """
 
@@ -89,5 +93,7 @@ class Domain:
     resources: Mapping[str, Resource] = field(default_factory=dict)
     bodies: Mapping[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     bad_requests: Mapping[str, Sequence[tuple[str, int, str]]] = field(default_factory=dict)
+    system_operations: frozenset[str] = frozenset()
+    helpers: frozenset[str] = frozenset()
     needs: Sequence[str] = ()
     fill: Callable[[World], Awaitable[None]] | None = None

@@ -51,6 +51,8 @@ TABLES: dict[str, Table] = joined("tables")
 OPERATIONS: dict[str, Operation] = joined("operations")
 RESOURCES: dict[str, Resource] = joined("resources")
 BODIES: dict[tuple[str, str], dict[str, Any]] = joined("bodies")
+SYSTEM_OPERATIONS = frozenset(name for domain in domains().values() for name in domain.system_operations)
+HELPERS = frozenset(name for domain in domains().values() for name in domain.helpers)
 BAD_REQUESTS: dict[str, Sequence[tuple[str, int, str]]] = joined("bad_requests")
 
 

@@ -1,5 +1,6 @@
 """What the tests demand of runs and their events."""
 
+from services.sessions.runs_store import SYSTEM_OPERATIONS
 from tests.support.api import Person
 from tests.support.database import call, call_system
 from tests.support.domains import READ_ONLY, Domain, Operation, Resource, Table, World
@@ -58,6 +59,8 @@ EXPECTED = Domain(
     },
     # How it refuses is tested where OpenAI's clients are.
     bad_requests={"/v1/chat/completions": []},
+    system_operations=SYSTEM_OPERATIONS,
+    helpers=frozenset({"private.mark_cancellation(uuid)", "private.open_run(runs,private.turn,text,boolean)"}),
     needs=("sessions",),
     fill=fill,
 )

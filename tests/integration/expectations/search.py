@@ -10,4 +10,6 @@ EXPECTED = Domain(
             lists={"query": "private"},
         ),
     },
+    helpers=frozenset({"private.find_messages(text,uuid,integer,real,timestamp with time zone,uuid)"}),
+    needs=("sessions",),
 )
