@@ -229,7 +229,7 @@ async def test_what_outlives_calls_is_drained_while_calls_that_are_open_stay_ope
     seen: list[tuple[float, bool]] = []
 
     async def drain(seconds: float) -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # calls would end meanwhile if the server closed them
         seen.append((seconds, running.done()))
 
     async with server.serving(settings(drain_seconds=0.0), [registration(sessions, drain=drain)]) as port:
@@ -282,7 +282,7 @@ async def test_a_server_that_is_to_stop_is_not_ready_and_serves_for_a_while_and_
                     answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
                     if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
                         break
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)  # the pause between two looks
             while time.monotonic() - left_at < delay_seconds * 0.8:
                 assert await answers()
             await serving
