@@ -10,7 +10,6 @@ CLEAN_ENV := env CONCERTO_ENV_FILE=/dev/null
 WORKERS ?= 4
 SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 WEB_TOOLS := cd web && PATH="$(CURDIR)/.node:$$PATH"
-
 BUF := PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/buf
 CONTRACT := gen/concerto/descriptors.binpb
 LANDED := protos/landed.binpb

@@ -77,7 +77,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--replicas needs --mode processes")
     config.addinivalue_line("markers", "own_mode: chooses the mode of its suites itself, so one run of it is enough")
     config.addinivalue_line("markers", "long: takes half a minute and more; runs with --long only")
-    config.addinivalue_line("markers", "alone: a long test that measures or fills the machine, and so has it to itself")
+    config.addinivalue_line(
+        "markers", "alone: a long test that measures, fills the machine or must be in time, and so has it to itself"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

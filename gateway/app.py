@@ -1,22 +1,17 @@
 """The gateway's application: everything it needs is opened here, put together, and closed in reverse order."""
 
 import contextlib
-import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 import httpx
-from fastapi import FastAPI
-from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from google.protobuf.descriptor import ServiceDescriptor
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway import document, failures, reasons
@@ -29,7 +24,7 @@ from gateway.openai.door import OpenAIDoor
 from gateway.rest import contract, sse
 from gateway.rest.bridge import Bridge
 from gateway.rest.contract import Binding, ContractError
-from gateway.rest.dispatcher import Dispatcher
+from gateway.rest.routes import methods_at, refuse_doubles, route
 from gateway.settings import Settings
 from gateway.web import pages
 from gateway.web.export import WebApp
@@ -42,35 +37,13 @@ from servicekit.telemetry import watches
 from servicekit.tls import credentials
 
 
-class Application(FastAPI):
-    """FastAPI with fewer layers: ours, and a dispatcher in front of its router.
-
-    FastAPI puts five around each request whose work (crashes, limits of bodies, dependencies, spans) ours do already.
-    """
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
-        else:  # FastAPI would look for a tracer with each request, and put paths and queries into its spans
-            await Starlette.__call__(self, scope, receive, send)
-
-    def build_middleware_stack(self) -> ASGIApp:
-        """Return the layers; called once, by the first request."""
-        router = ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers=self.exception_handlers)
-        layers: ASGIApp = Dispatcher(self.routes, router, on_error=_fail)
-        for layer, args, kwargs in reversed(self.user_middleware):
-            layers = layer(layers, *args, **kwargs)
-        return layers
-
-
 @contextlib.asynccontextmanager
 async def build(
     settings: Settings,
     *,
     keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS,
     certificates: credentials.Certificates | None = None,
-) -> AsyncIterator[FastAPI]:
+) -> AsyncIterator[Starlette]:
     """Yield the application with its connections; close them on leaving.
 
     certificates: for the calls to the services; absent, they are loaded as the settings say.
@@ -90,46 +63,37 @@ async def build(
             for service in contracts.public_services(part)
         }
         bridge = Bridge(settings, channels, verifier, Attempts(settings), keep_alive_seconds=keep_alive_seconds)
-        app = _bare_app(settings)
         bindings = contract.bindings(contract.SERVICES)
         contract.check_internal(contract.INTERNAL_SERVICES)
         door = OpenAIDoor(settings, bridge, keep_alive_seconds=keep_alive_seconds)
-        add_contract_routes(app, bindings, bridge, SocialLogIn(settings, bridge.stub), door)
-        door.add_model_routes(app, bindings)
-        app.state.health = Health(channels)
-        app.state.health.add_routes(app)
+        health = Health(channels)
         providers = pages.Providers(settings, client)
-        pages.add_routes(app, settings, providers, document.document(bindings), version=document.version())
-        refuse_doubles(app)
+        routes = [
+            *contract_routes(bindings, bridge, SocialLogIn(settings, bridge.stub), door),
+            *door.model_routes(bindings),
+            *health.routes(),
+            *pages.routes(settings, providers, document.document(bindings), version=document.version()),
+        ]
+        refuse_doubles(routes)
+        app = Starlette(
+            routes=routes,
+            middleware=_middleware(settings),
+            exception_handlers={AppError: _on_app_error, HTTPException: _on_http_exception},
+        )
+        app.router.redirect_slashes = False
         app.router.default = WebApp(settings)
+        app.state.health = health
         yield app
 
 
-def add_contract_routes(
-    app: FastAPI, bindings: Iterable[Binding], bridge: Bridge, *by_hand: SocialLogIn | OpenAIDoor
-) -> None:
-    """Add every route of the contract. Raises ContractError for a hand-written one that nobody has written."""
+def contract_routes(bindings: Iterable[Binding], bridge: Bridge, *by_hand: SocialLogIn | OpenAIDoor) -> Iterator[Route]:
+    """Yield every route of the contract. Raises ContractError for a hand-written one that no code serves."""
+    written = {operation: one for one in by_hand for operation in one.operations}
     for binding in bindings:
-        if not binding.policy.handwritten_reason:
-            bridge.add_route(app, binding)
-            continue
-        for writer in by_hand:
-            if binding.operation_id in writer.operations:
-                writer.add_route(app, binding)
-                break
-        else:
+        server = written.get(binding.operation_id) if binding.policy.handwritten_reason else bridge
+        if server is None:
             raise ContractError(f"{binding.method.full_name} is served by hand, but nothing serves it")
-
-
-def refuse_doubles(app: FastAPI) -> None:
-    """Raise ContractError when two routes answer the same method and path, whoever has added them."""
-    seen: set[tuple[str, str]] = set()
-    for route in app.routes:
-        for method in getattr(route, "methods", None) or ():
-            key = (method, re.sub(r"\{[^{}]*\}", "{}", getattr(route, "path", "")))
-            if key in seen:
-                raise ContractError(f"{key[0]} {key[1]} has two routes")
-            seen.add(key)
+        yield route(binding.path, server.endpoint(binding), binding.verb, name=binding.operation_id)
 
 
 def public_rpcs(services: Iterable[ServiceDescriptor] = contract.SERVICES) -> list[str]:
@@ -137,7 +101,7 @@ def public_rpcs(services: Iterable[ServiceDescriptor] = contract.SERVICES) -> li
     return [binding.method.full_name for binding in contract.bindings(services)]
 
 
-def _bare_app(settings: Settings) -> FastAPI:
+def _middleware(settings: Settings) -> list[Middleware]:
     middleware = [Middleware(RequestMiddleware)]
     if settings.trusted_proxies:
         # Outermost: everything after it sees the client's own address.
@@ -162,18 +126,7 @@ def _bare_app(settings: Settings) -> FastAPI:
             )
         )
     middleware.append(Middleware(CrashMiddleware))
-    # The documents are served by pages.py: FastAPI's own pages load scripts from elsewhere.
-    app = Application(
-        title="Concerto",
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        middleware=middleware,
-    )
-    app.add_exception_handler(AppError, _on_app_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    return app
+    return middleware
 
 
 async def _on_app_error(request: Request, error: Exception) -> Response:
@@ -191,7 +144,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         failure = AppError("METHOD_NOT_ALLOWED", metadata={"path": path, "method": request.method[:20]})
         # A path without a route is a file of the web app.
-        return _fail(request, failure, headers={"allow": ", ".join(_methods_at(request) or ("GET", "HEAD"))})
+        return _fail(
+            request,
+            failure,
+            headers={"allow": ", ".join(methods_at(request.app.routes, request.scope) or ("GET", "HEAD"))},
+        )
     return _fail(request, AppError("INVALID_REQUEST" if error.status_code < 500 else "INTERNAL", cause=error))
 
 
@@ -199,13 +156,3 @@ def _fail(request: Request, error: AppError, *, headers: Mapping[str, str] | Non
     request.state.failure = error  # for the log entry
     write = openai_errors.response if openai_errors.speaks_at(request.url.path) else failures.response
     return write(error, headers=headers)
-
-
-def _methods_at(request: Request) -> list[str]:
-    # Each method of a path is a route of its own, so Starlette names only those of the first one.
-    found: set[str] = set()
-    for route in request.app.routes:
-        match, _ = route.matches({**request.scope, "method": "OPTIONS"})
-        if match != Match.NONE:
-            found |= route.methods or set()
-    return sorted(found)

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 
 import grpc
 import orjson
-from fastapi import FastAPI
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from gateway.rest.contract import SERVICES, short_name
+from gateway.rest.routes import route
 
 TIMEOUT_SECONDS = 2.0
 # Calls go round, so that one replica is not ready says little; the next time another one is asked.
@@ -31,10 +33,9 @@ class Health:
         """Say from now on that the gateway is not ready, as it is to stop."""
         self._is_leaving = True
 
-    def add_routes(self, app: FastAPI) -> None:
-        """Add the two routes to the application."""
-        app.add_api_route("/healthz", self._healthz, methods=["GET", "HEAD"])
-        app.add_api_route("/readyz", self._readyz, methods=["GET", "HEAD"])
+    def routes(self) -> list[Route]:
+        """Return the two routes."""
+        return [route("/healthz", self._healthz, "GET", "HEAD"), route("/readyz", self._readyz, "GET", "HEAD")]
 
     async def states(self) -> dict[str, str]:
         """Return `serving`, `not_serving` or `unreachable` by the service's short name.
@@ -48,10 +49,10 @@ class Health:
             found[name] = state if found.get(name, "serving") == "serving" else found[name]
         return found
 
-    async def _healthz(self) -> Response:
+    async def _healthz(self, _: Request) -> Response:
         return _answer(200, {"status": "serving"})
 
-    async def _readyz(self) -> Response:
+    async def _readyz(self, _: Request) -> Response:
         services = await self.states()
         is_ready = not self._is_leaving and all(state == "serving" for state in services.values())
         status = "serving" if is_ready else "not_serving"

@@ -7,14 +7,15 @@ from uuid import UUID
 
 import orjson
 from concerto.orchestrator.v1 import orchestrator_pb2
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from gateway.openai import errors as openai_errors
 from gateway.rest import incoming, sse
-from gateway.rest.bridge import Bridge
+from gateway.rest.bridge import Bridge, Endpoint
 from gateway.rest.contract import Binding
+from gateway.rest.routes import route
 from gateway.settings import Settings
 from servicekit.errors import AppError
 from servicekit.messages import validation
@@ -54,8 +55,8 @@ class OpenAIDoor:
         """Operations of the contract that are served here."""
         return frozenset({"StreamChatCompletion"})
 
-    def add_route(self, app: FastAPI, binding: Binding) -> None:
-        """Add the binding's route to the application."""
+    def endpoint(self, binding: Binding) -> Endpoint:
+        """Return what serves the binding's route."""
         call = self._bridge.stub(binding)
 
         async def complete(request: Request) -> Response:
@@ -68,10 +69,10 @@ class OpenAIDoor:
                 return _json(answer.completion_json.encode())
             return await sse.begin(request.receive, source, wording=CHUNKS, keep_alive_seconds=self._keep_alive_seconds)
 
-        app.add_api_route(binding.path, complete, methods=[binding.verb], name=binding.operation_id)
+        return complete
 
-    def add_model_routes(self, app: FastAPI, bindings: Iterable[Binding]) -> None:
-        """Add the list of models, made from the contract's ListModels."""
+    def model_routes(self, bindings: Iterable[Binding]) -> list[Route]:
+        """Return the routes of the list of models, made from the contract's ListModels."""
         call = self._bridge.stub(next(one for one in bindings if one.operation_id == "ListModels"))
 
         async def models(request: Request) -> Response:
@@ -86,8 +87,7 @@ class OpenAIDoor:
                 raise AppError("MODEL_NOT_FOUND", metadata={"model": name[:200]})
             return _json(orjson.dumps(_model(name)))
 
-        app.add_api_route("/v1/models", models, methods=["GET"])
-        app.add_api_route("/v1/models/{model:path}", model, methods=["GET"])
+        return [route("/v1/models", models, "GET"), route("/v1/models/{model:path}", model, "GET")]
 
     async def _read(self, request: Request) -> tuple[orchestrator_pb2.StreamChatCompletionRequest, bool]:
         session_id = _uuid_header(request, SESSION_HEADER)

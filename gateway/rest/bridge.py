@@ -6,7 +6,6 @@ from typing import Any
 
 import grpc
 import orjson
-from fastapi import FastAPI
 from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,10 +43,9 @@ class Bridge:
         self._attempts = attempts
         self._keep_alive_seconds = keep_alive_seconds
 
-    def add_route(self, app: FastAPI, binding: Binding) -> None:
-        """Add the binding's route to the application."""
-        endpoint = self._stream(binding) if binding.is_stream else self._unary(binding)
-        app.add_api_route(binding.path, endpoint, methods=[binding.verb], name=binding.operation_id)
+    def endpoint(self, binding: Binding) -> Endpoint:
+        """Return what serves the binding's route."""
+        return self._stream(binding) if binding.is_stream else self._unary(binding)
 
     def stub(self, binding: Binding) -> Any:
         """Return the callable of the binding's rpc."""

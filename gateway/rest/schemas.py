@@ -8,7 +8,7 @@ from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from servicekit.messages import validation
-from servicekit.messages.converter import enum_spellings
+from servicekit.messages.json_fields import enum_spellings
 
 Schema = dict[str, Any]
 

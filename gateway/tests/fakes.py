@@ -12,11 +12,11 @@ from concerto.auth.v1 import auth_pb2
 from concerto.errors.v1 import errors_pb2
 from concerto.orchestrator.v1 import orchestrator_pb2
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
-from fastapi import FastAPI
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from pydantic import SecretStr
+from starlette.applications import Starlette
 
 from gateway.__main__ import Server, listen
 from gateway.app import build
@@ -212,7 +212,7 @@ async def serving(neighbours: Neighbours) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def client_of(app: FastAPI, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(app: Starlette, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client that calls the application within the process."""
     transport = httpx.ASGITransport(app, **options)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as client:

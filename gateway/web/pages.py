@@ -10,13 +10,14 @@ import httpx
 import orjson
 import structlog
 from concerto.auth.v1 import auth_pb2
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route
 
+from gateway.rest.routes import route
 from gateway.settings import Settings
 from servicekit.errors import AppError
-from servicekit.messages.converter import enum_spellings
+from servicekit.messages.json_fields import enum_spellings
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -85,17 +86,15 @@ class Providers:
             return self._known
 
 
-def add_routes(
-    app: FastAPI, settings: Settings, providers: Providers, openapi: Mapping[str, Any], *, version: str
-) -> None:
-    """Add `/docs`, `/openapi.json` and `/config.json` to the application."""
+def routes(settings: Settings, providers: Providers, openapi: Mapping[str, Any], *, version: str) -> list[Route]:
+    """Return the routes of `/docs`, `/openapi.json` and `/config.json`."""
     openapi_json = orjson.dumps(openapi)
     key = settings.supabase_publishable_key
 
-    async def openapi_document() -> Response:
+    async def openapi_document(_: Request) -> Response:
         return Response(openapi_json, media_type="application/json")
 
-    async def config() -> Response:
+    async def config(_: Request) -> Response:
         content = {
             "supabase_url": settings.browser_supabase_url,
             "supabase_publishable_key": key.get_secret_value() if key else None,
@@ -104,7 +103,7 @@ def add_routes(
         }
         return Response(orjson.dumps(content), media_type="application/json", headers={"cache-control": "no-cache"})
 
-    async def docs() -> Response:
+    async def docs(_: Request) -> Response:
         has_assets = all((DOCS_ASSETS / name).is_file() for name in _ASSETS)
         headers = {"content-security-policy": _DOCS_POLICY} if has_assets else {}
         return HTMLResponse(_DOCS_PAGE if has_assets else _DOCS_ABSENT, headers=headers)
@@ -117,10 +116,9 @@ def add_routes(
             raise AppError("ROUTE_NOT_FOUND", metadata={"path": f"/docs/{name[:64]}"})
         return FileResponse(DOCS_ASSETS / name, headers={"cache-control": "public, max-age=3600"})
 
-    for path, endpoint in (
-        ("/openapi.json", openapi_document),
-        ("/config.json", config),
-        ("/docs", docs),
-        ("/docs/{name}", docs_file),
-    ):
-        app.add_api_route(path, endpoint, methods=["GET", "HEAD"])
+    return [
+        route("/openapi.json", openapi_document, "GET", "HEAD"),
+        route("/config.json", config, "GET", "HEAD"),
+        route("/docs", docs, "GET", "HEAD"),
+        route("/docs/{name}", docs_file, "GET", "HEAD"),
+    ]

@@ -11,13 +11,12 @@ from concerto.auth.v1 import auth_pb2
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import failures
 from gateway.rest import incoming, negotiation
-from gateway.rest.bridge import json_response
+from gateway.rest.bridge import Endpoint, json_response
 from gateway.rest.contract import Binding
 from gateway.settings import Settings
 from servicekit.errors import AppError
@@ -49,8 +48,8 @@ class SocialLogIn:
         """Operations of the contract that are served here."""
         return frozenset({"StartSocialLogIn", "CompleteSocialLogIn"})
 
-    def add_route(self, app: FastAPI, binding: Binding) -> None:
-        """Add the binding's route to the application."""
+    def endpoint(self, binding: Binding) -> Endpoint:
+        """Return what serves the binding's route."""
         call = self._stub(binding)
 
         async def start(request: Request) -> Response:
@@ -65,8 +64,7 @@ class SocialLogIn:
             response.delete_cookie(COOKIE, path=_PATH, secure=self._is_secure, httponly=True, samesite="lax")
             return response
 
-        endpoint = start if binding.operation_id == "StartSocialLogIn" else complete
-        app.add_api_route(binding.path, endpoint, methods=[binding.verb], name=binding.operation_id)
+        return start if binding.operation_id == "StartSocialLogIn" else complete
 
     @property
     def _is_secure(self) -> bool:

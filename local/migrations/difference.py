@@ -31,6 +31,7 @@ from local.suite.processes import node_program, supabase_spec
 from local.suite.stack import FAULTS
 
 NAME_PATTERN = re.compile(r"[a-z][a-z_]{0,60}")
+LINE_LENGTH = 120
 LOCK_TIMEOUT = "set lock_timeout = '5s';"
 _END = "reset lock_timeout;\n"
 _UNSEEN = "-- `supabase db diff` does not write what follows. Write it by hand, and delete these lines:"
@@ -42,6 +43,7 @@ _OF_OWNER = re.compile(
 _NOTICES = re.compile(r"\A(?:\s*\n|[^\x00-\x7f][^\n]*\n)+")
 _BODIES = re.compile(r"^set local check_function_bodies = off;\n+", re.IGNORECASE)
 _BODY = re.compile(r"\$(\w*)\$.*?\$\1\$", re.DOTALL)
+_COMMENT = re.compile(r"^(comment on [^;]*? is) '((?:[^'\n]|'')*)';$", re.IGNORECASE | re.MULTILINE)
 _ONE_LINERS = re.compile(r"^((comment|grant|revoke) [^\n]*;\n)\n(?=\2 [^\n]*;$)", re.MULTILINE)
 
 
@@ -148,12 +150,22 @@ def _write(drafts: dict[Path, str], project: Path) -> None:
             statements = _BODIES.sub("set check_function_bodies = off;\n\n", text)
             reset = f"reset check_function_bodies;\n{_END}"
         title = f"-- {file.stem[15:].replace('_', ' ').capitalize()}.\n\n" if file.parent.name == "migrations" else ""
-        file.write_text(f"{title}{LOCK_TIMEOUT}\n\n{statements}\n\n{reset}")
+        file.write_text(f"{title}{LOCK_TIMEOUT}\n\n{_COMMENT.sub(_wrapped, statements)}\n\n{reset}")
     # Its exit code tells what it could not put right, which is for the reader of the drafts.
     command = [sys.executable, "-m", "sqlfluff", "fix", "--quiet", "--config", str(project / ".sqlfluff")]
     subprocess.run([*command, *map(str, drafts)], cwd=project, capture_output=True, check=False)
     for file in drafts:
         file.write_text(_ONE_LINERS.sub(r"\1\n", file.read_text()))
+
+
+def _wrapped(comment: re.Match[str]) -> str:
+    if len(comment[0]) <= LINE_LENGTH:
+        return comment[0]
+    # Only at spaces, which stay: adjacent literals are one.
+    lines = textwrap.wrap(
+        comment[2], LINE_LENGTH - 3, break_long_words=False, break_on_hyphens=False, drop_whitespace=False
+    )
+    return "\n".join([comment[1], *(f"'{line}'" for line in lines)]) + ";"
 
 
 async def _check(

@@ -123,6 +123,10 @@ def test_what_a_failed_build_left_behind_is_removed_before_the_next_one(web: Pat
 def test_the_webs_types_depend_on_every_module_that_the_contract_is_described_by() -> None:
     [step] = [step for step in bootstrap.web_steps() if step.label == "web client from the contract"]
     inputs = set(step.inputs())
-    for name in ("gateway/rest/schemas.py", "servicekit/messages/compiler.py", "protos/concerto/auth/v1/auth.proto"):
+    for name in (
+        "gateway/rest/schemas.py",
+        "servicekit/messages/json_compiled.py",
+        "protos/concerto/auth/v1/auth.proto",
+    ):
         assert name.encode() in inputs
     assert not [name for name in inputs if name.startswith(b"gateway/tests/")]

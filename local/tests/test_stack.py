@@ -18,7 +18,7 @@ from tests.support.suites import RunningStack, free_base_port, stack_environment
 from tests.support.waiting import until
 
 ONLY = "postgres,supabase"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 RUNS = runs_pb2.DESCRIPTOR.services_by_name["RunsService"]
 FIRST, SECOND, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 PROGRAM = Path(__file__).with_name("replica.py")
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 240.0
 WORKERS = 8
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")

@@ -7,7 +7,7 @@ from google.protobuf import struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from servicekit.errors import AppError
-from servicekit.messages import converter
+from servicekit.messages import converter, json_reader
 
 ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
 
@@ -150,7 +150,7 @@ def test_wrong_url_texts_are_refused(path: str, text: str, reason: str) -> None:
 
 def test_whatever_nesting_is_accepted_can_be_sent() -> None:
     data: dict[str, object] = {}
-    for _ in range(converter.MAX_DEPTH * 2):
+    for _ in range(json_reader.MAX_DEPTH * 2):
         data = {"a": data}
         try:
             message = converter.from_json(sessions_pb2.AppendMessagesRequest, {"messages": [{"metadata": data}]})

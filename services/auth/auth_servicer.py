@@ -8,7 +8,7 @@ from grpc.aio import ServicerContext
 from supabase_auth.types import SignOutScope
 
 from servicekit.errors import AppError
-from servicekit.messages import converter
+from servicekit.messages.json_fields import enum_spellings
 from servicekit.rpc import identity
 from servicekit.rpc.identity import Caller, Verifier
 from services.auth.auth_store import AuthStore
@@ -16,8 +16,8 @@ from services.auth.gotrue import GoTrue, SignIn, Tokens
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
-_SCOPES = {number: name for name, number in converter.enum_spellings(auth_pb2.LogOutScope.DESCRIPTOR).items()}
-_PROVIDERS = {number: name for name, number in converter.enum_spellings(auth_pb2.SocialProvider.DESCRIPTOR).items()}
+_SCOPES = {number: name for name, number in enum_spellings(auth_pb2.LogOutScope.DESCRIPTOR).items()}
+_PROVIDERS = {number: name for name, number in enum_spellings(auth_pb2.SocialProvider.DESCRIPTOR).items()}
 
 # What goes by itself and does not make a sign-in invalid that Supabase Auth has just granted.
 _PASSING = ("DATABASE_UNAVAILABLE", "DATABASE_BUSY", "KEYS_UNAVAILABLE")

@@ -12,7 +12,7 @@ from tests.support.model_server import ModelServer
 from tests.support.suites import PreparedStarts, RunningStack, stop_stack
 from tests.support.waiting import until
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 
 
 @pytest.fixture

@@ -103,6 +103,8 @@ async def sessions_service() -> AsyncIterator[SessionsService]:
         await process.wait()
 
 
+@pytest.mark.long
+@pytest.mark.alone
 async def test_a_sessions_service_killed_during_a_turn_costs_no_text_when_it_comes_back_in_time(
     start: Start, model: ModelServer, sessions_service: SessionsService
 ) -> None:

@@ -243,7 +243,8 @@ async def test_a_column_a_function_and_a_policy_become_a_migration_that_goes_up_
     change(
         schemas / "sessions" / "sessions.sql",
         "comment on column public.sessions.request_id",
-        "comment on column public.sessions.is_pinned is 'True when it stands above all others.';\n"
+        "comment on column public.sessions.is_pinned is\n'True when it stands above all others in its owner''s list, "
+        "in the order of when it was pinned; '\n'a session that is archived keeps it.';\n"
         "comment on column public.sessions.request_id",
     )
     change(

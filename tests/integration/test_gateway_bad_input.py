@@ -14,7 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from gateway.rest import contract
 from gateway.rest.contract import Binding
 from servicekit.messages import paging, validation
-from servicekit.messages.converter import enum_spellings
+from servicekit.messages.json_fields import enum_spellings
 from tests.support.api import Person
 from tests.support.expectations import BAD_REQUESTS
 

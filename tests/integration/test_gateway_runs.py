@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from servicekit.messages.converter import MAX_DEPTH
+from servicekit.messages.json_reader import MAX_DEPTH
 from tests.support.api import Event, Person, ok, read_events, reason, text_of
 from tests.support.suites import RunningStack
 

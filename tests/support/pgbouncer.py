@@ -19,7 +19,7 @@ from local.embedded.credentials import read_credentials
 from local.embedded.postgres import Account, Postgres
 from tests.support.suites import RunningStack
 
-START_SECONDS = 20
+START_SECONDS = 240
 Mode = Literal["session", "transaction"]
 
 

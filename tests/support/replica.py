@@ -15,7 +15,7 @@ from tests.support.certificates import certificates_of
 from tests.support.suites import RunningStack
 
 ORCHESTRATOR = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"]
-START_SECONDS = 30
+START_SECONDS = 240
 
 
 @contextlib.asynccontextmanager

@@ -24,7 +24,7 @@ from local.files import make_private_folder, write_private
 from local.settings import PORT_NAMES, ROOT, load_settings
 from local.suite.processes import PARTS, WHOLE, Mode, replicas_of
 
-START_SECONDS = 120
+START_SECONDS = 240
 STOP_SECONDS = 60
 PORTS = len(PORT_NAMES)
 OF_A_PROJECT = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_DB_URL", "SUPABASE_JWT_SECRET")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 240.0
 LOOK_SECONDS = 0.02
 
 

@@ -22,7 +22,7 @@ from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import RunningStack
 from tests.web.pages import AccountPages
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 WIDE = {"width": 1280, "height": 800}
 NARROW = {"width": 360, "height": 740}
 

@@ -4,6 +4,7 @@ What a stored message has no field for stands in its metadata: `tool_calls` and 
 readers need them too, the rest (name, content blocks, response metadata …) under `langchain`.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,9 @@ from langchain_core.messages import (
     BaseMessageChunk,
     ChatMessage,
     HumanMessage,
+    InvalidToolCall,
     SystemMessage,
+    ToolCall,
     ToolMessage,
     message_chunk_to_message,
 )
@@ -63,6 +66,41 @@ def to_langchain(message: sessions_pb2.Message) -> BaseMessage:
         return _build(message, fields, rest)
     except (ValidationError, TypeError, ValueError, AttributeError, KeyError):
         return _build(message, {}, metadata)
+
+
+def to_provider(message: BaseMessage) -> dict[str, Any] | None:
+    """Return a message of text in the provider's fields; None for one that only LangChain's conversion understands.
+
+    That conversion, which would say the same, looks at each character of an answer: a history of long answers takes it
+    milliseconds.
+    """
+    role = _PROVIDER_ROLES.get(type(message))
+    if role is None or not isinstance(message.content, str) or not message.additional_kwargs.keys() <= {METADATA}:
+        return None
+    fields: dict[str, Any] = {"role": role, "content": message.content}
+    if isinstance(message, ToolMessage):
+        return {**fields, "tool_call_id": message.tool_call_id}
+    if message.name is not None:
+        fields["name"] = message.name
+    if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
+        fields["content"] = message.content or None
+        fields["tool_calls"] = [
+            *(_provider_call(call, json.dumps(call["args"], ensure_ascii=False)) for call in message.tool_calls),
+            *(_provider_call(call, call["args"]) for call in message.invalid_tool_calls),
+        ]
+    return fields
+
+
+def _provider_call(call: ToolCall | InvalidToolCall, arguments: str | None) -> dict[str, Any]:
+    return {"type": "function", "id": call["id"], "function": {"name": call["name"], "arguments": arguments}}
+
+
+_PROVIDER_ROLES: Mapping[type[BaseMessage], str] = {
+    SystemMessage: "system",
+    HumanMessage: "user",
+    AIMessage: "assistant",
+    ToolMessage: "tool",
+}
 
 
 def from_langchain(message: BaseMessage) -> sessions_pb2.NewMessage:

@@ -5,31 +5,28 @@ import contextlib
 import time
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
+import httpx2
 import langsmith
 import openai
 from langchain_core.callbacks import AsyncCallbackManager
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables.config import ensure_config
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
-from typing_extensions import override
 
 from servicekit.errors import AppError
 from services.orchestrator.agents.tool_calls import CallParts
 from services.orchestrator.models import offline
-from services.orchestrator.models.messages import METADATA
+from services.orchestrator.models.messages import to_provider
 from services.orchestrator.models.model_calls import ModelCalls
 from services.orchestrator.models.provider_errors import from_provider
-from services.orchestrator.models.provider_stream import Part, Reads, parts_of
+from services.orchestrator.models.provider_stream import Part, parts_of
 from services.orchestrator.settings import Settings
 from services.orchestrator.steps import Piece, TokenUsage, ToolCall
-
-S = TypeVar("S", bound=openai.AsyncStream[Any])
 
 PROVIDER_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
@@ -57,6 +54,9 @@ class Models:
         self._default = offline.NAME if settings.offline else settings.model
         self._offline = settings.offline
         self._stall_seconds = settings.stall_seconds
+        self._request_fields: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+        if settings.max_output_tokens is not None:
+            self._request_fields["max_completion_tokens"] = settings.max_output_tokens
         self._client: openai.DefaultAsyncHttpxClient | None = None
         self.chat: BaseChatModel = offline.OfflineModel() if settings.offline else self._chat_openai(settings)
         """What LangGraph or LangChain may be handed: the same model, on the same connections."""
@@ -113,7 +113,7 @@ class Models:
         self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
     ) -> AsyncGenerator[Piece | ToolCall, None]:
         sanitizer, size, finish_reason, calls, last_at = TextSanitizer(), 0, "", CallParts(), 0.0
-        usage: UsageMetadata | None = None
+        usage: TokenUsage | None = None
         try:
             async with contextlib.aclosing(self._parts(messages, model=model, options=options)) as parts:
                 async for part in parts:
@@ -142,7 +142,7 @@ class Models:
                 raise
             raise known from error
         if (tail := sanitizer.finish()) or usage is not None:
-            yield Piece(text=tail, usage=_usage_of(usage))
+            yield Piece(text=tail, usage=usage)
         if not finish_reason:
             raise AppError("MODEL_CONNECTION_LOST", cause="the stream ended without a finish_reason")
         if finish_reason == "content_filter":
@@ -155,9 +155,29 @@ class Models:
     def _parts(
         self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
     ) -> AsyncGenerator[Part, None]:
-        if isinstance(self.chat, _LeanChatOpenAI) and self.chat.is_unwatched(messages):
-            return self.chat.parts(list(messages), stall_seconds=self._stall_seconds, model=model, **options)
+        if (client := self.provider) is not None and not self._is_watched():
+            written = [to_provider(message) for message in messages]
+            if None not in written:
+                return self._provider_parts(client, {"model": model, "messages": written, **options})
         return self._watched_parts(messages, model=model, options=options)
+
+    def _is_watched(self) -> bool:
+        """Say whether somebody follows what LangChain does: its tracing, or a callback of the surrounding graph."""
+        callbacks = ensure_config().get("callbacks")
+        return bool(AsyncCallbackManager.configure(callbacks, self.chat.callbacks, self.chat.verbose).handlers)
+
+    async def _provider_parts(self, client: openai.AsyncOpenAI, body: Mapping[str, Any]) -> AsyncGenerator[Part, None]:
+        """Yield what `_watched_parts` would, without making and merging LangChain's objects for each token."""
+        response: Any = await client.post(
+            "/chat/completions",
+            body={**self._request_fields, **body},
+            cast_to=httpx2.Response,
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
+        async with contextlib.aclosing(parts_of(response, stall_seconds=self._stall_seconds)) as parts:
+            async for part in parts:
+                yield part
 
     async def _watched_parts(
         self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
@@ -169,7 +189,7 @@ class Models:
                     yield Part(
                         texts=[text] if (text := str(chunk.text)) else (),
                         finish_reason=str(chunk.response_metadata.get("finish_reason") or ""),
-                        usage=chunk.usage_metadata,
+                        usage=_usage_of(chunk.usage_metadata),
                         tool_calls=chunk.tool_call_chunks,
                     )
         finally:
@@ -180,7 +200,7 @@ class Models:
     def _chat_openai(self, settings: Settings) -> BaseChatModel:
         timeout = openai.Timeout(settings.stall_seconds, connect=min(CONNECT_SECONDS, settings.stall_seconds))
         self._client = openai.DefaultAsyncHttpxClient(timeout=timeout, limits=_limits())
-        chat = _LeanChatOpenAI(
+        return ChatOpenAI(
             model=settings.model,
             # Local servers need no key, but the client insists on one.
             api_key=settings.openai_api_key or SecretStr("not-needed"),
@@ -195,8 +215,6 @@ class Models:
             # Compatible servers know chat completions; not all know OpenAI's newer Responses API.
             use_responses_api=False,
         )
-        chat.async_client = _LeanCompletions(chat.root_async_client)
-        return chat
 
 
 def _limits() -> Any:
@@ -206,114 +224,6 @@ def _limits() -> Any:
         max_connections=known.max_connections,
         max_keepalive_connections=known.max_keepalive_connections,
         keepalive_expiry=IDLE_SECONDS,
-    )
-
-
-class _LeanCompletions:
-    """The client's completions, but a stream's chunks stay the JSON that they are.
-
-    Making typed objects of them, which LangChain takes apart again at once, costs more than all else that is done for
-    a token.
-    """
-
-    def __init__(self, client: openai.AsyncOpenAI) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client.chat.completions, name)
-
-    async def create(
-        self, *, stream: bool = False, extra_body: Mapping[str, object] | None = None, **fields: Any
-    ) -> Any:
-        """Ask for a completion, as the client's own method does."""
-        if not stream or any(name in fields for name in ("extra_headers", "extra_query", "timeout")):
-            return await self._client.chat.completions.create(stream=stream, extra_body=extra_body, **fields)
-        return await self._post(openai.AsyncStream[object], fields, extra_body)
-
-    async def reads(
-        self,
-        *,
-        stream: bool = True,  # noqa: ARG002 (part of a payload)
-        extra_body: Mapping[str, object] | None = None,
-        **fields: Any,
-    ) -> Reads:
-        """Ask for a completion whose stream is read as it comes."""
-        return await self._post(Reads, fields, extra_body)
-
-    async def _post(self, stream_cls: type[S], fields: Mapping[str, Any], extra: Mapping[str, object] | None) -> S:
-        return await self._client.post(
-            "/chat/completions",
-            body={**fields, "stream": True},
-            options={"extra_json": extra or {}},
-            cast_to=object,
-            stream=True,
-            stream_cls=stream_cls,
-        )
-
-
-class _LeanChatOpenAI(ChatOpenAI):
-    """ChatOpenAI with a short way for streams that nobody but the caller watches.
-
-    Its client does not walk each message by its type hints either, which costs 0.15 ms per message of history.
-    """
-
-    def is_unwatched(self, messages: Sequence[BaseMessage]) -> bool:
-        """Say whether `parts` does all that `astream` would do: nothing traces it, and all messages are plain text."""
-        if not all(isinstance(message.content, str) for message in messages):
-            return False
-        config = ensure_config()
-        manager = AsyncCallbackManager.configure(config.get("callbacks"), self.callbacks, self.verbose)
-        return not manager.handlers and self.rate_limiter is None
-
-    async def parts(
-        self, messages: list[BaseMessage], *, stall_seconds: float, **options: Any
-    ) -> AsyncGenerator[Part, None]:
-        """Yield what `astream` would, without making and merging LangChain's objects for each token."""
-        if self._should_stream_usage(**options):
-            options["stream_options"] = {"include_usage": True}
-        payload = self._get_request_payload(messages, stream=True, **options)
-        reads = await self.async_client.reads(**payload)
-        parts = parts_of(reads, convert=self._converted, stall_seconds=stall_seconds)
-        async with contextlib.aclosing(parts):
-            async for part in parts:
-                yield part
-
-    def _converted(self, chunk: dict[str, Any]) -> ChatGenerationChunk | None:
-        return self._convert_chunk_to_generation_chunk(chunk, AIMessageChunk, None)
-
-    @override
-    def _get_request_payload(
-        self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        messages = self._convert_input(input_).to_messages()
-        others = [message for message in messages if not _is_plain(message)]
-        payload = super()._get_request_payload(others, stop=stop, **kwargs)
-        converted = iter(payload["messages"])
-        written = [
-            {"content": message.content, "role": _PLAIN_ROLES[type(message)]} if _is_plain(message) else next(converted)
-            for message in messages
-        ]
-        # What extra_body holds goes into the body as it is, in the place of what stands there under its name.
-        payload["extra_body"] = {**(payload.get("extra_body") or {}), "messages": written}
-        payload["messages"] = []
-        return payload
-
-
-_PLAIN_ROLES: Mapping[type[BaseMessage], str] = {HumanMessage: "user", AIMessage: "assistant"}
-
-
-def _is_plain(message: BaseMessage) -> bool:
-    """Say whether the provider is told of the message's text alone.
-
-    LangChain's conversion, which would tell the same, looks at each character of an answer: a history of long answers
-    takes it milliseconds.
-    """
-    return (
-        type(message) in _PLAIN_ROLES
-        and isinstance(message.content, str)
-        and message.name is None
-        and message.additional_kwargs.keys() <= {METADATA}
-        and not (isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls))
     )
 
 

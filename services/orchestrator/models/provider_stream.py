@@ -1,29 +1,29 @@
 """A provider's stream of chat completion chunks, read with as little work per token as possible.
 
-What one read of the network brings becomes one part of the answer; nothing waits for more. The pieces of text, which
-are nearly all, are taken from their JSON as they are; every other chunk is understood by LangChain's own conversion.
+What one read of the network brings becomes one part of the answer; nothing waits for more.
 """
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+import anyio
+import httpx2
 import openai
 import orjson
-from langchain_core.messages import AIMessageChunk, ToolCallChunk
-from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.messages import ToolCallChunk
+from langchain_core.messages.tool import tool_call_chunk
+
+from services.orchestrator.steps import TokenUsage
 
 DONE = b"[DONE]"
 
 DRAIN_SECONDS = 1.0
 """How long the end of the answer may take to come after its last event."""
-
-Convert = Callable[[dict[str, Any]], ChatGenerationChunk | None]
-"""Makes LangChain's chunk of the provider's; None for one that says nothing."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Part:
     """The pieces of text, none empty."""
     finish_reason: str = ""
     """The last one given."""
-    usage: UsageMetadata | None = None
+    usage: TokenUsage | None = None
     """The last one given."""
     tool_calls: Sequence[ToolCallChunk] = ()
 
@@ -86,48 +86,34 @@ class Events:
         return found
 
 
-class Reads(openai.AsyncStream[list[bytes]]):
-    """A stream of the client's that yields, per read of the network, the data of the events that came with it.
+async def _reads(response: httpx2.Response) -> AsyncGenerator[list[bytes], None]:
+    """Yield, per read of the network, the data of the events that came with it; close the response at the end.
 
-    Failures of the connection become the client's own errors, as they do for any of its streams.
+    Failures of the connection become the client's own errors, as in its own streams.
     """
-
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**values)
-        self._decoder = cast(Any, _Decoder())
-
-    async def __stream__(self) -> AsyncIterator[list[bytes]]:
-        """Yield until the connection's end of the answer, so that the connection can serve the next one."""
-        try:
-            async for found in self._iter_events():
-                yield cast(list[bytes], found)
-        finally:
-            await self.response.aclose()
-
-    async def close(self) -> None:
-        """End the stream; the connection is kept only if the answer was read to its end."""
-        await cast(AsyncGenerator[list[bytes], None], self._iterator).aclose()
-        await super().close()
-
-
-class _Decoder:
-    """Stands in for the client's decoder of events."""
-
-    async def aiter_bytes(self, contents: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
-        events = Events()
-        async for content in contents:
+    events = Events()
+    try:
+        async for content in response.aiter_bytes():
             if found := events.feed(content):
                 yield found
+    except httpx2.TimeoutException as error:
+        raise openai.APITimeoutError(request=response.request) from error
+    except (httpx2.RequestError, ssl.SSLError, anyio.EndOfStream) as error:
+        raise openai.APIConnectionError(request=response.request) from error
+    finally:
+        # The connection is kept only if the answer was read to its end.
+        await response.aclose()
 
 
-async def parts_of(reads: Reads, *, convert: Convert, stall_seconds: float) -> AsyncGenerator[Part, None]:
-    """Yield the parts of an answer as they come. Closing it is what tells the provider to stop.
+async def parts_of(response: httpx2.Response, *, stall_seconds: float) -> AsyncGenerator[Part, None]:
+    """Yield the parts of a streamed answer as they come. Closing it is what tells the provider to stop.
 
     stall_seconds: how long the provider may say nothing, whatever comments it sends meanwhile.
     Raises TimeoutError after that, ValueError and its like for what is no stream of chunks, and the client's errors;
     what came before the failure is yielded first.
     """
     is_empty = True
+    reads = _reads(response)
     try:
         while True:
             try:
@@ -143,13 +129,7 @@ async def parts_of(reads: Reads, *, convert: Convert, stall_seconds: float) -> A
                     if data.startswith(DONE):
                         is_done = True
                         break
-                    chunk = _parse(data)
-                    text = _plain_text(chunk)
-                    if text is not None:
-                        if text:
-                            texts.append(text)
-                        is_empty = False
-                    elif _take_in(part, texts, _checked(chunk, reads), convert):
+                    if _take_in(part, texts, _checked(_parse(data), response)):
                         is_empty = False
             except Exception as error:  # noqa: BLE001 (raised again, once what came before it is said)
                 failure = error
@@ -162,12 +142,13 @@ async def parts_of(reads: Reads, *, convert: Convert, stall_seconds: float) -> A
                 await _drain(reads)
                 break
     finally:
-        await reads.close()
+        await reads.aclose()
+        await response.aclose()  # also where nothing was read
     if is_empty:
         raise ValueError("a stream without any chunk")
 
 
-async def _drain(reads: Reads) -> None:
+async def _drain(reads: AsyncIterator[list[bytes]]) -> None:
     # A connection whose answer was read to its end serves the next request.
     with contextlib.suppress(TimeoutError, openai.APIError):
         async with asyncio.timeout(DRAIN_SECONDS):
@@ -191,26 +172,7 @@ def _parse(data: bytes) -> Any:
         return json.loads(data.decode())
 
 
-def _plain_text(chunk: Any) -> str | None:
-    """Return the text of a chunk that brings nothing but text, None for every other."""
-    if type(chunk) is not dict or chunk.get("usage") or chunk.get("error"):
-        return None
-    choices = chunk.get("choices")
-    if type(choices) is not list or not choices:
-        return None
-    choice = choices[0]
-    if type(choice) is not dict or choice.get("finish_reason"):
-        return None
-    delta = choice.get("delta")
-    if type(delta) is not dict or delta.get("tool_calls") or delta.get("function_call"):
-        return None
-    if delta.get("role", "assistant") not in ("assistant", None):
-        return None
-    content = delta.get("content") or ""
-    return content if type(content) is str else None
-
-
-def _checked(chunk: Any, reads: Reads) -> dict[str, Any]:
+def _checked(chunk: Any, response: httpx2.Response) -> dict[str, Any]:
     """Return a chunk that is an object and no error. Raises the client's error for one that tells of a failure."""
     if not isinstance(chunk, dict):
         raise TypeError("a chunk that is no object")
@@ -219,23 +181,65 @@ def _checked(chunk: Any, reads: Reads) -> dict[str, Any]:
         message = error.get("message") if isinstance(error, dict) else None
         raise openai.APIError(
             message=message if message and isinstance(message, str) else "An error occurred during streaming",
-            request=reads.response.request,
+            request=response.request,
             body=error,
         )
     return chunk
 
 
-def _take_in(part: Part, texts: list[str], chunk: dict[str, Any], convert: Convert) -> bool:
+def _take_in(part: Part, texts: list[str], chunk: Mapping[str, Any]) -> bool:
     """Add what a chunk brings to the part; False when it brings nothing at all."""
-    converted = convert(chunk)
-    if converted is None:
+    if usage := chunk.get("usage"):
+        part.usage = _usage_of(usage)
+    choices = chunk.get("choices")
+    if not choices:
+        return True
+    choice = choices[0]
+    delta = choice["delta"]
+    part.finish_reason = str(choice.get("finish_reason") or "") or part.finish_reason
+    if delta is None:
         return False
-    message = converted.message
-    if isinstance(message, AIMessageChunk):
-        if text := str(message.text):
-            texts.append(text)
-        part.finish_reason = str((converted.generation_info or {}).get("finish_reason") or "") or part.finish_reason
-        part.usage = message.usage_metadata or part.usage
-        if message.tool_call_chunks:
-            part.tool_calls = [*part.tool_calls, *message.tool_call_chunks]
+    # Some servers name the role in the first chunk only, and none speaks in another.
+    if delta.get("role", "assistant") not in ("assistant", None):
+        return True
+    if content := delta.get("content"):
+        texts += _texts_of(content)
+    if calls := delta.get("tool_calls"):
+        part.tool_calls = [*part.tool_calls, *_tool_calls_of(calls)]
     return True
+
+
+def _texts_of(content: Any) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    # Blocks, as some servers send them.
+    texts = [block if isinstance(block, str) else block.get("text", "") for block in content]
+    return [text for text in texts if text]
+
+
+def _tool_calls_of(calls: Sequence[Any]) -> list[ToolCallChunk]:
+    return [
+        tool_call_chunk(
+            name=call["function"].get("name"),
+            args=call["function"].get("arguments"),
+            id=call.get("id"),
+            index=call.get("index"),
+        )
+        for call in calls
+    ]
+
+
+def _usage_of(usage: Mapping[str, Any]) -> TokenUsage:
+    return TokenUsage(
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
+    )
+
+
+def _count(value: Any) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int):
+        raise TypeError("a count of tokens that is no integer")
+    return value

@@ -93,7 +93,7 @@ class Suite:
         content: str,
         *,
         caller: Caller | None = None,
-        timeout_seconds: float = 60.0,
+        timeout_seconds: float = 240.0,
         **fields: Any,
     ) -> AsyncGenerator[Event, None]:
         request = orchestrator_pb2.StreamTurnRequest(session_id=session_id, turn=Turn(content=content, **fields))

@@ -14,7 +14,14 @@ from langchain_core.messages import (
 )
 
 from servicekit.messages import converter
-from services.orchestrator.models.messages import cleared_mark, from_langchain, is_cleared_mark, to_langchain, to_struct
+from services.orchestrator.models.messages import (
+    cleared_mark,
+    from_langchain,
+    is_cleared_mark,
+    to_langchain,
+    to_provider,
+    to_struct,
+)
 
 ROLES = {
     "user": sessions_pb2.ROLE_USER,
@@ -120,3 +127,15 @@ def test_mark_is_known_by_its_role_and_metadata() -> None:
     assert not is_cleared_mark(sessions_pb2.Message(role=sessions_pb2.ROLE_SYSTEM))
     users = sessions_pb2.Message(role=sessions_pb2.ROLE_USER, metadata=to_struct({"history_cleared": True}))
     assert not is_cleared_mark(users)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HumanMessage([{"type": "text", "text": "A block"}]),
+        AIMessage("With audio", additional_kwargs={"audio": {"id": "a"}}),
+        ChatMessage(content="In another role", role="user"),
+    ],
+)
+def test_what_only_langchain_can_tell_a_provider_has_no_short_form(message: BaseMessage) -> None:
+    assert to_provider(message) is None

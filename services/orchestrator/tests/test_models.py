@@ -5,10 +5,9 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_openai import ChatOpenAI
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langsmith.utils import tracing_is_enabled
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from services.orchestrator.models.models import Models, TextSanitizer
 from services.orchestrator.models.offline import OfflineModel
@@ -150,31 +149,3 @@ def test_answer_always_leaves_room_for_the_prompt() -> None:
     assert settings(context_tokens=128_000).answer_tokens == 8_192
     assert settings(context_tokens=1_000, max_output_tokens=900).answer_tokens == 500
     assert settings(max_output_tokens=100).answer_tokens == 100
-
-
-async def test_the_provider_is_told_what_langchains_own_conversion_says() -> None:
-    call = {"name": "search", "args": {"query": "ä"}, "id": "call-1"}
-    prompt = [
-        SystemMessage("Be brief."),
-        HumanMessage("Hello", additional_kwargs={"metadata": {"client": "web"}}),
-        AIMessage("A long answer. " * 300, additional_kwargs={"metadata": {"run_id": "1"}}),
-        HumanMessage("Named", name="Jürgen"),
-        AIMessage("", tool_calls=[call]),
-        ToolMessage("found", tool_call_id="call-1"),
-        HumanMessage([{"type": "text", "text": "A block"}]),
-        AIMessage("With audio", additional_kwargs={"audio": {"id": "a"}}),
-        AIMessage(""),
-        ChatMessage(content="In another role", role="user"),
-        HumanMessage("Last"),
-    ]
-    async with ModelServer.running() as server:
-        models = Models(settings(openai_api_key="test-key", openai_base_url=server.base_url, model="gpt-5"))
-        langchains = ChatOpenAI(model="gpt-5", base_url=server.base_url, api_key=SecretStr("test-key"))
-        assert isinstance(models.chat, ChatOpenAI)
-        for chat in (models.chat, langchains):
-            async for _ in chat.astream(prompt):
-                pass
-        await models.close()
-        ours, theirs = server.chats
-    assert ours["messages"] == theirs["messages"]
-    assert len(ours["messages"]) == len(prompt)

@@ -7,10 +7,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from langchain_core.messages import AIMessageChunk
-from langchain_core.outputs import ChatGenerationChunk
 
-from services.orchestrator.models.provider_stream import Events, Part, Reads, parts_of
+from services.orchestrator.models.provider_stream import Events, Part, parts_of
+from services.orchestrator.steps import TokenUsage
 
 HELLO = "Grüße, 世界 👋"
 
@@ -28,33 +27,22 @@ STOP = chunk({}, finish_reason="stop")
 USAGE = {"id": "x", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
 
-def converted(data: dict[str, Any]) -> ChatGenerationChunk | None:
-    choices = data.get("choices") or [{"delta": {}}]
-    choice = choices[0]
-    if choice["delta"] is None:
-        return None
-    usage = data.get("usage")
-    counted: Any = usage and {
-        "input_tokens": usage["prompt_tokens"],
-        "output_tokens": usage["completion_tokens"],
-        "total_tokens": 5,
-    }
-    message = AIMessageChunk(
-        content=choice["delta"].get("content") or "",
-        usage_metadata=counted,
-    )
-    return ChatGenerationChunk(message=message, generation_info={"finish_reason": choice.get("finish_reason")})
-
-
 @contextlib.asynccontextmanager
-async def answered(body: AsyncIterator[bytes]) -> AsyncIterator[Reads]:
-    """Yield the real client's stream of an answer that comes in these pieces."""
+async def answered(body: AsyncIterator[bytes]) -> AsyncIterator[httpx2.Response]:
+    """Yield the real client's response, an answer that comes in these pieces."""
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=body))
     client = openai.AsyncOpenAI(
         api_key="x", base_url="http://model.test/v1", http_client=httpx2.AsyncClient(transport=transport)
     )
     async with client:
-        yield await client.post("/chat/completions", body={}, cast_to=object, stream=True, stream_cls=Reads)
+        response: Any = await client.post(
+            "/chat/completions",
+            body={},
+            cast_to=httpx2.Response,
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
+        yield response
 
 
 async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
@@ -62,15 +50,15 @@ async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
         yield content
 
 
-async def listen(reads: Reads, heard: list[Part], *, stall_seconds: float = 5.0) -> None:
-    async for part in parts_of(reads, convert=converted, stall_seconds=stall_seconds):
+async def listen(response: httpx2.Response, heard: list[Part], *, stall_seconds: float = 5.0) -> None:
+    async for part in parts_of(response, stall_seconds=stall_seconds):
         heard += [part]
 
 
 async def read(*contents: bytes) -> list[Part]:
     heard: list[Part] = []
-    async with answered(pieces(*contents)) as reads:
-        await listen(reads, heard)
+    async with answered(pieces(*contents)) as response:
+        await listen(response, heard)
     return heard
 
 
@@ -119,7 +107,7 @@ async def test_every_cut_gives_the_same_answer() -> None:
         assert text_of(parts) == f"{HELLO}."
         assert [part.finish_reason for part in parts if part.finish_reason] == ["stop"]
         (usage,) = [part.usage for part in parts if part.usage]
-        assert (usage["input_tokens"], usage["output_tokens"]) == (3, 2)
+        assert usage == TokenUsage(prompt_tokens=3, completion_tokens=2)
 
 
 async def test_what_follows_the_end_is_passed_over() -> None:
@@ -151,10 +139,10 @@ async def test_halves_of_characters_pass_as_they_came() -> None:
 )
 async def test_what_came_before_a_failure_is_said_first(broken: bytes, kind: type[Exception]) -> None:
     heard: list[Part] = []
-    async with answered(pieces(sse(chunk({"content": "a"})) + broken + sse(chunk({"content": "b"})))) as reads:
+    async with answered(pieces(sse(chunk({"content": "a"})) + broken + sse(chunk({"content": "b"})))) as response:
         with pytest.raises(kind):
-            await listen(reads, heard)
-        assert reads.response.is_closed
+            await listen(response, heard)
+        assert response.is_closed
     assert text_of(heard) == "a"
 
 
@@ -171,6 +159,6 @@ async def test_comments_are_no_sign_of_life() -> None:
             await asyncio.sleep(0.02)  # comments come far more often than a stall lasts
             yield b": still there\n\n"
 
-    async with answered(body()) as reads:
+    async with answered(body()) as response:
         with pytest.raises(TimeoutError):
-            await listen(reads, [], stall_seconds=0.2)
+            await listen(response, [], stall_seconds=0.2)

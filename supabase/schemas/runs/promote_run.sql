@@ -11,6 +11,7 @@ declare
   wanted_id uuid := (args -> 'lease' ->> 'run_id')::uuid;
   token_hash bytea := sha256(convert_to(coalesce(args -> 'lease' ->> 'token', ''), 'UTF8'));
   run public.runs;
+  events jsonb;
 begin
   -- The session first, as every writer of runs and messages does.
   perform from public.sessions as s
@@ -41,11 +42,11 @@ begin
     set state = 'RUNNING', pending = null, started_at = clock_timestamp(), user_message_id = run.user_message_id
     where r.id = run.id
     returning r.* into run;
-    perform private.announce_run(run);
+    events := private.announce_run(run);
     perform pg_notify('concerto_runs', run.id::text);
   end if;
 
-  return jsonb_build_object('run', private.run_json(run), 'events', private.started_events(run.id));
+  return jsonb_build_object('run', private.run_json(run), 'events', coalesce(events, private.started_events(run.id)));
 end
 $$;
 

@@ -108,14 +108,16 @@ revoke all on function private.refuse_while_running(uuid) from public, anon, aut
 grant execute on function private.refuse_while_running(uuid) to authenticated;
 
 create function private.announce_run(run public.runs)
-returns void
+returns jsonb
 language plpgsql
 volatile
 security definer
 set search_path = ''
 as $$
+declare
+  events jsonb;
 begin
-  insert into public.run_events (run_id, seq, type, payload)
+  insert into public.run_events as e (run_id, seq, type, payload)
   values (
     run.id,
     1,
@@ -127,11 +129,14 @@ begin
       'model', run.model,
       'agent', run.agent
     )
-  );
+  )
+  returning jsonb_build_array(jsonb_build_object('seq', e.seq, 'created_at', e.created_at, e.type, e.payload)) into events;
+  return events;
 end
 $$;
 
-comment on function private.announce_run(public.runs) is 'Stores the first event of a run whose message is stored.';
+comment on function private.announce_run(public.runs) is
+'Stores the first event of a run whose message is stored, and returns it as private.started_events does.';
 
 revoke all on function private.announce_run(public.runs) from public, anon, authenticated;
 

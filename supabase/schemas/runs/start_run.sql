@@ -17,6 +17,7 @@ declare
     nullif(lease_token, ''), replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '')
   );
   must_wait boolean := run.state = 'QUEUED';
+  events jsonb := '[]';
 begin
   perform from public.sessions as s where s.id = run.session_id and s.user_id = (select auth.uid());
   if not found then
@@ -68,14 +69,14 @@ begin
   returning * into run;
 
   if not must_wait then
-    perform private.announce_run(run);
+    events := private.announce_run(run);
   end if;
   perform pg_notify('concerto_runs', run.id::text);
 
   return jsonb_build_object(
     'run', private.run_json(run),
     'lease', jsonb_build_object('run_id', run.id, 'token', token),
-    'events', private.started_events(run.id)
+    'events', events
   );
 end
 $$;

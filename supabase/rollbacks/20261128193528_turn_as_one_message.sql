@@ -402,8 +402,8 @@ comment on function private.open_run(jsonb, bytea, boolean, boolean) is
 'Raises PT404 SESSION_NOT_FOUND for a session that is not the caller''s.';
 
 comment on function private.promote_run(jsonb) is
-'Begins a queued run once the runs before it have ended: {lease} -> {run, user_message}. Answers the same for one that '
-'runs. Raises PT409 LEASE_LOST, PT400 RUN_NOT_NEXT.';
+'Begins a queued run once the runs before it have ended: {lease} -> {run, user_message}. Answers the same for one that'
+' runs. Raises PT409 LEASE_LOST, PT400 RUN_NOT_NEXT.';
 
 comment on function private.store_question(uuid, jsonb) is
 'Makes the user''s message the end of the active branch and returns its id: a new one, one beside an edited one, or '

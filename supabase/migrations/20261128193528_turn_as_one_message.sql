@@ -149,13 +149,15 @@ $function$;
 create or replace function private.announce_run(
   run public.runs
 )
-returns void
+returns jsonb
 language plpgsql
 security definer
 set search_path to ''
 as $function$
+declare
+  events jsonb;
 begin
-  insert into public.run_events (run_id, seq, type, payload)
+  insert into public.run_events as e (run_id, seq, type, payload)
   values (
     run.id,
     1,
@@ -167,7 +169,9 @@ begin
       'model', run.model,
       'agent', run.agent
     )
-  );
+  )
+  returning jsonb_build_array(jsonb_build_object('seq', e.seq, 'created_at', e.created_at, e.type, e.payload)) into events;
+  return events;
 end
 $function$;
 
@@ -232,6 +236,7 @@ declare
     nullif(lease_token, ''), replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '')
   );
   must_wait boolean := run.state = 'QUEUED';
+  events jsonb := '[]';
 begin
   perform from public.sessions as s where s.id = run.session_id and s.user_id = (select auth.uid());
   if not found then
@@ -283,14 +288,14 @@ begin
   returning * into run;
 
   if not must_wait then
-    perform private.announce_run(run);
+    events := private.announce_run(run);
   end if;
   perform pg_notify('concerto_runs', run.id::text);
 
   return jsonb_build_object(
     'run', private.run_json(run),
     'lease', jsonb_build_object('run_id', run.id, 'token', token),
-    'events', private.started_events(run.id)
+    'events', events
   );
 end
 $function$;
@@ -307,6 +312,7 @@ declare
   wanted_id uuid := (args -> 'lease' ->> 'run_id')::uuid;
   token_hash bytea := sha256(convert_to(coalesce(args -> 'lease' ->> 'token', ''), 'UTF8'));
   run public.runs;
+  events jsonb;
 begin
   -- The session first, as every writer of runs and messages does.
   perform from public.sessions as s
@@ -337,11 +343,11 @@ begin
     set state = 'RUNNING', pending = null, started_at = clock_timestamp(), user_message_id = run.user_message_id
     where r.id = run.id
     returning r.* into run;
-    perform private.announce_run(run);
+    events := private.announce_run(run);
     perform pg_notify('concerto_runs', run.id::text);
   end if;
 
-  return jsonb_build_object('run', private.run_json(run), 'events', private.started_events(run.id));
+  return jsonb_build_object('run', private.run_json(run), 'events', coalesce(events, private.started_events(run.id)));
 end
 $function$;
 
@@ -397,14 +403,15 @@ comment on column public.runs.pending is
 'The turn that a queued run will ask, as private.turn in JSON; null once it has begun.';
 
 comment on function api.start_run(jsonb) is
-'Stores the user''s message and opens its run, with the contract''s StartRunRequest -> {run, lease?, events, history?, '
-'has_earlier_messages?}: with history_messages, the newest messages before the user''s come along, as one page of '
+'Stores the user''s message and opens its run, with the contract''s StartRunRequest -> {run, lease?, events, history?,'
+' has_earlier_messages?}: with history_messages, the newest messages before the user''s come along, as one page of '
 'api.list_messages. A repeated request_id answers the run that there is, without history, and with the lease only if '
 'it names the same lease_token. Raises PT404 SESSION_NOT_FOUND and MESSAGE_NOT_FOUND, PT400 MISSING_FIELD, '
 'INVALID_FIELD, FIELD_TOO_LARGE and NOT_A_USER_MESSAGE, PT409 REQUEST_ID_REUSED and RUN_IN_PROGRESS, PT429 '
 'TOO_MANY_RUNS.';
 
-comment on function private.announce_run(public.runs) is 'Stores the first event of a run whose message is stored.';
+comment on function private.announce_run(public.runs) is
+'Stores the first event of a run whose message is stored, and returns it as private.started_events does.';
 
 comment on function private.check_turn(private.turn) is
 'Raises PT400 MISSING_FIELD for a turn that says nothing, INVALID_FIELD for one that says something and has a message '
@@ -416,8 +423,8 @@ comment on function private.open_run(public.runs, private.turn, text, boolean) i
 'SESSION_NOT_FOUND for a session that is not the caller''s.';
 
 comment on function private.promote_run(jsonb) is
-'Begins a queued run once the runs before it have ended: {lease} -> {run, events}. Answers the same for one that runs. '
-'Raises PT409 LEASE_LOST, PT400 RUN_NOT_NEXT.';
+'Begins a queued run once the runs before it have ended: {lease} -> {run, events}. Answers the same for one that runs.'
+' Raises PT409 LEASE_LOST, PT400 RUN_NOT_NEXT.';
 
 comment on function private.started_events(uuid) is
 'Returns what private.announce_run has stored, as the contract''s RunEvents: one, or none while the run is queued.';
