@@ -24,7 +24,7 @@ Targets = create_model("Targets", __base__=ProcessSettings, __module__=__name__,
 """Where each registered service is: `AUTH_TARGET` and so on, as `host:port` or a name such as dns:///auth:8003."""
 
 
-class Settings(TokenSettings, TlsSettings, Targets):  # type: ignore[valid-type, misc] # made from the registry
+class Settings(TokenSettings, TlsSettings, Targets):
     """Where the gateway listens, whom it calls, and what it lets in."""
 
     host: str = host_field("gateway")

@@ -70,7 +70,7 @@ async def served(
         drain_seconds=1.0,
         supabase_jwt_secret=SecretStr(secret),
         supabase_url="http://127.0.0.1:9",
-    )  # type: ignore[call-arg]
+    )
     async with contextlib.AsyncExitStack() as serving:
         port = await serving.enter_async_context(server.serving(settings, registrations))
         target = transport.TARGET if within_process else f"127.0.0.1:{port}"

@@ -57,7 +57,7 @@ async def _verifier(key: ec.EllipticCurvePrivateKey) -> Verifier:
     jwk: dict[str, Any] = orjson.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
     keys = {"keys": [{**jwk, "kid": KEY_ID, "alg": "ES256", "use": "sig"}]}
     client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=keys)))
-    settings = TokenSettings(_env_file=None, supabase_url=PROJECT, supabase_jwt_secret=None)  # type: ignore[call-arg]
+    settings = TokenSettings(_env_file=None, supabase_url=PROJECT, supabase_jwt_secret=None)
     return Verifier(settings, client)
 
 

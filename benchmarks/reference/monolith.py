@@ -110,7 +110,7 @@ class SessionPage(BaseModel):
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the pool, and close it at the end."""
-    settings = Settings()  # type: ignore[call-arg]
+    settings = Settings()
     app.state.tokens = Tokens(settings.jwt_secret)
     async with asyncpg.create_pool(settings.database_url, min_size=POOL_SIZE, max_size=POOL_SIZE) as pool:
         app.state.operations = Operations(pool)

@@ -44,7 +44,7 @@ class Turn(BaseModel):
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open pool and model, and close the pool at the end."""
-    settings = Settings()  # type: ignore[call-arg]
+    settings = Settings()
     app.state.tokens = Tokens(settings.jwt_secret)
     app.state.chat = ChatOpenAI(
         model=settings.model,

@@ -15,6 +15,7 @@ from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
+from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from gateway.__main__ import Server, listen
@@ -193,7 +194,7 @@ def gateway_settings(target: str = "127.0.0.1:9", **values: Any) -> Settings:
             **{f"{part.name}_target": target for part in parts.SERVICES},
             **values,
         },
-    )  # type: ignore[call-arg]
+    )
 
 
 @contextlib.asynccontextmanager
@@ -203,9 +204,9 @@ async def serving(neighbours: Neighbours) -> AsyncIterator[str]:
         _env_file=None,
         port=0,
         drain_seconds=0.1,
-        supabase_jwt_secret=JWT_SECRET,
+        supabase_jwt_secret=SecretStr(JWT_SECRET),
         supabase_url="http://127.0.0.1:9",
-    )  # type: ignore[call-arg]
+    )
     async with server.serving(settings, neighbours.registrations()) as port:
         yield f"127.0.0.1:{port}"
 

@@ -4,9 +4,10 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.app import build
 from gateway.attempts import LIMITED, client_network
 from gateway.rest import contract
-from gateway.tests.fakes import Neighbours, build, client_of, error_of, gateway, gateway_settings, serving
+from gateway.tests.fakes import Neighbours, client_of, error_of, gateway, gateway_settings, serving
 from servicekit.errors import AppError
 
 

@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.document import document
-from gateway.rest import comments, contract, openapi, routes
+from gateway.rest import comments, contract, routes
 from gateway.rest.contract import INTERNAL_SERVICES, SERVICES, ContractError
+from gateway.rest.schemas import Schemas
 from servicekit.rpc.interceptor import policy_of
 
 BINDINGS = contract.bindings(SERVICES)
@@ -233,7 +234,7 @@ def test_every_operation_describes_its_errors() -> None:
 
 
 def test_a_second_message_of_one_name_is_told_apart() -> None:
-    schemas = openapi.Schemas({})
+    schemas = Schemas({})
     first, second = (service_of({"get": "/a"}).methods[0].output_type for _ in range(2))
     assert schemas.output(first)["$ref"].endswith("/Thing")
     assert (

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from gateway import app as gateway_app
-from gateway.tests.fakes import SESSION_ID, Neighbours, build, client_of, error_of, gateway, gateway_over_http
+from gateway.app import build
+from gateway.tests.fakes import SESSION_ID, Neighbours, client_of, error_of, gateway, gateway_over_http
 from gateway.tests.fakes import gateway_settings as settings
 from local.settings import ROOT
 from servicekit.errors import AppError
@@ -76,8 +77,9 @@ async def test_bad_input_is_400_and_names_the_field(
     reason: str,
     field: str,
 ) -> None:
-    content = {} if body is None else {"content": json.dumps(body), "headers": {"content-type": "application/json"}}
-    response = await client.request(method, path, **{**content, "headers": {**bearer, **content.get("headers", {})}})
+    headers = bearer if body is None else {**bearer, "content-type": "application/json"}
+    content = None if body is None else json.dumps(body)
+    response = await client.request(method, path, content=content, headers=headers)
     status, found, metadata = error_of(response)
     assert (status, found, metadata["field"]) == (400, reason, field)
     assert neighbours.calls == []

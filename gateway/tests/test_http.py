@@ -9,10 +9,10 @@ import pytest
 import structlog
 
 from gateway import middleware
+from gateway.app import build
 from gateway.tests.fakes import (
     SESSION_ID,
     Neighbours,
-    build,
     client_of,
     error_of,
     gateway,

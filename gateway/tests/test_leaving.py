@@ -4,11 +4,13 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.support.waiting import until
 
 Process = asyncio.subprocess.Process
 
@@ -17,7 +19,7 @@ Process = asyncio.subprocess.Process
 async def running(shared: socket.socket | None = None, **variables: str) -> AsyncIterator[tuple[Process, str]]:
     """A gateway as its own process, and its own address."""
     environment = {"CONCERTO_ENV_FILE": "/dev/null", "CONCERTO_LOG_FORMAT": "json", "GATEWAY_PORT": "0", **variables}
-    descriptors = ()
+    descriptors: tuple[int, ...] = ()
     if shared is not None:
         descriptors = (shared.fileno(),)
         environment["GATEWAY_SOCKET_FD"] = str(shared.fileno())
@@ -46,22 +48,17 @@ def _text(file: Path) -> str:
     return file.read_text()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(1500):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail("it did not happen in time")
-
-
 async def test_a_gateway_that_is_to_stop_is_not_ready_and_ends_each_connection_with_its_next_answer() -> None:
     async with running(CONCERTO_DRAIN_DELAY_SECONDS="5") as (process, address):
         async with httpx.AsyncClient(base_url=address) as client:
             before = await client.get("/healthz")
             assert "connection" not in before.headers
             process.send_signal(signal.SIGTERM)
-            while (await client.get("/healthz")).headers.get("connection") != "close":  # noqa: ASYNC110 (a signal tells nobody)
-                await asyncio.sleep(0.02)
+
+            async def is_leaving() -> bool:
+                return (await client.get("/healthz")).headers.get("connection") == "close"
+
+            await until(is_leaving, "the signal to be heard")
             # Each of these is a new connection, which is still taken.
             for _ in range(3):
                 response = await client.get("/healthz")

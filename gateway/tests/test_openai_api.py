@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import httpx2
 import openai
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2
@@ -14,6 +15,7 @@ from gateway.tests import fakes
 from gateway.tests.fakes import Neighbours
 from servicekit.errors import AppError
 from servicekit.testing import mint_token
+from tests.support.waiting import forever
 
 Header = dict[str, str]
 CHAT = "/v1/chat/completions"
@@ -209,8 +211,11 @@ async def test_each_failure_is_the_error_that_the_official_client_knows(
         assert response.headers["retry-after"] == ("7" if error.retry_after_seconds else "60")
     is_final = error.reason in ("MODEL_CREDENTIALS_REJECTED", "MODEL_QUOTA_EXHAUSTED")
     assert (response.headers.get("x-should-retry") == "false") == is_final
-    official = openai.OpenAI(api_key="x", base_url="http://127.0.0.1:9")
-    assert type(official._make_status_error_from_response(response)) is raised
+    repeated = httpx2.Response(status, content=response.content, headers={"content-type": "application/json"})
+    transport = httpx2.MockTransport(lambda _: repeated)
+    with httpx2.Client(transport=transport) as within, pytest.raises(raised) as caught:
+        openai.OpenAI(api_key="x", base_url="http://127.0.0.1:9", http_client=within, max_retries=0).models.list()
+    assert type(caught.value) is raised
 
 
 async def test_a_key_that_is_no_token_is_refused_as_openai_would(client: httpx.AsyncClient) -> None:
@@ -313,7 +318,7 @@ async def test_a_client_that_goes_away_ends_the_rpc(bearer: Header, wants_stream
         if wants_stream:
             yield chunk("x")
         going.set()
-        await asyncio.sleep(60)
+        await forever()
 
     neighbours.completion = completion
     async with fakes.gateway_over_http(neighbours) as client:

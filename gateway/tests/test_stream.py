@@ -9,9 +9,11 @@ import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2
 from concerto.sessions.v1 import runs_pb2, turns_pb2
 
+from gateway.app import build
 from gateway.tests import fakes
 from gateway.tests.fakes import SESSION_ID, Neighbours, error_of
 from servicekit.errors import AppError
+from tests.support.waiting import forever
 
 Header = dict[str, str]
 TURNS = f"/sessions/{SESSION_ID}/turns"
@@ -179,13 +181,13 @@ async def test_a_service_that_dies_amid_a_stream_ends_it_with_an_error_event(bea
     async def turn(_: object) -> Events:
         yield fakes.started()
         going.set()
-        await asyncio.sleep(60)
+        await forever()
 
     neighbours.turn = turn
     serving = fakes.serving(neighbours)
     target = await serving.__aenter__()
     async with (
-        fakes.build(fakes.gateway_settings(target)) as app,
+        build(fakes.gateway_settings(target)) as app,
         fakes.listening(app) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
         client.stream("POST", TURNS, json=BODY, headers=bearer) as response,
@@ -245,7 +247,7 @@ async def test_a_late_refusal_is_an_error_event(bearer: Header) -> None:
     neighbours = Neighbours()
 
     async def turn(_: object) -> Events:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # longer than the pause after which a comment is sent
         raise AppError("SESSION_NOT_FOUND", metadata={"session_id": SESSION_ID})
         yield fakes.started()
 
@@ -263,7 +265,7 @@ async def test_a_client_that_goes_away_before_a_late_first_event_only_stops_read
 
     async def turn(_: object) -> Events:
         going.set()
-        await asyncio.sleep(60)
+        await forever()
         yield fakes.started()
 
     neighbours.turn = turn
@@ -280,7 +282,7 @@ async def test_a_busy_stream_needs_no_comments(bearer: Header) -> None:
     async def turn(_: object) -> Events:
         yield fakes.started()
         for seq in range(2, 12):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # events come apart, each far sooner than a comment would
             yield fakes.delta(seq, "x")
         yield fakes.finished(12)
 
@@ -319,7 +321,7 @@ async def test_a_client_that_goes_away_only_stops_reading(bearer: Header, accept
         if first:
             yield fakes.started()
         going.set()
-        await asyncio.sleep(60)
+        await forever()
         yield fakes.finished(2)
 
     neighbours.turn = turn
@@ -342,10 +344,10 @@ async def test_a_gateway_that_stops_says_so_to_its_streams(bearer: Header, caplo
 
     async def turn(_: object) -> Events:
         yield fakes.started()
-        await asyncio.sleep(60)
+        await forever()
 
     neighbours.turn = turn
-    async with fakes.serving(neighbours) as target, fakes.build(fakes.gateway_settings(target)) as app:
+    async with fakes.serving(neighbours) as target, build(fakes.gateway_settings(target)) as app:
         listening = fakes.listening(app)
         port = await listening.__aenter__()
         async with (
@@ -493,7 +495,8 @@ async def test_a_created_run_comes_back_with_201(
 async def test_a_run_is_cancelled_without_a_body(
     client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
 ) -> None:
-    for body in (None, {}):
+    bodies: tuple[dict[str, str] | None, ...] = (None, {})
+    for body in bodies:
         response = await client.post(f"/runs/{fakes.RUN_ID}/cancel", json=body, headers=bearer)
         assert (response.status_code, response.json()["id"]) == (200, "")
     assert neighbours.last[1].run_id == fakes.RUN_ID

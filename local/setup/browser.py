@@ -20,7 +20,7 @@ FLAGS = (
 # The one without windows first: it is the same engine, and pages take half of the processor's time in it.
 WITHOUT_WINDOWS = "chromium-headless-shell"
 _COMMANDS = (WITHOUT_WINDOWS, "chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-_APPLICATIONS = (
+APPLICATIONS = (
     Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
     Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
 )
@@ -41,7 +41,7 @@ def find_chromium() -> Path:
         found = shutil.which(command)
         if found:
             return Path(found)
-    for application in _APPLICATIONS:
+    for application in APPLICATIONS:
         if application.exists():
             return application
     raise BrowserError(HINT)

@@ -16,7 +16,7 @@ HASH = hashlib.sha256(PICTURE).hexdigest()
 
 
 def manifest(writer: ArchiveWriter, **fields: Any) -> Manifest:
-    stored = {
+    stored: dict[str, Any] = {
         "bucket": "avatars",
         "key": "jörg/bild.webp",
         "sha256": HASH,
@@ -190,7 +190,8 @@ async def test_a_newer_format_and_a_foreign_manifest_are_told_apart_from_damage(
 
 async def test_what_the_manifest_does_not_name_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
-    for fields in ({"objects": []}, {"members": {}}):
+    without: tuple[dict[str, Any], ...] = ({"objects": []}, {"members": {}})
+    for fields in without:
         write(file, **fields)
         with pytest.raises(BackupError, match="is damaged"):
             await check(file)

@@ -31,11 +31,12 @@ from local.console import Console
 from local.embedded.credentials import read_credentials
 from local.embedded.postgres import Postgres
 from local.embedded.temporary import on_free_ports, started_postgres
+from local.migrations.apply import pending_versions
 from local.migrations.baseline import BASELINE, FOLDED
 from local.settings import ROOT, Settings, load_settings
-from local.suite import stack
 from tests.support.database import add_user, call, make_as_before_the_baseline
 from tests.support.suites import PreparedStarts, RunningStack, free_base_port, stack_environment, stop_stack
+from tests.support.waiting import until
 
 ONLY = "postgres,supabase"
 PASSWORD = "a long enough password"
@@ -521,7 +522,7 @@ async def test_a_database_of_before_the_baseline_is_carried_over_as_a_backup_and
     assert done.returncode == 0, done.stderr
     assert f"{len(newest) - 1} newer migration" in done.stdout
     async with opened(home) as postgres:
-        assert await stack.pending_versions(ROOT, postgres.admin_url) == []
+        assert await pending_versions(ROOT, postgres.admin_url) == []
         await look_at_carried_over(postgres.admin_url, newest)
     again = prepared.start(tmp_path, only=ONLY)
     try:
@@ -560,7 +561,7 @@ async def interrupted(home: Path, number: signal.Signals, *arguments: str, when:
     while not await when():
         assert process.returncode is None, "it ended before it could be interrupted"
         assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # the pause between two looks
     process.send_signal(number)
     _, message = await process.communicate()
     if number != signal.SIGKILL:
@@ -650,10 +651,7 @@ async def test_a_backup_whose_suite_stops_meanwhile_fails_cleanly(prepared: Prep
     try:
         async with dump_that_waits(suite) as waits:
             backup = asyncio.create_task(asyncio.to_thread(suite.command, "backup", str(tmp_path / "out" / "b.tar")))
-            for _ in range(600):
-                if await waits():
-                    break
-                await asyncio.sleep(0.05)
+            await until(waits, "the dump to wait for the lock")
             await asyncio.to_thread(stop_stack, suite)
             done = await backup
     finally:

@@ -59,7 +59,7 @@ def test_uv_is_pinned_with_hashes() -> None:
 
 
 def test_old_python_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap.sys, "version_info", (3, 9, 2))
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
     with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer"):
         bootstrap.check_python()
 
@@ -74,7 +74,7 @@ def test_a_home_folder_without_room_for_caches_is_seen(tmp_path: Path, monkeypat
     (tmp_path / "file").touch()
     assert bootstrap.can_write(tmp_path / "not" / "there" / "yet")
     assert not bootstrap.can_write(tmp_path / "file" / "cache")
-    monkeypatch.setattr(bootstrap.os, "access", lambda _path, mode: mode == os.F_OK)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK)
     assert not bootstrap.can_write(tmp_path)
 
 

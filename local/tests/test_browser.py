@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -12,16 +13,16 @@ def test_a_browser_of_this_machine_is_found() -> None:
 
 def test_without_a_browser_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(browser, "_APPLICATIONS", ())
+    monkeypatch.setattr(browser, "APPLICATIONS", ())
     with pytest.raises(browser.BrowserError, match="apt-get install chromium-headless-shell"):
         browser.find_chromium()
-    monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(SystemExit, match="apt-get install chromium-headless-shell"):
         browser.main()
 
 
 def test_nobody_but_root_installs_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/apt-get")
     with pytest.raises(browser.BrowserError, match="Chromium"):
         browser.install_chromium()
@@ -34,7 +35,7 @@ def test_what_apt_get_said_stands_before_what_to_do(
     apt.write_text("#!/bin/sh\necho 'E: no such host'; exit 100\n")
     apt.chmod(0o700)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(debian.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(debian, "DEBIAN", tmp_path)
     with pytest.raises(
         browser.BrowserError, match=r"(?s)E: no such host.*could not install chromium-headless-shell.*apt-get install"

@@ -112,6 +112,16 @@ def test_a_password_is_no_argument() -> None:
     assert "p@ss" not in repr(target)
 
 
+def answering(asked: list[str], *, yes: bool) -> Callable[[str], bool]:
+    """Return what notes each question and answers it so."""
+
+    def answer(question: str) -> bool:
+        asked.append(question)
+        return yes
+
+    return answer
+
+
 async def test_a_named_project_is_linked_first_and_told_its_secrets_by_the_environment(
     project: Project, tmp_path: Path
 ) -> None:
@@ -150,7 +160,7 @@ async def test_a_dry_run_applies_nothing(project: Project, tmp_path: Path) -> No
 async def test_a_no_applies_nothing(project: Project, tmp_path: Path) -> None:
     asked: list[str] = []
     with pytest.raises(MigrationError, match=r"^Nothing was applied\.$"):
-        await run(project, settings_with(tmp_path), ask=lambda question: bool(asked.append(question)))
+        await run(project, settings_with(tmp_path), ask=answering(asked, yes=False))
     assert asked == ["Apply 3 to the linked project?"]
     assert not [call for call in project.called() if call[:2] == ["db", "push"]]
 
@@ -196,7 +206,7 @@ async def test_the_history_of_before_the_baseline_is_changed_and_what_is_newer_a
     folded: Project, tmp_path: Path
 ) -> None:
     asked: list[str] = []
-    printed = await run(folded, settings_with(tmp_path), ask=lambda question: not asked.append(question))
+    printed = await run(folded, settings_with(tmp_path), ask=answering(asked, yes=True))
     assert asked == [
         "Let the history of the linked project name that one instead?", "Apply 1 to the linked project?"
     ]  # fmt: skip

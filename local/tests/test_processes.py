@@ -117,8 +117,8 @@ def test_every_replica_has_a_port_of_its_own_and_is_known_to_all_who_call_it(set
         assert specs[name].inherits == (descriptor,)
     assert specs["sessions"].inherits == ()
     observed = load_settings(environment={**SETTINGS, "CONCERTO_METRICS_PORT": "9464"}, env_file=None)
-    given = service_specs(observed, suite, PARTS, replicas=4)
-    assert sorted(int(spec.environment["CONCERTO_METRICS_PORT"]) for spec in given) == list(
+    watched = service_specs(observed, suite, PARTS, replicas=4)
+    assert sorted(int(spec.environment["CONCERTO_METRICS_PORT"]) for spec in watched) == list(
         range(9464, 9464 + 4 * len(PARTS))
     )
     for replicas in (1, 2, 4):

@@ -1,4 +1,3 @@
-import asyncio
 import json
 import os
 import shlex
@@ -6,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 
 from local.settings import ROOT
 from tests.support.suites import RunningStack, free_base_port, stack_environment, start_stack, stop_stack
+from tests.support.waiting import until
 
 ONLY = "postgres,supabase"
 PATIENCE_SECONDS = 240
@@ -25,13 +24,6 @@ PATIENCE_SECONDS = 240
 @pytest.fixture(scope="module")
 def small(launch: Callable[..., RunningStack]) -> RunningStack:
     return launch(only=ONLY)
-
-
-async def eventually(check: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.05)
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -61,19 +53,20 @@ def test_env_prints_what_the_suites_processes_are_told(small: RunningStack) -> N
 async def test_killed_postgres_is_reported_and_started_again_and_the_host_recovers(small: RunningStack) -> None:
     first, host = small.process("postgres"), small.process("supabase")
     os.kill(first, signal.SIGKILL)
-    await eventually(lambda: "postgres is back" in small.output)
+    await until(lambda: "postgres is back" in small.output)
     assert "postgres was ended by SIGKILL; it is started again in 0.2 s." in small.output
     assert small.process("postgres") != first
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while await login_status(small) != httpx.codes.BAD_REQUEST:  # the ordinary refusal of a wrong password
-        assert time.monotonic() < deadline, "the host did not recover"
-        await asyncio.sleep(0.1)
+
+    async def refuses_a_wrong_password() -> bool:
+        return await login_status(small) == httpx.codes.BAD_REQUEST
+
+    await until(refuses_a_wrong_password, "the host to recover")
     assert small.process("supabase") == host
 
 
 async def test_killed_host_is_reported_and_started_again(small: RunningStack) -> None:
     os.kill(small.process("supabase"), signal.SIGKILL)
-    await eventually(lambda: "supabase is back" in small.output)
+    await until(lambda: "supabase is back" in small.output)
     assert "supabase was ended by SIGKILL" in small.output
     assert await login_status(small) == httpx.codes.BAD_REQUEST
 

@@ -8,6 +8,7 @@ from local.suite.state import ProcessState, State, end_orphans, read_state, supe
 
 
 def sleeper() -> "subprocess.Popen[bytes]":
+    # It ends by itself when the tests were killed.
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
@@ -13,8 +12,9 @@ import pytest
 from local.console import Console
 from local.suite.processes import ProcessSpec
 from local.suite.supervisor import StartError, Supervisor, last_lines
+from tests.support.waiting import until
 
-SLEEPER = (
+SLEEPER = (  # ends by itself when the tests were killed
     "import sys, time; print('hello from the process', flush=True); open(sys.argv[1], 'a').write('x'); time.sleep(60)"
 )
 FAILER = "print('the reason of the failure'); raise SystemExit(3)"
@@ -42,14 +42,6 @@ def supervise(folder: Path) -> tuple[Supervisor, io.StringIO]:
     return Supervisor(folder / "logs", Console(printed), lambda: None), printed
 
 
-async def until(check: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    for _ in range(400):
-        if check():
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail("it did not happen in time")
-
-
 async def test_crashed_process_is_reported_with_its_log_and_started_again(tmp_path: Path) -> None:
     supervisor, printed = supervise(tmp_path)
     await supervisor.start(spec("worker", SLEEPER, tmp_path))
@@ -69,7 +61,7 @@ async def test_a_process_that_is_asked_to_end_is_replaced_without_a_fuss(tmp_pat
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
         "print('what was in the log', flush=True)\n"
         "open(sys.argv[1], 'a').write('x')\n"
-        "time.sleep(60)"
+        "time.sleep(60)"  # ends by itself when the tests were killed
     )
     supervisor, printed = supervise(tmp_path)
     marker, asked = tmp_path / "worker.marker", 0
@@ -94,6 +86,7 @@ def _replaced(supervisor: Supervisor, pid: int) -> bool:
 
 
 async def test_a_process_inherits_the_sockets_that_are_meant_for_it(tmp_path: Path) -> None:
+    # It ends by itself when the tests were killed.
     code = "import os, sys\nos.fstat(int(sys.argv[2]))\nopen(sys.argv[1], 'a').write('x')\nimport time\ntime.sleep(60)"
     with socket.create_server(("127.0.0.1", 0)) as shared:
         number = shared.fileno()
@@ -120,8 +113,9 @@ async def test_stopping_ends_the_last_started_first_and_nothing_else(tmp_path: P
         f"def end(*_): open({str(order)!r}, 'a').write(pathlib.Path(sys.argv[1]).stem + ' '); sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, end)\n"
         "open(sys.argv[1], 'a').write('x')\n"
-        "time.sleep(60)"
+        "time.sleep(60)"  # ends by itself when the tests were killed
     )
+    # It ends by itself when the tests were killed.
     bystander = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
     supervisor, _ = supervise(tmp_path)
     for name in ("one", "two", "three"):
@@ -138,13 +132,13 @@ async def test_a_quick_stop_ends_a_process_that_ignores_the_polite_signal(tmp_pa
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "open(sys.argv[1], 'a').write('x')\n"
-        "time.sleep(60)"
+        "time.sleep(60)"  # ends by itself when the tests were killed
     )
     supervisor, _ = supervise(tmp_path)
     await supervisor.start(spec("stubborn", code, tmp_path))
     pid = supervisor.states()["stubborn"].pid
     stopping = asyncio.create_task(supervisor.stop())
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # that nothing happens has no event
     assert not stopping.done()
     supervisor.stop_quickly()
     await stopping

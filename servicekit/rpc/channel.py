@@ -64,14 +64,15 @@ def connect(target: str, service: ServiceDescriptor, *, tls: Certificates | None
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 500),  # well within the time that retries last
         ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_SECONDS * 1000),
-        *_authority(target),
+        *authority(target),
     ]
     if tls is None or tls.client_mode == "off":
         return grpc.aio.insecure_channel(target, options=options)
     return TlsChannel(tls, lambda credentials: grpc.aio.secure_channel(target, credentials, options=options))
 
 
-def _authority(target: str) -> list[tuple[str, str]]:
+def authority(target: str) -> list[tuple[str, str]]:
+    """Return the channel option that says which server's name is expected; none where the target says it itself."""
     # Of a list gRPC would take all of it for the server's name; so the first stands for all, in certificates too.
     scheme, _, addresses = target.partition(":")
     return [("grpc.default_authority", addresses.split(",")[0])] if scheme in ("ipv4", "ipv6") else []

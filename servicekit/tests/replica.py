@@ -21,16 +21,16 @@ class Sessions(sessions_pb2_grpc.SessionsServiceServicer):
         self._address = address
 
     async def GetSession(self, request: Any, context: Any) -> sessions_pb2.GetSessionResponse:
-        await asyncio.sleep(0.01)
-        return sessions_pb2.GetSessionResponse(session={"id": request.session_id, "name": self._address})
+        await asyncio.sleep(0.01)  # a call is under way for a moment
+        return sessions_pb2.GetSessionResponse(session=sessions_pb2.Session(id=request.session_id, name=self._address))
 
     async def CreateSession(self, request: Any, context: Any) -> sessions_pb2.CreateSessionResponse:
-        await asyncio.sleep(0.01)
-        return sessions_pb2.CreateSessionResponse(session={"name": self._address})
+        await asyncio.sleep(0.01)  # a call is under way for a moment
+        return sessions_pb2.CreateSessionResponse(session=sessions_pb2.Session(name=self._address))
 
     # The contract calls this one not idempotent, so gRPC repeats it only when it has not reached a server.
     async def DeleteSession(self, request: Any, context: Any) -> sessions_pb2.DeleteSessionResponse:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # a call is under way for a moment
         return sessions_pb2.DeleteSessionResponse()
 
 
@@ -39,8 +39,8 @@ class Runs(runs_pb2_grpc.RunsServiceServicer):
 
     async def WatchRunEvents(self, request: Any, context: Any) -> AsyncIterator[runs_pb2.WatchRunEventsResponse]:
         for index in range(1, 31):
-            yield runs_pb2.WatchRunEventsResponse(events=[{"seq": index}])
-            await asyncio.sleep(0.1)
+            yield runs_pb2.WatchRunEventsResponse(events=[runs_pb2.RunEvent(seq=index)])
+            await asyncio.sleep(0.1)  # a stream lasts three seconds
 
 
 @contextlib.asynccontextmanager
@@ -63,7 +63,7 @@ if __name__ == "__main__":
     host, port, age_seconds, drain_seconds = sys.argv[1:]
     server.run(
         ServiceSettings(
-            _env_file=None,  # type: ignore[call-arg]
+            _env_file=None,
             host=host,
             port=int(port),
             connection_age_seconds=float(age_seconds),

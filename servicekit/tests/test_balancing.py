@@ -4,9 +4,8 @@ import itertools
 import signal
 import socket
 import sys
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from servicekit.errors import AppError
 from servicekit.rpc import channel
 from servicekit.testing import acting_as, make_caller
 from servicekit.tests.names import Names
+from tests.support.waiting import until
 
 ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
@@ -76,13 +76,6 @@ async def _listens(address: str, port: int) -> bool:
         return False
     writer.close()
     return True
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while not await condition():
-        assert time.monotonic() < give_up_at, "it did not happen in time"
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture
@@ -257,9 +250,9 @@ async def test_a_name_without_an_address_says_so_at_once(replicas: Replicas) -> 
 
 
 def test_a_list_of_addresses_is_no_servers_name() -> None:
-    assert channel._authority("ipv4:127.0.0.1:1,127.0.0.1:2") == [("grpc.default_authority", "127.0.0.1:1")]
+    assert channel.authority("ipv4:127.0.0.1:1,127.0.0.1:2") == [("grpc.default_authority", "127.0.0.1:1")]
     for target in ("127.0.0.1:1", "dns:///sessions:1", "inprocess:"):
-        assert channel._authority(target) == []
+        assert channel.authority(target) == []
 
 
 def test_only_servers_that_take_calls_are_sent_any() -> None:

@@ -7,6 +7,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from servicekit.settings import ServiceSettings, TlsSettings
 from servicekit.tls import credentials
@@ -108,10 +109,10 @@ def test_keys_that_no_handshake_would_use_end_the_start(mount: Mount) -> None:
 
 def test_a_certificate_that_clients_may_not_show_is_none_for_mutual_tls(mount: Mount) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    write(mount, key, signed_by_itself(key, x509.ExtendedKeyUsageOID.SERVER_AUTH))
+    write(mount, key, signed_by_itself(key, ExtendedKeyUsageOID.SERVER_AUTH))
     assert "extended key usages serverAuth and clientAuth" in start_with(mount, client_auth=True)
     assert loaded(mount).server_mode == "tls"
-    both = (x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH)
+    both = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
     for usages in (both, ()):
         write(mount, key, signed_by_itself(key, *usages))
         assert loaded(mount, client_auth=True).server_mode == "mutual"

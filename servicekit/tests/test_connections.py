@@ -9,6 +9,7 @@ import pytest
 from servicekit.database.pool import Connections
 from tests.support.database import add_user, claims_of
 from tests.support.suites import RunningStack
+from tests.support.waiting import until
 
 OWN_PID = "select pg_backend_pid()"
 
@@ -37,8 +38,14 @@ async def ask(connections: Connections, statement: str, *args: Any, seconds: flo
 
 async def until_nothing(admin: asyncpg.Connection, condition: str, *args: Any) -> None:
     """Return when no backend of the server meets the condition."""
-    while await admin.fetchval(f"select exists (select from pg_stat_activity where {condition})", *args):  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
+    query = f"select not exists (select from pg_stat_activity where {condition})"
+    await until(lambda: admin.fetchval(query, *args), condition)
+
+
+async def until_asleep(admin: asyncpg.Connection, statement: str, count: int = 1) -> None:
+    """Return when so many backends of the server execute the statement."""
+    query = "select count(*) = $2 from pg_stat_activity where query = $1 and state = 'active'"
+    await until(lambda: admin.fetchval(query, statement, count), statement)
 
 
 async def test_one_connection_serves_calls_that_follow_each_other(connections: Connections) -> None:
@@ -46,6 +53,7 @@ async def test_one_connection_serves_calls_that_follow_each_other(connections: C
 
 
 async def test_calls_at_once_share_the_connections_there_may_be(connections: Connections) -> None:
+    # Statements that last a while, so that each finds the other connection busy.
     statement = "select pg_backend_pid() from pg_sleep(0.02)"
     assert len(set(await asyncio.gather(*(ask(connections, statement) for _ in range(12))))) == 2
 
@@ -73,7 +81,7 @@ async def test_a_connection_that_died_while_it_was_idle_is_replaced(connections:
     before = await ask(connections, OWN_PID)
     await admin.execute("select pg_terminate_backend($1)", before)
     await until_nothing(admin, "pid = $1", before)
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # the end of the connection reaches this side, which has no event for it
     assert await ask(connections, OWN_PID) != before
 
 
@@ -81,34 +89,43 @@ async def test_an_abandoned_statement_is_cancelled_and_its_answer_goes_to_nobody
     connections: Connections, admin: Any
 ) -> None:
     with pytest.raises(TimeoutError):
-        await ask(connections, "select pg_sleep(60)", seconds=0.1)
+        await ask(connections, "select pg_sleep(60)", seconds=0.1)  # a statement that only a cancellation ends
+    # Another one of that kind.
     cancelled = asyncio.create_task(ask(connections, "select pg_sleep(61)"))
-    await asyncio.sleep(0.1)
+    await until_asleep(admin, "select pg_sleep(61)")
     cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     assert await asyncio.gather(*(ask(connections, "select $1::int", number) for number in range(6))) == [*range(6)]
+    # The statements above, by their text.
     await until_nothing(admin, "query like 'select pg_sleep(6_)' and state = 'active'")
 
 
-async def test_whoever_waits_too_long_for_a_connection_is_told_so(connections: Connections) -> None:
-    holding = [asyncio.create_task(ask(connections, "select pg_sleep(0.5)")) for _ in range(2)]
-    await asyncio.sleep(0.1)
+async def test_whoever_waits_too_long_for_a_connection_is_told_so(connections: Connections, admin: Any) -> None:
+    statement = "select pg_sleep(60)"  # held until it is cancelled
+    holding = [asyncio.create_task(ask(connections, statement, seconds=60)) for _ in range(2)]
+    await until_asleep(admin, statement, 2)
     with pytest.raises(TimeoutError):
         await ask(connections, OWN_PID, seconds=0.05)
-    await asyncio.gather(*holding)
+    for task in holding:
+        task.cancel()
+    await asyncio.gather(*holding, return_exceptions=True)
     assert await ask(connections, OWN_PID)
 
 
-async def test_who_stops_waiting_takes_no_connection_along(connections: Connections) -> None:
-    holding = [asyncio.create_task(ask(connections, "select pg_sleep(0.2)")) for _ in range(2)]
-    await asyncio.sleep(0.05)
+async def test_who_stops_waiting_takes_no_connection_along(connections: Connections, admin: Any) -> None:
+    statement = "select pg_sleep(60)"  # held until it is cancelled
+    holding = [asyncio.create_task(ask(connections, statement, seconds=60)) for _ in range(2)]
+    await until_asleep(admin, statement, 2)
     waiting = [asyncio.create_task(ask(connections, OWN_PID)) for _ in range(4)]
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)
     for task in waiting[::2]:
+        task.cancel()
+    for task in holding:
         task.cancel()
     await asyncio.gather(*holding, *waiting, return_exceptions=True)
     assert all(waiting[index].result() for index in (1, 3))
+    # Statements that last a while, so that each finds the other connection busy.
     statement = "select pg_backend_pid() from pg_sleep(0.05)"
     assert len(set(await asyncio.gather(*(ask(connections, statement) for _ in range(6))))) == 2
 
@@ -129,10 +146,11 @@ async def test_unused_connections_are_closed(stack: RunningStack, admin: Any) ->
     await asyncio.wait_for(connections.close(), 5)
 
 
-async def test_closing_waits_for_statements_and_refuses_later_ones(stack: RunningStack) -> None:
+async def test_closing_waits_for_statements_and_refuses_later_ones(stack: RunningStack, admin: Any) -> None:
     connections = opened(stack, size=1)
-    running = asyncio.create_task(ask(connections, "select 7 from pg_sleep(0.2)"))
-    await asyncio.sleep(0.1)
+    statement = "select 7 from pg_sleep(1)"  # still under way when the connections are closed
+    running = asyncio.create_task(ask(connections, statement))
+    await until_asleep(admin, statement)
     waiting = asyncio.create_task(ask(connections, OWN_PID))
     await asyncio.sleep(0)
     await asyncio.wait_for(connections.close(), 5)

@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 from concerto.auth.v1 import auth_pb2
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from google.protobuf import struct_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from servicekit.errors import AppError
 from servicekit.messages import converter, json_reader
@@ -9,7 +12,7 @@ from servicekit.messages import converter, json_reader
 ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
 
 
-def refusal(message_type: type, data: object) -> tuple[str, str]:
+def refusal(message_type: type, data: Any) -> tuple[str, str]:
     with pytest.raises(AppError) as caught:
         converter.from_json(message_type, data)
     return caught.value.reason, caught.value.metadata["field"]
@@ -17,7 +20,7 @@ def refusal(message_type: type, data: object) -> tuple[str, str]:
 
 def test_message_survives_the_way_to_json_and_back() -> None:
     message = sessions_pb2.Message(
-        id=ID, role=sessions_pb2.ROLE_TOOL, content="Grüße 🎻", order=3, timestamp={"seconds": 1, "nanos": 123456000}
+        id=ID, role=sessions_pb2.ROLE_TOOL, content="Grüße 🎻", order=3, timestamp=Timestamp(seconds=1, nanos=123456000)
     )
     message.metadata.update({"n": 3, "x": 1.5, "list": [1, None, {"deep": True}], "text": "ü"})
     data = converter.to_json(message)
@@ -36,7 +39,7 @@ def test_defaults_are_written_and_unset_messages_are_null() -> None:
 
 
 def test_only_the_chosen_part_of_a_oneof_is_written() -> None:
-    event = runs_pb2.RunEvent(seq=2, message_delta={"text": "a"})
+    event = runs_pb2.RunEvent(seq=2, message_delta=runs_pb2.MessageDelta(text="a"))
     assert converter.to_json(event) == {"seq": 2, "created_at": None, "message_delta": {"text": "a"}}
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import grpc
 import pytest
 from concerto.errors.v1 import errors_pb2
@@ -8,7 +10,7 @@ from servicekit.errors import AppError, from_message, from_rpc_error
 from servicekit.reasons import HTTP_STATUS, Reason
 
 
-class Refused(grpc.RpcError, grpc.Call):  # type: ignore[misc]
+class Refused(grpc.RpcError, grpc.Call):
     """What a client sees of a status, without a network between."""
 
     def __init__(self, status: grpc.Status) -> None:
@@ -20,7 +22,7 @@ class Refused(grpc.RpcError, grpc.Call):  # type: ignore[misc]
     def details(self) -> str:
         return self._status.details
 
-    def trailing_metadata(self) -> object:
+    def trailing_metadata(self) -> Any:
         return self._status.trailing_metadata
 
 

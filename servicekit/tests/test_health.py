@@ -8,6 +8,7 @@ from servicekit.rpc import health
 from servicekit.rpc.channel import ACCEPTING
 from servicekit.rpc.health import NOT_SERVING, SERVING, Health
 from servicekit.rpc.inprocess import transport
+from tests.support.waiting import until
 
 NAME = "concerto.sessions.v1.SessionsService"
 
@@ -30,7 +31,11 @@ async def test_probes_hear_of_the_end_before_clients_do() -> None:
     for name in ("", NAME):
         await servicer.set(name, SERVING)
     leaving = asyncio.create_task(servicer.leave(0.2))
-    await asyncio.sleep(0.1)
+
+    async def is_leaving() -> bool:
+        return await state_of(servicer, "") == NOT_SERVING
+
+    await until(is_leaving)
     assert [await state_of(servicer, name) for name in ("", NAME, ACCEPTING)] == [NOT_SERVING, NOT_SERVING, SERVING]
     await leaving
     assert await state_of(servicer, ACCEPTING) == NOT_SERVING

@@ -34,7 +34,7 @@ class Project:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         self.requests += 1
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # a request is under way for a moment, so that others join it
         jwks = [
             {**json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key())), "kid": kid, "alg": "ES256"}
             for kid, key in self.keys.items()
@@ -180,7 +180,7 @@ async def test_no_keys_at_all_is_an_outage_not_a_bad_token(verifier: Verifier, p
 async def test_a_remembered_token_still_expires(verifier: Verifier) -> None:
     token = mint_token(USER, expires_in=2 - identity.LEEWAY_SECONDS)
     await verifier.verify(token)
-    await asyncio.sleep(2.1)
+    await asyncio.sleep(2.1)  # tokens carry whole seconds, and the token's life is what is tested
     assert await refusal(verifier, token) == "TOKEN_EXPIRED"
 
 

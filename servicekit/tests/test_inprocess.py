@@ -10,6 +10,7 @@ import pytest
 from servicekit.errors import AppError, from_rpc_error
 from servicekit.rpc.inprocess.calls import NO_CLIENT_STREAMS, STREAM_LIMIT
 from tests.support.calls import Code, Text, World, count, failed, names, opened, text
+from tests.support.waiting import forever
 
 ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
@@ -42,7 +43,9 @@ async def test_a_stream_is_iterated_or_read(world: World) -> None:
     assert await names(world.stream(text("40"))) == [str(index) for index in range(40)]
     call = world.stream(text("2"))
     assert isinstance(call, grpc.aio.UnaryStreamCall)
-    assert [(await call.read()).name, (await call.read()).name] == ["0", "1"]
+    first: Any = await call.read()
+    second: Any = await call.read()
+    assert [first.name, second.name] == ["0", "1"]
     assert await call.read() is grpc.aio.EOF
     assert await call.code() is Code.OK
     assert await call.read() is grpc.aio.EOF
@@ -53,7 +56,8 @@ async def test_a_handler_may_write_its_stream_by_itself(world: World) -> None:
         for index in range(3):
             await context.write(text(str(index)))
 
-    world.script.stream = handler  # type: ignore[method-assign]
+    script: Any = world.script
+    script.stream = handler
     codec: dict[str, Any] = {"request_deserializer": Text.FromString, "response_serializer": Text.SerializeToString}
     add = {"Write": grpc.unary_stream_rpc_method_handler(handler, **codec)}
     world.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Writer", add),))
@@ -144,12 +148,12 @@ async def test_the_deadline_ends_call_and_handler(world: World, method: str) -> 
 
     async def unary(request: Any, context: Any) -> Any:
         remaining.append(context.time_remaining())
-        await asyncio.sleep(30)
+        await forever()
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
         remaining.append(context.time_remaining())
         yield text("")
-        await asyncio.sleep(30)
+        await forever()
 
     world.play(unary if method == "unary" else stream)
     call = getattr(world, method)(text(""), timeout=0.2)
@@ -180,11 +184,11 @@ async def test_a_cancelled_caller_ends_the_handler(world: World, method: str) ->
 
     async def unary(request: Any, context: Any) -> Any:
         began.set()
-        await asyncio.sleep(30)
+        await forever()
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
         began.set()
-        await asyncio.sleep(30)
+        await forever()
         yield text("")
 
     world.play(unary if method == "unary" else stream)
@@ -203,14 +207,17 @@ async def test_a_cancelled_caller_ends_the_handler(world: World, method: str) ->
 
 
 async def test_cancel_ends_a_call_at_once(world: World) -> None:
+    began = asyncio.Event()
+
     async def handler(request: Any, context: Any) -> Any:
-        await asyncio.sleep(30)
+        began.set()
+        await forever()
 
     world.play(handler)
     call = world.unary(text(""))
     done: list[Any] = []
     call.add_done_callback(done.append)
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(began.wait(), 5)
     assert call.cancel()
     assert not call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -290,7 +297,7 @@ async def test_a_handler_waits_for_a_slow_reader(world: World) -> None:
     world.play(handler)
     call = world.stream(text(""))
     await call.read()
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3)  # that the handler sends no more has no event
     assert sent < 2000
     if world.kind == "within":
         assert sent <= STREAM_LIMIT + 1
@@ -306,7 +313,7 @@ async def test_nothing_leaks_between_the_contexts_of_caller_and_handler(world: W
     async def unary(request: Any, context: Any) -> Any:
         seen.append(WHO.get())
         WHO.set(request.name)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # the other side gets its turn, also behind a socket
         seen.append(WHO.get())
         return request
 
@@ -337,7 +344,7 @@ async def test_neither_side_can_change_the_others_messages(world: World) -> None
         kept.append(request)
         began.set()
         request.name += "!"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # the other side gets its turn, also behind a socket
         return request
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:

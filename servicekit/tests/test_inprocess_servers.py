@@ -9,6 +9,7 @@ from servicekit.errors import AppError, from_rpc_error
 from servicekit.rpc import channel
 from servicekit.rpc.inprocess import transport
 from tests.support.calls import SESSIONS, Code, Text, World, failed, opened, text
+from tests.support.waiting import forever
 
 
 async def test_idempotent_rpcs_are_tried_four_times_and_others_once(world: World) -> None:
@@ -29,19 +30,20 @@ async def test_idempotent_rpcs_are_tried_four_times_and_others_once(world: World
 
 
 async def test_calls_that_run_may_end_while_a_server_stops_and_new_ones_are_refused(world: World) -> None:
-    began = asyncio.Event()
+    began, may_end = asyncio.Event(), asyncio.Event()
 
     async def handler(request: Any, context: Any) -> Any:
         began.set()
-        await asyncio.sleep(0.2)
+        await may_end.wait()
         return request
 
     world.play(handler)
     running = world.unary(text("in time"))
     await began.wait()
     stopping = asyncio.create_task(world.stop(5))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # the server's stop begins, which has no event
     assert (await failed(world.unary(text("late")))).code() is Code.UNAVAILABLE
+    may_end.set()
     assert (await running).name == "in time"
     await stopping
 
@@ -51,13 +53,13 @@ async def test_calls_that_outlast_the_stop_are_cancelled_also_when_it_is_hurried
 
     async def handler(request: Any, context: Any) -> Any:
         began.set()
-        await asyncio.sleep(30)
+        await forever()
 
     world.play(handler)
     running = world.unary(text(""))
     await began.wait()
     stopping = asyncio.create_task(world.stop(20))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # the server's stop begins, which has no event
     await asyncio.wait_for(world.stop(0), 5)
     await asyncio.wait_for(stopping, 5)
     assert (await failed(running)).code() in (Code.CANCELLED, Code.UNAVAILABLE)
@@ -65,12 +67,15 @@ async def test_calls_that_outlast_the_stop_are_cancelled_also_when_it_is_hurried
 
 
 async def test_a_closed_channel_cancels_what_runs_and_takes_no_more(world: World) -> None:
+    began = asyncio.Event()
+
     async def handler(request: Any, context: Any) -> Any:
-        await asyncio.sleep(30)
+        began.set()
+        await forever()
 
     world.play(handler)
     running = world.unary(text(""))
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(began.wait(), 5)
     await world.connection.close()
     assert running.cancelled()
     with pytest.raises((grpc.aio.UsageError, asyncio.CancelledError)):
@@ -82,7 +87,7 @@ async def test_a_service_that_does_not_run_here_is_unavailable_until_it_does() -
     stub: Any = sessions_pb2_grpc.SessionsServiceStub(connection)
     assert connection.get_state() is grpc.ChannelConnectivity.IDLE
     asking = asyncio.create_task(channel.call(stub.CreateSession, text("ab")))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # the call has been refused once: its retry has no event
     async with opened("within") as world:
 
         async def handler(request: Any, context: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
-from concerto.sessions.v1 import sessions_pb2, sessions_pb2_grpc, turns_pb2
+from concerto.sessions.v1 import runs_pb2, sessions_pb2, sessions_pb2_grpc, turns_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
@@ -59,7 +59,9 @@ class Sessions(sessions_pb2_grpc.SessionsServiceServicer):
 class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     async def StreamTurn(self, request: Any, context: Any) -> AsyncIterator[Any]:
         for text in ("a", "b"):
-            yield orchestrator_pb2.StreamTurnResponse(event={"message_delta": {"text": text}})
+            yield orchestrator_pb2.StreamTurnResponse(
+                event=runs_pb2.RunEvent(message_delta=runs_pb2.MessageDelta(text=text))
+            )
         if request.content == "crash":
             raise ValueError("the user's own words")
 
@@ -227,7 +229,7 @@ async def test_what_outlives_calls_is_drained_while_calls_that_are_open_stay_ope
     seen: list[tuple[float, bool]] = []
 
     async def drain(seconds: float) -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # calls would end meanwhile if the server closed them
         seen.append((seconds, running.done()))
 
     async with server.serving(settings(drain_seconds=0.0), [registration(sessions, drain=drain)]) as port:
@@ -280,7 +282,7 @@ async def test_a_server_that_is_to_stop_is_not_ready_and_serves_for_a_while_and_
                     answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
                     if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
                         break
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)  # the pause between two looks
             while time.monotonic() - left_at < delay_seconds * 0.8:
                 assert await answers()
             await serving

@@ -1,5 +1,8 @@
+from typing import Any
+
 import pytest
 from concerto.auth.v1 import auth_pb2
+from concerto.auth.v1.auth_pb2 import ProfileChanges
 from concerto.sessions.v1 import sessions_pb2
 from google.protobuf.message import Message
 
@@ -14,7 +17,7 @@ def append(*messages: sessions_pb2.NewMessage, **fields: str) -> sessions_pb2.Ap
     return sessions_pb2.AppendMessagesRequest(session_id=ID, messages=messages, **fields)
 
 
-def new(content: str = "x", **fields: object) -> sessions_pb2.NewMessage:
+def new(content: str = "x", **fields: Any) -> sessions_pb2.NewMessage:
     message = sessions_pb2.NewMessage(role=USER, content=content)
     message.metadata.update(fields)
     return message
@@ -31,7 +34,7 @@ def new(content: str = "x", **fields: object) -> sessions_pb2.NewMessage:
         sessions_pb2.ListSessionsRequest(),
         sessions_pb2.UpdateSessionRequest(session_id=ID, name="", expected_name=""),
         auth_pb2.LogInRequest(email="jörg.o'neil+x@bücher.example", password="x"),
-        auth_pb2.UpdateMeRequest(profile={"avatar_url": ""}),
+        auth_pb2.UpdateMeRequest(profile=ProfileChanges(avatar_url="")),
     ],
 )
 def test_what_keeps_the_contract_passes(message: Message) -> None:
@@ -53,7 +56,7 @@ def test_what_keeps_the_contract_passes(message: Message) -> None:
         (append(new(big="x" * 65_536)), "FIELD_TOO_LARGE", "messages[0].metadata"),
         (append(new("a\0b")), "INVALID_FIELD", "messages[0].content"),
         (append(new(note="a\0b")), "INVALID_FIELD", "messages[0].metadata"),
-        (append(new(**{"a\0b": 1})), "INVALID_FIELD", "messages[0].metadata"),
+        (append(new("x", **{"a\0b": 1})), "INVALID_FIELD", "messages[0].metadata"),
         (append(new(), request_id="1"), "INVALID_FIELD", "request_id"),
         (append(sessions_pb2.NewMessage(content="x")), "MISSING_FIELD", "messages[0].role"),
         (append(sessions_pb2.NewMessage(role=99, content="x")), "INVALID_FIELD", "messages[0].role"),  # type: ignore[arg-type]
@@ -66,7 +69,11 @@ def test_what_keeps_the_contract_passes(message: Message) -> None:
         (auth_pb2.LogInRequest(email=" ", password="x"), "MISSING_FIELD", "email"),
         (auth_pb2.SignUpRequest(email="a@b", password="x" * 73), "FIELD_TOO_LARGE", "password"),
         (auth_pb2.SignUpRequest(email="a@b", password="x", redirect_to="javascript:x"), "INVALID_FIELD", "redirect_to"),
-        (auth_pb2.UpdateMeRequest(profile={"avatar_url": "x"}), "INVALID_FIELD", "profile.avatar_url"),
+        (
+            auth_pb2.UpdateMeRequest(profile=auth_pb2.ProfileChanges(avatar_url="x")),
+            "INVALID_FIELD",
+            "profile.avatar_url",
+        ),
     ],
 )
 def test_what_breaks_the_contract_is_refused_with_its_field(message: Message, reason: str, field: str) -> None:

@@ -37,6 +37,11 @@ class TlsChannel(grpc.aio.Channel):
     ) -> None:
         await self.close()
 
+    @property
+    def retired(self) -> int:
+        """How many connections with earlier certificates are kept for the calls that they still carry."""
+        return len(self._retired)
+
     async def close(self, grace: float | None = None) -> None:
         """Take no more calls; those that run get `grace` seconds, then they are cancelled."""
         self._is_closed = True

@@ -236,7 +236,7 @@ class GoTrue:
 async def _memory_of(caller: Caller) -> AsyncMemoryStorage:
     """Return a client's memory that holds only the caller's access token, as if it had just signed in."""
     # supabase-py wants a whole session before it acts as a user; setting one through the API costs a request.
-    user = User(id=caller.user_id, app_metadata={}, user_metadata={}, aud="", created_at="1970-01-01T00:00:00Z")  # type: ignore[arg-type]
+    user = User(id=caller.user_id, app_metadata={}, user_metadata={}, aud="", created_at="1970-01-01T00:00:00Z")
     session = Session(access_token=caller.token, refresh_token="", expires_in=3600, token_type="bearer", user=user)  # noqa: S106
     storage = AsyncMemoryStorage()
     await storage.set_item(STORAGE_KEY, session.model_dump_json())

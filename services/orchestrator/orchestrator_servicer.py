@@ -21,7 +21,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     """Lets models answer in sessions."""
 
     def __init__(self, runs: RunRegistry, *, store: SessionsClient, agents: Agents, chat: ChatCompletions) -> None:
-        self._runs = runs
+        self.runs = runs
         self._store = store
         self._agents = agents
         self._chat = chat
@@ -30,14 +30,14 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.CreateRunRequest, context: Context
     ) -> orchestrator_pb2.CreateRunResponse:
         """Start the run and return it; it goes on by itself."""
-        return orchestrator_pb2.CreateRunResponse(run=await self._runs.begin(request.session_id, request.turn))
+        return orchestrator_pb2.CreateRunResponse(run=await self.runs.begin(request.session_id, request.turn))
 
     async def StreamRun(
         self, request: orchestrator_pb2.StreamRunRequest, context: Context
     ) -> AsyncIterator[orchestrator_pb2.StreamRunResponse]:
         """Pass on the run's events, from this process's memory or from the table."""
         user_id = identity.current_caller().user_id
-        events = self._runs.follow(request.run_id, user_id=user_id, after_seq=request.after_seq)
+        events = self.runs.follow(request.run_id, user_id=user_id, after_seq=request.after_seq)
         async with contextlib.aclosing(events):
             async for event in events:
                 yield orchestrator_pb2.StreamRunResponse(event=event)
@@ -46,8 +46,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.StreamTurnRequest, context: Context
     ) -> AsyncIterator[orchestrator_pb2.StreamTurnResponse]:
         """Start the run and pass its events on; when the client goes, the run stays."""
-        run = await self._runs.begin(request.session_id, request.turn)
-        events = self._runs.follow(run.id, user_id=run.user_id)
+        run = await self.runs.begin(request.session_id, request.turn)
+        events = self.runs.follow(run.id, user_id=run.user_id)
         async with contextlib.aclosing(events):
             async for event in events:
                 yield orchestrator_pb2.StreamTurnResponse(event=event)
@@ -74,7 +74,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> orchestrator_pb2.CancelRunResponse:
         """Cancel the run at once where it executes here, else by way of the sessions service."""
         user_id = identity.current_caller().user_id
-        return orchestrator_pb2.CancelRunResponse(run=await self._runs.cancel(request.run_id, user_id=user_id))
+        return orchestrator_pb2.CancelRunResponse(run=await self.runs.cancel(request.run_id, user_id=user_id))
 
     async def ListAgents(
         self, request: orchestrator_pb2.ListAgentsRequest, context: Context

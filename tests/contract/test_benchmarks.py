@@ -22,7 +22,7 @@ from servicekit.testing import mint_token
 from tests.support.api import Person, ok, read_events, text_of
 from tests.support.contract import ROOT
 from tests.support.model_server import Behaviour, ModelServer
-from tests.support.suites import RunningStack
+from tests.support.suites import RunningStack, stack_environment
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ async def test_the_load_of_streams_finds_every_token(stack: RunningStack, person
     server = Program.start(
         "model server",
         "benchmarks.load.model_server",
-        env=suites.stack_environment(tmp_path, stack.base_port),
+        env=stack_environment(tmp_path, stack.base_port),
         log=tmp_path / "model.out",
     )
     reference = suites.start_reference("stream", stack, model_url=server.url, log=tmp_path / "stream.out")

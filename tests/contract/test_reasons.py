@@ -1,6 +1,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -20,7 +21,7 @@ SQL = "\n".join(path.read_text() for path in sorted((ROOT / "supabase" / "schema
 errors.register_all()
 
 
-class Refused(grpc.RpcError, grpc.Call):  # type: ignore[misc]
+class Refused(grpc.RpcError, grpc.Call):
     """What a client sees of a status, without a network between."""
 
     def __init__(self, status: grpc.Status) -> None:
@@ -32,7 +33,7 @@ class Refused(grpc.RpcError, grpc.Call):  # type: ignore[misc]
     def details(self) -> str:
         return self._status.details
 
-    def trailing_metadata(self) -> object:
+    def trailing_metadata(self) -> Any:
         return self._status.trailing_metadata
 
 

@@ -1,6 +1,5 @@
 import asyncio
 import shutil
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from local.suite.processes import Mode
 from tests.support.model_server import ModelServer
 from tests.support.suites import PreparedStarts, RunningStack, stop_stack
+from tests.support.waiting import until
 
 PATIENCE_SECONDS = 240
 
@@ -70,14 +70,6 @@ async def start(
     for running in started:
         await asyncio.to_thread(stop_stack, running)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Return when the condition holds; fail when it never does."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not await condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s for {what}"
-        await asyncio.sleep(0.1)
 
 
 async def until_ready(client: httpx.AsyncClient) -> None:

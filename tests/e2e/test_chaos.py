@@ -15,12 +15,13 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.e2e.conftest import Start, until, until_ready
+from tests.e2e.conftest import Start, until_ready
 from tests.support.api import Person, ok
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour, Json, ModelServer
 from tests.support.streams import EventStream, Follower, faults_of, is_in_order
 from tests.support.suites import RunningStack
+from tests.support.waiting import until
 
 SEED = 20261120
 PEOPLE, STREAMS = 10, 200
@@ -90,6 +91,7 @@ async def kill_processes(chaos: Chaos, name: str, chance: random.Random) -> None
     while chaos.kills[name] < chaos.wanted_kills[name]:
         crowd = chance.randint(1, STREAMS // 4)
         await until(is_back, name)
+        # Deaths come at random times, which is what is tested.
         await asyncio.sleep(chance.uniform(0, LONGEST_PAUSE_SECONDS[name]))
         pid = process_of(chaos.stack, name)
         before = await chaos.database.fetchval("select clock_timestamp()")
@@ -117,6 +119,7 @@ async def serves(stack: RunningStack, name: str) -> bool:
 
 async def kill_clients(chaos: Chaos, chance: random.Random) -> None:
     while chaos.kills["client"] < chaos.wanted_kills["client"]:
+        # Deaths come at random times, which is what is tested.
         await asyncio.sleep(chance.uniform(0, LONGEST_PAUSE_SECONDS["client"]))
         # A crowd dies, as when a network does.
         crowd = chance.sample(list(chaos.open.values()), k=min(len(chaos.open), chance.randint(1, 40)))
@@ -148,11 +151,11 @@ async def create(person: Person, session_id: str, body: dict[str, str]) -> str:
         try:
             response = await person.call("POST", f"/sessions/{session_id}/runs", body)
         except httpx.TransportError:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # a client waits before it asks again
             continue
         if response.status_code not in (502, 503, 504):
             return str(ok(response)["id"])
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # a client waits before it asks again
 
 
 async def read_again(chaos: Chaos, turn: asyncio.Semaphore, run_id: str) -> None:

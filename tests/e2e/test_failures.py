@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx
 import pytest
 
-from tests.e2e.conftest import Start, until, until_ready
+from tests.e2e.conftest import Start, until_ready
 from tests.support.api import Event, Person, read_events, reason, text_of
+from tests.support.contract import ROOT
 from tests.support.model_server import Behaviour, ModelServer
-from tests.support.suites import ROOT, RunningStack
+from tests.support.suites import RunningStack
+from tests.support.waiting import until
 
 
 async def test_killed_postgres_comes_back_without_a_restart_of_any_service(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -104,7 +105,9 @@ class Hosted:
 @pytest.fixture(scope="module")
 async def hosted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hosted]:
     folder = tmp_path_factory.mktemp("project")
-    cheap = {"CONCERTO_PASSWORD_HASH_COST": "4"}  # the suite's hundreds of people would wait for each other
+    cheap: dict[str, Any] = {
+        "CONCERTO_PASSWORD_HASH_COST": "4"
+    }  # the suite's hundreds of people would wait for each other
     stack = await asyncio.to_thread(start_stack, folder, only="postgres,supabase", migrate=False, **cheap)
     login = urlsplit(stack.migration_db_url)
     password = secrets.token_urlsafe(24)

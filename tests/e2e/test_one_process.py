@@ -24,11 +24,12 @@ from servicekit.messages.converter import to_json
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
-from tests.e2e.conftest import Start, settings_of, until, until_ready
+from tests.e2e.conftest import Start, settings_of, until_ready
 from tests.support.api import Event, Person, ok, reason, text_of
 from tests.support.certificates import certificates_of
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import PreparedStarts, RunningStack, stop_stack
+from tests.support.waiting import until
 
 INTERRUPTED_WITHIN_SECONDS = 15.0
 ENDED_AFTER_A_START_SECONDS = 5.0

@@ -15,10 +15,10 @@ import pytest
 from local.suite.processes import Mode
 from servicekit.rpc.identity import LEEWAY_SECONDS
 from servicekit.testing import mint_token
-from tests.e2e.conftest import until
 from tests.support.api import Event, Person, ok, reason, text_of
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import PreparedStarts, RunningStack, stop_stack
+from tests.support.waiting import until
 
 STALL_SECONDS = 2
 TOKEN_LIFE_SECONDS = 5
@@ -155,7 +155,7 @@ async def test_a_run_nobody_listens_to_outlives_its_access_token(suite: Suite) -
     brief = Person(person.client, {"user": person.user, "session": {**person.tokens, "access_token": token}})
     suite.model.script(Behaviour(tokens=80, delay_seconds=0.1))
     run = ok(await brief.call("POST", f"/sessions/{session['id']}/runs", {"content": "Take your time."}))
-    await asyncio.sleep(TOKEN_LIFE_SECONDS + 0.5)
+    await asyncio.sleep(TOKEN_LIFE_SECONDS + 0.5)  # the token's life, by the clock of other processes
     refused = await brief.call("GET", f"/runs/{run['id']}/events")
     assert (refused.status_code, reason(refused)) == (401, "TOKEN_EXPIRED")
     states: list[str] = []

@@ -4,7 +4,8 @@ import subprocess
 from pathlib import Path
 from uuid import uuid4
 
-from tests.support.suites import ROOT, RunningStack
+from tests.support.contract import ROOT
+from tests.support.suites import RunningStack
 
 
 def walk() -> str:

@@ -20,12 +20,12 @@ from concerto.sessions.v1 import runs_pb2
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
-from tests.e2e.conftest import until
 from tests.support.api import Person, ok
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.replica import second_orchestrator
 from tests.support.suites import RunningStack, start_stack, stop_stack
+from tests.support.waiting import until
 
 ROUNDS = 5
 INTERRUPTED_WITHIN_SECONDS = 15.0

@@ -85,9 +85,11 @@ async def test_a_rolling_restart_under_load_loses_no_request_and_no_text(
         ]
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            for one in (*talkers, *readers):
-                group.create_task(one.live(is_over.is_set))
-            await asyncio.sleep(2)
+            for talker in talkers:
+                group.create_task(talker.live(is_over.is_set))
+            for reader in readers:
+                group.create_task(reader.live(is_over.is_set))
+            await asyncio.sleep(2)  # everyone is at work before the first restart
             for part in PARTS:
                 lasted[part] = await restart(stack, part)
             is_over.set()

@@ -10,12 +10,13 @@ import pytest
 
 from local.suite.ports import is_free
 from local.suite.processes import PARTS, WHOLE, Mode, metrics_port
-from tests.e2e.conftest import Start, until
+from tests.e2e.conftest import Start
 from tests.support.api import PASSWORD, Person, ok, text_of
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import RunningStack, stop_stack
 from tests.support.telemetry import Collector, Trace, samples_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.own_mode
 
@@ -234,7 +235,7 @@ async def test_a_collector_that_is_away_costs_a_line_in_the_log_and_no_answer(st
             model.script(Behaviour(text=ANSWER))
             events = [event async for event in person.turn(session["id"], QUESTION)]
             assert (text_of(events), events[-1].data) == (ANSWER, {"state": "SUCCEEDED"})
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # longer than the pause between two exports, each of which fails
     assert stop_stack(stack) == 0
     lines = log.read_text().splitlines()
     assert len([line for line in lines if "traces.not_taken" in line]) == 1

@@ -15,12 +15,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from local.suite.processes import PARTS, SERVICES
 from servicekit.rpc import channel
-from tests.e2e.conftest import Start, until, until_ready
+from tests.e2e.conftest import Start, until_ready
 from tests.support.api import Person, text_of
 from tests.support.certificates import Mount, certificates_of
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import RunningStack
+from tests.support.waiting import until
 
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 TEXT = " ".join(f"word{index}" for index in range(100))

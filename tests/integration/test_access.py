@@ -1,6 +1,5 @@
 import time
 from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -11,19 +10,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from servicekit.testing import mint_token
 from tests.support import contract
 from tests.support.api import Person, reason
+from tests.support.expectations import BODIES, RESOURCES, path_fields
 from tests.support.suites import RunningStack
 
 PROTECTED = [
     (verb, path) for method in contract.methods() if not method.policy.anonymous for verb, path in method.bindings
 ]
-OF_A_SESSION = [(verb, path) for verb, path in PROTECTED if "{session_id}" in path]
-BODIES: dict[tuple[str, str], dict[str, Any]] = {
-    ("PATCH", "/sessions/{session_id}"): {"name": "mine now"},
-    ("POST", "/sessions/{session_id}/messages"): {"messages": [{"role": "user", "content": "x"}]},
-    ("POST", "/sessions/{session_id}/turns"): {"content": "x"},
-    ("POST", "/sessions/{session_id}/runs"): {"content": "x"},
-    ("POST", "/sessions/{session_id}/branch"): {"message_id": str(uuid4())},
-}
+OF_A_RESOURCE = [(verb, path, name) for verb, path in PROTECTED for name in path_fields(path)]
 
 
 def claims(**changes: object) -> dict[str, object]:
@@ -47,8 +40,12 @@ FORGED: dict[str, Callable[[str, RunningStack], str | None]] = {
 }
 
 
-def at(path: str, session_id: str) -> str:
-    return path.replace("{session_id}", session_id)
+def at(path: str, **ids: str) -> str:
+    return path.format_map({name: uuid4() for name in path_fields(path)} | ids)
+
+
+def test_every_id_of_a_path_has_an_expectation() -> None:
+    assert {name for _, _, name in OF_A_RESOURCE} == RESOURCES.keys()
 
 
 @pytest.mark.parametrize("forgery", FORGED)
@@ -59,7 +56,7 @@ async def test_without_a_valid_token_nothing_is_answered(
     token = FORGED[forgery](owner.tokens["access_token"], stack)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     body = BODIES.get((verb, path), {}) if verb not in ("GET", "DELETE") else None
-    response = await api.request(verb, at(path, str(uuid4())), headers=headers, json=body)
+    response = await api.request(verb, at(path), headers=headers, json=body)
     assert response.status_code == 401, response.text
     if path.startswith("/v1/"):
         assert response.json()["error"]["code"] == "invalid_api_key"
@@ -68,27 +65,20 @@ async def test_without_a_valid_token_nothing_is_answered(
     assert response.headers["www-authenticate"].startswith("Bearer")
 
 
-@pytest.mark.parametrize(("verb", "path"), OF_A_SESSION)
-async def test_a_strangers_session_answers_like_one_that_is_not_there(
-    owner: Person, stranger: Person, verb: str, path: str
+@pytest.mark.parametrize(("verb", "path", "name"), OF_A_RESOURCE)
+async def test_what_is_a_strangers_answers_like_what_is_not_there(
+    owner: Person, stranger: Person, verb: str, path: str, name: str
 ) -> None:
-    session = await owner.create_session(name="private")
-    body = BODIES.get((verb, path))
-    theirs = await stranger.call(verb, at(path, session["id"]), body)
-    missing = await stranger.call(verb, at(path, str(uuid4())), body)
+    resource, body = RESOURCES[name], BODIES.get((verb, path))
+    made = await resource.make(owner)
+    own_path = resource.path and at(resource.path, **{name: made})
+    before = own_path and (await owner.call("GET", own_path)).json()
+    theirs = await stranger.call(verb, at(path, **{name: made}), body)
+    missing = await stranger.call(verb, at(path), body)
     assert theirs.status_code == missing.status_code == 404
-    assert reason(theirs) == reason(missing) == "SESSION_NOT_FOUND"
-    assert (await owner.call("GET", f"/sessions/{session['id']}")).json() == session
-
-
-async def test_a_strangers_run_answers_like_one_that_is_not_there(owner: Person, stranger: Person) -> None:
-    session = await owner.create_session()
-    run = (await owner.call("POST", f"/sessions/{session['id']}/runs", {"content": "x"})).json()
-    for verb, path in [(verb, path) for verb, path in PROTECTED if "{run_id}" in path]:
-        theirs = await stranger.call(verb, path.replace("{run_id}", run["id"]))
-        missing = await stranger.call(verb, path.replace("{run_id}", str(uuid4())))
-        assert (theirs.status_code, reason(theirs)) == (404, "RUN_NOT_FOUND")
-        assert (missing.status_code, reason(missing)) == (404, "RUN_NOT_FOUND")
+    assert reason(theirs) == reason(missing) == resource.refusal
+    if own_path:
+        assert (await owner.call("GET", own_path)).json() == before
 
 
 async def test_what_was_used_and_said_is_found_by_oneself_only(owner: Person, stranger: Person) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import jwt
 import pytest
 from langchain_core.messages import HumanMessage
+from pydantic import SecretStr
 
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
@@ -43,7 +44,9 @@ class Search:
 @pytest.fixture
 async def search(stack: RunningStack) -> AsyncIterator[Search]:
     async with ModelServer.running() as model:
-        settings = Settings(_env_file=None, openai_base_url=model.base_url, openai_api_key="k", model="test-model")
+        settings = Settings(
+            _env_file=None, openai_base_url=model.base_url, openai_api_key=SecretStr("k"), model="test-model"
+        )
         store, models = (
             SessionsClient.at(stack.env["SESSIONS_TARGET"], tls=certificates_of(stack.env)),
             Models(settings),

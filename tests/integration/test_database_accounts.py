@@ -134,12 +134,13 @@ async def test_absent_values_stay_as_they_are(world: World) -> None:
     }
     before = await world.update(user_id, **everything)
     assert {key: before[key] for key in everything} == everything
-    for changes in (
+    nothing: tuple[dict[str, Any], ...] = (
         {},
         {"profile": {}, "settings": {}},
         {"display_name": None, "profile": None, "settings": None},
         {"profile": dict.fromkeys(everything["profile"]), "settings": {"theme": None}},
-    ):
+    )
+    for changes in nothing:
         assert await world.update(user_id, **changes) == before
 
 

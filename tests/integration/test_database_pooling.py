@@ -25,6 +25,7 @@ from services.sessions.tests.conftest import Service, service_over, settings_for
 from tests.support.database import add_user
 from tests.support.pgbouncer import keeps_statements, pgbouncer
 from tests.support.suites import RunningStack
+from tests.support.waiting import until
 
 BURST = 200
 OWN_POOL, SERVER_POOL = 4, 5
@@ -168,8 +169,7 @@ async def test_the_service_notices_that_nothing_arrives_and_says_what_to_set(
     deaf = Notifications(transaction_url, notify=database.notify)
     with capture_logs() as logs:
         deaf.start()
-        while not logs:  # noqa: ASYNC110 (a log has no event to wait for)
-            await asyncio.sleep(0.05)
+        await until(lambda: logs, "the warning")
         await deaf.close()
     await database.close()
     assert not deaf.is_listening

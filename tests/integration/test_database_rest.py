@@ -1,12 +1,14 @@
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 from postgrest.exceptions import APIError
-from supabase import AsyncClient, AsyncClientOptions, acreate_client
+from supabase import AsyncClientOptions, acreate_client
 
 from tests.support.database import INSUFFICIENT_PRIVILEGE
+from tests.support.expectations import TABLES
 from tests.support.suites import RunningStack
 
 
@@ -16,12 +18,13 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def client_of(stack: RunningStack, http: httpx.AsyncClient) -> AsyncClient:
+async def client_of(stack: RunningStack, http: httpx.AsyncClient) -> Any:
+    """Return supabase-py's client; what it answers is JSON of any shape, on which the tests assert."""
     options = AsyncClientOptions(httpx_client=http, persist_session=False, auto_refresh_token=False)
     return await acreate_client(stack.supabase_url, stack.publishable_key, options)
 
 
-async def signed_up(stack: RunningStack, http: httpx.AsyncClient) -> AsyncClient:
+async def signed_up(stack: RunningStack, http: httpx.AsyncClient) -> Any:
     """A client of somebody who has just signed up, through the auth server itself."""
     client = await client_of(stack, http)
     await client.auth.sign_up(
@@ -84,9 +87,7 @@ async def test_strangers_rows_are_invisible_over_rest(stack: RunningStack, http:
     assert refusal.value.code == INSUFFICIENT_PRIVILEGE
 
 
-@pytest.mark.parametrize(
-    "table", ["users", "profiles", "user_settings", "sessions", "messages", "runs", "run_events", "api_usage"]
-)
+@pytest.mark.parametrize("table", TABLES)
 async def test_nobody_reads_over_rest_without_signing_in(
     stack: RunningStack, http: httpx.AsyncClient, table: str
 ) -> None:

@@ -9,8 +9,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from services.sessions.runs_store import SYSTEM_OPERATIONS
 from tests.support.database import OLD_PLATFORM, PLATFORM, with_database
+from tests.support.expectations import HELPERS, SYSTEM_OPERATIONS
 from tests.support.suites import RunningStack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,15 +18,7 @@ MIGRATIONS = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))
 ROLLBACKS = sorted((ROOT / "supabase" / "rollbacks").glob("*.sql"))
 SUPABASE_CLI = ROOT / "node_modules" / ".bin" / "supabase"
 OURS = "('public', 'api', 'private')"
-# What a service's login may run besides private.call: acts by a run's lease token, or is upkeep.
 SYSTEM_FUNCTIONS = {f"private.{name}(jsonb)" for name in SYSTEM_OPERATIONS}
-# Helpers with more rights than the operation that calls them; each acts for auth.uid() alone.
-HELPERS = {
-    "private.find_messages(text,uuid,integer,real,timestamp with time zone,uuid)",
-    "private.mark_cancellation(uuid)",
-    "private.open_run(runs,private.turn,text,boolean)",
-    "private.show_newest(uuid,uuid)",
-}
 SNAPSHOT = """
 select string_agg(line, E'\n' order by line) from (
     select format('relation %s %s %s %s', c.oid::regclass, c.relkind, c.relrowsecurity, c.relacl) as line

@@ -158,7 +158,7 @@ async def test_a_lease_that_was_renewed_is_left_alone(world: RunsWorld) -> None:
     started = await world.start(lease_seconds=1)
     run_id = started["run"]["id"]
     await world.system("renew_leases", leases=[started["lease"]], lease_seconds=60)
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(1.1)  # the first lease ends by the database's clock
     assert run_id not in (await world.system("interrupt_expired_runs", limit=1000, error=ERROR))["run_ids"]
     assert (await world.run(run_id))["state"] == "RUNNING"
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -180,8 +181,9 @@ async def test_both_apply_on_an_older_postgres_and_make_the_same_there(tmp_path:
     credentials = Credentials.generate()
     postgres = OldestPostgres(tmp_path, free_base_port(), credentials)
     (tmp_path / "password").write_text(credentials.admin_password)
+    run: Any = subprocess.run
     await asyncio.to_thread(
-        subprocess.run,
+        run,
         [
             *(*postgres.account.prefix, postgres.binaries / "initdb", "-D", postgres.data, "-U", SUPERUSER),
             *("--pwfile", tmp_path / "password", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"),
@@ -276,7 +278,8 @@ async def test_a_column_a_function_and_a_policy_become_a_migration_that_goes_up_
         by_hand = f"update storage.buckets set file_size_limit = {size}\nwhere id = 'avatars';\n\n"
         file.write_text(text.partition("-- `supabase db diff`")[0] + by_hand + "reset lock_timeout;\n")
     lint = [sys.executable, "-m", "sqlfluff", "lint", up, down]
-    linted = await asyncio.to_thread(subprocess.run, lint, cwd=project, capture_output=True, text=True, check=False)
+    run: Any = subprocess.run
+    linted = await asyncio.to_thread(run, lint, cwd=project, capture_output=True, text=True, check=False)
     assert linted.returncode == 0, linted.stdout
 
     wanted = await made_by(blank, schema_files(project))

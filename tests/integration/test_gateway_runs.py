@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from servicekit.messages.converter import MAX_DEPTH
+from servicekit.messages.json_reader import MAX_DEPTH
 from tests.support.api import Event, Person, ok, read_events, reason, text_of
 from tests.support.suites import RunningStack
 
@@ -85,7 +85,7 @@ async def test_a_client_that_leaves_its_turn_leaves_the_run_alone(owner: Person)
     session = await owner.create_session()
     turn = owner.turn(session["id"], LONG)
     first = await anext(turn)
-    await turn.aclose()  # type: ignore[attr-defined]
+    await turn.aclose()
     run = await end_of(owner, first.data["run_id"])
     assert (run["state"], run["is_cancellation_requested"]) == ("SUCCEEDED", False)
     events = await follow(owner, run["id"])
@@ -152,3 +152,20 @@ async def test_a_session_lists_its_runs(owner: Person) -> None:
     second = ok(await owner.call("GET", f"/runs?{query}"))
     assert [run["id"] for run in first["runs"] + second["runs"]] == ids[::-1]
     assert second["next_page_token"] == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "about"),
+    [
+        ({}, "content"),
+        ({"content": "  "}, "content"),
+        ({"edit_message_id": str(uuid4())}, "content"),
+        ({"content": "x", "regenerate_message_id": str(uuid4())}, "content"),
+        ({"edit_message_id": str(uuid4()), "regenerate_message_id": str(uuid4())}, "edit_message_id"),
+    ],
+)
+async def test_a_turn_says_something_or_regenerates(owner: Person, body: dict[str, str], about: str) -> None:
+    for kind in ("turns", "runs"):
+        response = await owner.call("POST", f"/sessions/{uuid4()}/{kind}", body)
+        detail = response.json()["error"]["details"][0]
+        assert (response.status_code, detail["metadata"]["field"]) == (400, about)

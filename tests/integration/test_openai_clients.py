@@ -241,7 +241,7 @@ async def test_nothing_that_was_said_is_in_any_log(clients: Clients, stack: Runn
     words = "the-duke-stays-ashore-2291"
     written: list[Any] = [{"role": "user", "content": words}]
     session = await owner.create_session()
-    client = clients.official(owner, default_headers={"X-Session-Id": session["id"]})
+    client: Any = clients.official(owner, default_headers={"X-Session-Id": session["id"]})
     await client.chat.completions.create(model="offline", messages=written)
     for fields in ({"n": 2}, {"stop": 7}, {"model": "other"}, {"messages": [words]}):
         with pytest.raises(openai.APIStatusError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -60,7 +60,7 @@ class Person:
         answer = ok(await self.call("GET", f"/sessions/{session_id}/messages?page_size=100"))
         return list(answer["messages"])
 
-    async def turn(self, session_id: str, content: str, **fields: Any) -> AsyncIterator[Event]:
+    async def turn(self, session_id: str, content: str, **fields: Any) -> AsyncGenerator[Event, None]:
         """Send a message and yield the events of the answer."""
         body = {"content": content, **fields}
         path = f"/sessions/{session_id}/turns"

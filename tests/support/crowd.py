@@ -58,6 +58,7 @@ class Client:
         for attempt in range(MOST_TRIES):
             if attempt:
                 self._tally.retries[why] += 1
+                # A client waits before it asks again.
                 await asyncio.sleep(pause_seconds * random.uniform(0.8, 1.2))
                 pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
             try:
@@ -119,6 +120,7 @@ class Reader:
             await self._pause(chance)
 
     async def _pause(self, chance: random.Random) -> None:
+        # A person reads and thinks.
         await asyncio.sleep(self.pause_seconds * chance.uniform(0.5, 1.5))
 
 

@@ -26,6 +26,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.support.waiting import forever
+
 Json = dict[str, Any]
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -177,6 +179,11 @@ class ModelServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    @property
     def chats(self) -> list[Json]:
         """Bodies of the chat completion requests so far."""
         return [request.body for request in self.requests if request.path.endswith("/chat/completions")]
@@ -221,7 +228,7 @@ class ModelServer:
                 return await _send(writer, behaviour.status, b"<html>no</html>", "text/html", behaviour.headers)
             return await _send_json(writer, behaviour.status, {"error": dict(behaviour.error)}, behaviour.headers)
         if behaviour.fault == "no_answer":
-            await asyncio.sleep(3600)
+            await forever()
         if not request.body.get("stream") or behaviour.fault == "not_a_stream":
             return await self._send_whole(writer, request.body, behaviour)
         self.open_streams += 1
@@ -243,7 +250,7 @@ class ModelServer:
 
     async def _send_whole(self, writer: asyncio.StreamWriter, body: Json, behaviour: Behaviour) -> bool:
         tokens, calls = _tokens(body, behaviour), self._calls(body, behaviour)
-        await asyncio.sleep(behaviour.delay_seconds * len(tokens))
+        await asyncio.sleep(behaviour.delay_seconds * len(tokens))  # the speed of the model
         message: Json = {"role": "assistant", "content": "".join(tokens)}
         if calls:
             message |= {"content": message["content"] or None, "tool_calls": calls}
@@ -278,7 +285,7 @@ class ModelServer:
             if behaviour.fault and position >= behaviour.fault_after:
                 return await self._misbehave(writer, behaviour)
             if behaviour.delay_seconds:
-                await asyncio.sleep(behaviour.delay_seconds)
+                await asyncio.sleep(behaviour.delay_seconds)  # the speed of the model
             await _send_event(writer, json.dumps(chunk({"content": token})))
             self.sent_tokens += 1
         for delta in _call_deltas(calls):
@@ -291,13 +298,13 @@ class ModelServer:
 
     def _calls(self, body: Json, behaviour: Behaviour) -> list[Json]:
         offered = [tool["function"] for tool in body.get("tools") or ()]
-        calls = []
+        calls: list[Json] = []
         for use in behaviour.tool_calls if offered else ():
             self.sent_calls += 1
             name = use.name or offered[0]["name"]
             arguments = use.arguments
             if arguments is None:
-                parameters = next((tool["parameters"] for tool in offered if tool["name"] == name), {})
+                parameters: Json = next((tool["parameters"] for tool in offered if tool["name"] == name), {})
                 arguments = dict.fromkeys(parameters.get("required", ()), "x")
             text = arguments if isinstance(arguments, str) else json.dumps(arguments)
             call_id = f"call_{self.sent_calls}" if use.id is None else use.id
@@ -308,7 +315,7 @@ class ModelServer:
         await writer.drain()
         match behaviour.fault:
             case "stall":
-                await asyncio.sleep(3600)
+                await forever()
             case "cut":
                 # A chunk that promises more bytes than come.
                 writer.write(b'400\r\ndata: {"id": "chatcmpl-1", "choi')

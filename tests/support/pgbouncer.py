@@ -99,7 +99,7 @@ async def _until_ready(address: str, process: asyncio.subprocess.Process, folder
             if process.returncode is not None:
                 log = folder / "pgbouncer.log"
                 raise RuntimeError(log.read_text() if log.exists() else "PgBouncer ended at once") from error
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the pause between two looks
         else:
             return await connection.close()
 

@@ -86,7 +86,7 @@ class RunsWorld:
             await self.system("interrupt_expired_runs", limit=1000, error=ERROR)
             if (await self.run(run_id))["finished_at"] is not None:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # the pause between two looks
         raise AssertionError(f"Run {run_id} was not interrupted.")
 
     async def expire(self, run_id: str) -> None:

@@ -186,9 +186,9 @@ class Follower:
         except RefusedError as refusal:
             if not refusal.is_retryable:
                 raise
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)  # a client waits before it asks again
         except BROKEN:
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)  # a client waits before it asks again
         finally:
             self._stream = None
             if stream is not None:

@@ -226,7 +226,7 @@ def start_stack(
         if supervisor.poll() is not None or time.monotonic() > deadline:
             stop_stack(stack)
             raise RuntimeError(f"`concerto up` did not become ready:\n{output.read_text(errors='replace')}")
-        time.sleep(0.05)
+        time.sleep(0.05)  # the pause between two looks
     settings = load_settings(environment=environment, env_file=None)
     stack.env.update({**exported_variables(settings, admin=True), **project})
     return stack

@@ -4,6 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -92,7 +93,7 @@ class Taken:
         found: dict[str, str] = {}
         for pair in self.span.attributes:
             kind = pair.value.WhichOneof("value")
-            value = getattr(pair.value, kind) if kind else ""
+            value: Any = getattr(pair.value, kind) if kind else ""
             found[pair.key] = (
                 ",".join(each.string_value for each in value.values) if kind == "array_value" else str(value)
             )
@@ -123,7 +124,8 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         """Serve on a free port of 127.0.0.1 while the block runs."""
         collector = cls()
         server = grpc.aio.server()
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+        add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+        add(collector, server)
         collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()
         try:

@@ -10,10 +10,10 @@ import pytest
 from tests.support.model_server import FAULTS, Behaviour, ModelServer, ToolUse
 
 ROOT = Path(__file__).resolve().parents[2]
-HELLO = [{"role": "user", "content": "Hello"}]
+HELLO: Any = [{"role": "user", "content": "Hello"}]
 
 
-def client_of(base_url: str) -> openai.AsyncOpenAI:
+def client_of(base_url: str) -> Any:
     return openai.AsyncOpenAI(api_key="any", base_url=base_url, max_retries=0)
 
 
@@ -46,7 +46,7 @@ async def test_script_model_name_and_mark_choose_the_behaviour() -> None:
         with pytest.raises(openai.RateLimitError) as caught:
             await client.chat.completions.create(model="fault:rate_limited", messages=HELLO)
         assert caught.value.response.headers["retry-after"] == "7"
-        marked = [{"role": "user", "content": "Hello [[fault:unauthorized]]"}]
+        marked: Any = [{"role": "user", "content": "Hello [[fault:unauthorized]]"}]
         with pytest.raises(openai.AuthenticationError):
             await client.chat.completions.create(model="m", messages=marked)
         last = await client.chat.completions.create(model="m", messages=HELLO)
@@ -72,7 +72,9 @@ async def test_scripted_tool_calls_come_whole_and_in_parts() -> None:
             ("mine", "news", '{"place": "K\\u00f6ln", "days": 3}'),
         ]
         stream = await client.chat.completions.create(model="m", messages=HELLO, tools=tools, stream=True)
-        arguments, names, reasons = {0: "", 1: ""}, {}, []
+        arguments = {0: "", 1: ""}
+        names: dict[int, str] = {}
+        reasons = []
         async for chunk in stream:
             for call in chunk.choices[0].delta.tool_calls or ():
                 arguments[call.index] += call.function.arguments

@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import httpx
 from playwright.async_api import async_playwright, expect
@@ -23,7 +24,7 @@ from tests.web import tour
 from tests.web.world import MODEL_SETTINGS, NARROW, PATIENCE_SECONDS, WIDE, Web
 
 FOLDER = ROOT / "web" / "screenshots"
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "light": {"viewport": WIDE, "color_scheme": "light"},
     "dark": {"viewport": WIDE, "color_scheme": "dark"},
     "narrow": {"viewport": NARROW, "color_scheme": "light", "has_touch": True, "is_mobile": True},
@@ -36,7 +37,8 @@ async def take(only: str) -> list[Path]:
     folder = Path(tempfile.mkdtemp(prefix="concerto-"))
     taken: list[Path] = []
     async with ModelServer.running() as model:
-        stack = await asyncio.to_thread(start_stack, folder, OPENAI_BASE_URL=model.base_url, **MODEL_SETTINGS)
+        variables: dict[str, Any] = MODEL_SETTINGS
+        stack = await asyncio.to_thread(start_stack, folder, OPENAI_BASE_URL=model.base_url, **variables)
         try:
             async with async_playwright() as playwright, httpx.AsyncClient(base_url=stack.gateway_url) as client:
                 browser = await playwright.chromium.launch(executable_path=str(find_chromium()), args=list(FLAGS))

@@ -12,9 +12,10 @@ from local.embedded.mailbox import read_mails
 from tests.support.api import PASSWORD, Person
 from tests.support.model_server import Behaviour
 from tests.support.suites import RunningStack
+from tests.support.waiting import until
 from tests.web.conftest import View
 from tests.web.pages import AccountPages, Chat, Settings, Sidebar
-from tests.web.world import Web, counted, counted_in, until
+from tests.web.world import Web, counted, counted_in
 
 NEW_PASSWORD = "another-correct-horse-7"
 
@@ -245,7 +246,7 @@ async def test_logging_out_everywhere_else_ends_the_other_browsers_only(web: Web
         return web.watch.count("POST .*/logout") > 0
 
     await until(is_revoked, "the request")
-    await this_browser.wait_for_timeout(500)
+    await this_browser.wait_for_timeout(500)  # the answer ends sessions at the provider, which tells no one
     await web.expire(other_browser)
     await other_browser.reload()
     await other_browser.wait_for_url("**/login/**")

@@ -6,8 +6,9 @@ from playwright.async_api import Locator, expect
 
 from tests.support.api import Person, ok
 from tests.support.model_server import FAULTS, Behaviour, ToolUse
+from tests.support.waiting import until
 from tests.web.pages import Chat, Sidebar
-from tests.web.world import Web, counted, counted_in, until
+from tests.web.world import Web, counted, counted_in
 
 RICH = """# A plan
 
@@ -273,7 +274,7 @@ async def test_a_message_that_cannot_be_sent_is_kept(web: Web) -> None:
     await expect(chat.box).to_be_visible()
     await page.context.set_offline(True)
     await chat.send("Hello?")
-    await page.wait_for_timeout(1500)
+    await page.wait_for_timeout(1500)  # that what was written is not lost later has no event
     assert await chat.box.input_value() == "Hello?" or await chat.questions.count() == 1, "what was written is lost"
     await page.context.set_offline(False)
     if await chat.box.input_value() == "Hello?":

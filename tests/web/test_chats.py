@@ -5,9 +5,10 @@ import re
 from playwright.async_api import expect
 
 from tests.support.api import Person, ok
+from tests.support.waiting import until
 from tests.web import filled
 from tests.web.pages import Chat, Search, Sidebar
-from tests.web.world import Web, until
+from tests.web.world import Web
 
 
 async def test_chats_stand_under_their_days_newest_first(web: Web) -> None:
@@ -19,9 +20,9 @@ async def test_chats_stand_under_their_days_newest_first(web: Web) -> None:
     sidebar = Sidebar(page)
     await expect(sidebar.chat("Of last month")).to_be_visible()
     headings = await sidebar.nav.get_by_role("heading").all_inner_texts()
-    days = [heading for heading in headings if heading.casefold() != "chats"]
-    assert [day.casefold() for day in days[:2]] == ["today", "yesterday"]
-    assert len(days) == 4
+    shown = [heading for heading in headings if heading.casefold() != "chats"]
+    assert [day.casefold() for day in shown[:2]] == ["today", "yesterday"]
+    assert len(shown) == 4
     text = await sidebar.nav.inner_text()
     positions = [text.index(name) for name in ("Of today", "Of yesterday", "Of this week", "Of last month")]
     assert positions == sorted(positions)
@@ -115,7 +116,7 @@ async def test_a_deletion_is_undone(web: Web) -> None:
     await expect(sidebar.chat("Nearly gone")).to_have_count(0)
     await sidebar.undo.click()
     await expect(sidebar.chat("Nearly gone")).to_be_visible()
-    await page.wait_for_timeout(7500)
+    await page.wait_for_timeout(7500)  # longer than a deletion can be undone; that nothing is deleted has no event
     assert web.watch.count(r"^DELETE .*/sessions/") == 0
     assert await exists(person, session["id"])
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,9 +22,10 @@ from local.suite.processes import Mode, node_program
 from tests.support.api import PASSWORD
 from tests.support.provider import SignInProvider
 from tests.support.suites import RunningStack, free_base_port, start_stack, stop_stack
+from tests.support.waiting import until, until_in_thread
 from tests.web.conftest import View
 from tests.web.pages import AccountPages, Chat
-from tests.web.world import Web, until
+from tests.web.world import Web
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,15 @@ def project(suite: RunningStack, mode: Mode) -> Iterator[Project]:
         command = [str(node_program()), str(ROOT / "local" / "embedded" / "host" / "main.mjs")]
         host = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            deadline = time.monotonic() + 30
-            while not is_up(url, suite.publishable_key):
-                if host.poll() is not None or time.monotonic() > deadline:
+
+            def has_come() -> bool:
+                if host.poll() is not None:
                     pytest.fail((folder / "host.log").read_text(), pytrace=False)
-                time.sleep(0.05)
-            stack = start_stack(folder, port=base_port, mode=mode, **hosted)
+                return is_up(url, suite.publishable_key)
+
+            until_in_thread(has_come, "the host")
+            variables: dict[str, Any] = hosted
+            stack = start_stack(folder, port=base_port, mode=mode, **variables)
             stack.env.update(hosted)
             try:
                 yield Project(stack, folder, github)

@@ -55,7 +55,7 @@ async def test_nothing_in_an_answer_runs_or_is_fetched(web: Web, prompt: str) ->
             word = chat.answer.get_by_text(name, exact=True).first
             if await word.count():
                 await word.click()
-        await page.wait_for_timeout(200)
+        await page.wait_for_timeout(200)  # that no script runs has no event
         assert await page.evaluate("window.ran") is None
         assert len(page.context.pages) == 1
         await page.reload()

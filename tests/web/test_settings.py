@@ -7,9 +7,10 @@ import zlib
 from playwright.async_api import Page, expect
 
 from tests.support.api import ok
+from tests.support.waiting import until
 from tests.web import filled
 from tests.web.pages import Chat, Settings
-from tests.web.world import Web, until
+from tests.web.world import Web
 
 DARK = "document.documentElement.classList.contains('dark')"
 

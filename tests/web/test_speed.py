@@ -12,10 +12,11 @@ from playwright.async_api import Page, Response, expect
 
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour
+from tests.support.waiting import until
 from tests.web import filled
 from tests.web.pages import Chat
 from tests.web.test_chat import RICH
-from tests.web.world import Web, until
+from tests.web.world import Web
 
 MAX_FIRST_LOAD_BYTES = 250_000
 MAX_FRAME_MS = 50.0
@@ -163,7 +164,7 @@ async def test_ten_thousand_messages_open_at_the_end_and_load_backward(web: Web,
     async def has_scrolled_far() -> bool:
         """However long the pages of earlier messages take to come."""
         await page.mouse.wheel(0, -1500)
-        await page.wait_for_timeout(120)
+        await page.wait_for_timeout(120)  # a person scrolls, looks and scrolls on
         positions.append(await first_shown(chat))
         return positions[-1] < MESSAGES - 350
 
@@ -189,6 +190,6 @@ async def test_ten_thousand_messages_open_at_the_end_and_load_backward(web: Web,
 
 async def settled(chat: Chat, positions: list[int]) -> bool:
     before = await first_shown(chat)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3)  # that nothing moves any more has no event
     positions.append(await first_shown(chat))
     return before == positions[-1]

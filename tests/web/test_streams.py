@@ -12,9 +12,10 @@ from playwright.async_api import expect
 from tests.support.api import Person
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import RunningStack
+from tests.support.waiting import until
 from tests.web.conftest import View
 from tests.web.pages import Chat
-from tests.web.world import MODEL_SETTINGS, Web, counted, counted_in, until
+from tests.web.world import MODEL_SETTINGS, Web, counted, counted_in
 
 TOKENS = 250
 SLOWLY = Behaviour(tokens=TOKENS, delay_seconds=0.02)

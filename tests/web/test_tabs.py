@@ -8,8 +8,9 @@ from playwright.async_api import Page, Route, expect
 
 from tests.support.measured import Note
 from tests.support.model_server import Behaviour
+from tests.support.waiting import until
 from tests.web.pages import AccountPages, Chat, Settings, Sidebar
-from tests.web.world import Web, counted, counted_in, until
+from tests.web.world import Web, counted, counted_in
 
 BYTES_PER_TAB = 150 * 1024 * 1024
 LOAD_MS = 120_000

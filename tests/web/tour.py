@@ -12,9 +12,10 @@ from playwright.async_api import Page, expect
 from local.embedded.mailbox import read_mails
 from tests.support.api import Person, ok
 from tests.support.model_server import FAULTS, Behaviour, ToolUse
+from tests.support.waiting import until
 from tests.web import filled
 from tests.web.pages import AccountPages, Chat, Search, Sidebar
-from tests.web.world import Web, until
+from tests.web.world import Web
 
 RICH = """## Three days in Ulm
 

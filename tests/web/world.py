@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -213,14 +211,6 @@ class Web:
 def _last_question(body: dict[str, Any]) -> str:
     content = next((each["content"] for each in reversed(body.get("messages", [])) if each["role"] == "user"), "")
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
-    """Return when the condition holds; fail when it never does."""
-    deadline = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        await asyncio.sleep(0.05)
 
 
 def counted(count: int) -> list[str]:

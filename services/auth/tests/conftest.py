@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from services.auth import reasons
 from services.auth.__main__ import build
 from services.auth.settings import Settings
 from services.auth.tests.support import PASSWORD, AnsweringServer, Client, new_email
+from tests.support.waiting import until_in_thread
 
 reasons.register()
 
@@ -33,7 +33,7 @@ def settings_of(stack: Any, supabase_url: str) -> Settings:
         supabase_publishable_key=stack.publishable_key,
         supabase_jwt_secret=stack.jwt_secret,
         db_url=stack.db_url,
-    )  # type: ignore[call-arg]
+    )
 
 
 @pytest.fixture(scope="session")
@@ -83,11 +83,13 @@ def second_host(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         command = [str(node_program()), str(ROOT / "local" / "embedded" / "host" / "main.mjs")]
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            deadline = time.monotonic() + 30
-            while not answers(url, stack.publishable_key):
-                if process.poll() is not None or time.monotonic() > deadline:
+
+            def has_come() -> bool:
+                if process.poll() is not None:
                     pytest.fail((home / "host.log").read_text(), pytrace=False)
-                time.sleep(0.05)
+                return answers(url, stack.publishable_key)
+
+            until_in_thread(has_come, "the second host")
             yield SecondHost(url=url, home=home, github=github)
         finally:
             process.terminate()

@@ -54,7 +54,9 @@ class Client:
         return await self.call("RefreshSession", auth_pb2.RefreshSessionRequest(refresh_token=refresh_token))
 
     async def log_out(self, token: str, scope: str = "UNSPECIFIED") -> None:
-        await self.call("LogOut", auth_pb2.LogOutRequest(scope=f"LOG_OUT_SCOPE_{scope}"), token=token)
+        await self.call(
+            "LogOut", auth_pb2.LogOutRequest(scope=auth_pb2.LogOutScope.Value(f"LOG_OUT_SCOPE_{scope}")), token=token
+        )
 
     async def get_me(self, token: str) -> auth_pb2.User:
         return (await self.call("GetMe", auth_pb2.GetMeRequest(), token=token)).user
@@ -72,7 +74,8 @@ class Client:
     async def start_social(
         self, provider: str = "GITHUB", callback_url: str = "http://127.0.0.1:9/auth/callback"
     ) -> auth_pb2.StartSocialLogInResponse:
-        message = auth_pb2.StartSocialLogInRequest(provider=f"SOCIAL_PROVIDER_{provider}", callback_url=callback_url)
+        number = auth_pb2.SocialProvider.Value(f"SOCIAL_PROVIDER_{provider}")
+        message = auth_pb2.StartSocialLogInRequest(provider=number, callback_url=callback_url)
         return await self.call("StartSocialLogIn", message)
 
     async def complete_social(self, code: str, code_verifier: str) -> auth_pb2.CompleteSocialLogInResponse:
@@ -106,11 +109,13 @@ def registration_of(servicer: AuthServicer) -> server.Registration:
 async def served_without_database(supabase_url: str, http: Any) -> Any:
     """Serve the real servicer against any auth server, with a database that is down."""
     settings = Settings(
-        _env_file=None, supabase_url=supabase_url, supabase_jwt_secret=JWT_SECRET, supabase_publishable_key="key"
-    )  # type: ignore[call-arg]
-    servicer = AuthServicer(
-        GoTrue(supabase_url, SecretStr("key"), http), AuthStore(UnreachableDatabase()), Verifier(settings, http)
+        _env_file=None,
+        supabase_url=supabase_url,
+        supabase_jwt_secret=SecretStr(JWT_SECRET),
+        supabase_publishable_key=SecretStr("key"),
     )
+    database: Any = UnreachableDatabase()
+    servicer = AuthServicer(GoTrue(supabase_url, SecretStr("key"), http), AuthStore(database), Verifier(settings, http))
     async with testing.served([registration_of(servicer)], secret=JWT_SECRET) as connection:
         yield Client(connection)
 

@@ -5,12 +5,14 @@ import httpx
 import pytest
 
 from servicekit.errors import AppError
+from services.auth.tests.conftest import SecondHost
 from services.auth.tests.support import PASSWORD, Client, new_email
 from services.auth.tests.test_passwords import mails_to, token_from_link
+from tests.support.suites import RunningStack
 
 
 async def test_account_waits_until_the_mails_link_is_followed(
-    confirming_client: Client, second_host: object, http: httpx.AsyncClient
+    confirming_client: Client, second_host: SecondHost, http: httpx.AsyncClient
 ) -> None:
     email = new_email()
     answer = await confirming_client.sign_up(email, display_name="Ada")
@@ -32,7 +34,7 @@ async def test_account_waits_until_the_mails_link_is_followed(
 
 @pytest.mark.parametrize("is_confirmed", [False, True])
 async def test_registered_address_is_answered_as_a_new_one(
-    confirming_client: Client, second_host: object, http: httpx.AsyncClient, is_confirmed: bool
+    confirming_client: Client, second_host: SecondHost, http: httpx.AsyncClient, is_confirmed: bool
 ) -> None:
     email = new_email()
     first = await confirming_client.sign_up(email)
@@ -48,7 +50,7 @@ async def test_registered_address_is_answered_as_a_new_one(
 
 
 @pytest.fixture(scope="module")
-async def admin(stack: object) -> AsyncIterator[asyncpg.Connection]:
+async def admin(stack: RunningStack) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(stack.admin_db_url)
     yield connection
     await connection.close()

@@ -16,6 +16,7 @@ from servicekit.errors import AppError
 from servicekit.rpc import channel
 from services.auth.settings import Settings
 from services.auth.tests.support import Client, new_email
+from tests.support.waiting import until
 
 PASSWORD = "never-in-a-log-Pässwort"
 SERVICE = auth_pb2.DESCRIPTOR.services_by_name["AuthService"]
@@ -66,14 +67,15 @@ async def test_process_serves_reports_health_logs_no_secret_and_stops_when_told(
 
 async def _serving(connection: grpc.aio.Channel) -> None:
     request = health_pb2.HealthCheckRequest(service=SERVICE.full_name)
-    while True:
+
+    async def serves() -> bool:
         try:
             answer = await health_pb2_grpc.HealthStub(connection).Check(request)
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
         except grpc.aio.AioRpcError:
-            pass
-        await asyncio.sleep(0.1)
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    await until(serves, "the service to serve")
 
 
 def test_settings_name_the_variable_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

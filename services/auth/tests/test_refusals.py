@@ -23,7 +23,7 @@ MESSAGES = {
     Call.SIGN_UP: ("SignUp", auth_pb2.SignUpRequest(email=EMAIL, password=SECRET)),
     Call.LOG_IN: ("LogIn", auth_pb2.LogInRequest(email=EMAIL, password=SECRET)),
     Call.REFRESH: ("RefreshSession", auth_pb2.RefreshSessionRequest(refresh_token=SECRET)),
-    Call.LOG_OUT: ("LogOut", auth_pb2.LogOutRequest(scope="LOG_OUT_SCOPE_GLOBAL")),
+    Call.LOG_OUT: ("LogOut", auth_pb2.LogOutRequest(scope=auth_pb2.LOG_OUT_SCOPE_GLOBAL)),
     Call.PASSWORD_RESET: ("RequestPasswordReset", auth_pb2.RequestPasswordResetRequest(email=EMAIL)),
     Call.PASSWORD_UPDATE: ("UpdatePassword", auth_pb2.UpdatePasswordRequest(password=SECRET)),
     Call.CODE_EXCHANGE: (
@@ -32,7 +32,7 @@ MESSAGES = {
     ),
     Call.INSPECTION: (
         "StartSocialLogIn",
-        auth_pb2.StartSocialLogInRequest(provider="SOCIAL_PROVIDER_GITHUB", callback_url="http://127.0.0.1:9/c"),
+        auth_pb2.StartSocialLogInRequest(provider=auth_pb2.SOCIAL_PROVIDER_GITHUB, callback_url="http://127.0.0.1:9/c"),
     ),
 }
 SENDING_MAIL = ("over_email_send_rate_limit", "email_address_not_authorized")

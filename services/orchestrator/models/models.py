@@ -58,7 +58,8 @@ class Models:
         if settings.max_output_tokens is not None:
             self._request_fields["max_completion_tokens"] = settings.max_output_tokens
         self._client: openai.DefaultAsyncHttpxClient | None = None
-        self._chat: BaseChatModel = offline.OfflineModel() if settings.offline else self._chat_openai(settings)
+        self.chat: BaseChatModel = offline.OfflineModel() if settings.offline else self._chat_openai(settings)
+        """What LangGraph or LangChain may be handed: the same model, on the same connections."""
 
     @property
     def is_offline(self) -> bool:
@@ -68,7 +69,7 @@ class Models:
     @property
     def provider(self) -> openai.AsyncOpenAI | None:
         """The provider's client, on the connections that all models share; None when no provider is configured."""
-        return self._chat.root_async_client if isinstance(self._chat, ChatOpenAI) else None
+        return self.chat.root_async_client if isinstance(self.chat, ChatOpenAI) else None
 
     def name_for(self, wanted: str) -> str:
         """Return the model that answers when a turn asks for `wanted`; empty asks for the configured one."""
@@ -163,7 +164,7 @@ class Models:
     def _is_watched(self) -> bool:
         """Say whether somebody follows what LangChain does: its tracing, or a callback of the surrounding graph."""
         callbacks = ensure_config().get("callbacks")
-        return bool(AsyncCallbackManager.configure(callbacks, self._chat.callbacks, self._chat.verbose).handlers)
+        return bool(AsyncCallbackManager.configure(callbacks, self.chat.callbacks, self.chat.verbose).handlers)
 
     async def _provider_parts(self, client: openai.AsyncOpenAI, body: Mapping[str, Any]) -> AsyncGenerator[Part, None]:
         """Yield what `_watched_parts` would, without making and merging LangChain's objects for each token."""
@@ -181,7 +182,7 @@ class Models:
     async def _watched_parts(
         self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
     ) -> AsyncGenerator[Part, None]:
-        stream = self._chat.astream(list(messages), model=model, **options)
+        stream = self.chat.astream(list(messages), model=model, **options)
         try:
             async for chunk in stream:
                 if isinstance(chunk, AIMessageChunk):

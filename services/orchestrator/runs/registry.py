@@ -82,6 +82,10 @@ class RunRegistry:
         """Return how many runs this process executes."""
         return len(self._runs)
 
+    def find(self, run_id: str) -> Run | None:
+        """Return a run that this process executes; None for any other."""
+        return self._runs.get(run_id)
+
     async def begin(
         self,
         session_id: str,

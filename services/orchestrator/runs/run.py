@@ -91,7 +91,8 @@ class Run:
         self._user_message = sessions_pb2.Message()
         self._started: runs_pb2.StartRunResponse | None = started
         self._held = HeldLease(kept.lease, on_lost=self._abandon, on_cancelled=self.cancel)
-        self._outbox = Outbox(self._held, self.log, next_seq=1, on_failed=self._stop)
+        self.outbox = Outbox(self._held, self.log, next_seq=1, on_failed=self._stop)
+        """What is still to be stored."""
         self._transcript = Transcript(run_id=self.id, model=started.run.model, agent=started.run.agent)
         self._stopped: AppError | None = None
         self._stopping = asyncio.Event()
@@ -123,7 +124,7 @@ class Run:
         request.begin(request.current_id(), None)
         try:
             with observing.working("run", self._attributes()) as self._watch:
-                self._outbox.trace_context = observing.trace_context()
+                self.outbox.trace_context = observing.trace_context()
                 error = await self._wait_in_queue() if self.is_queued else None
                 if error is None and not self._held.is_lost:
                     error = await self._listen()
@@ -154,7 +155,7 @@ class Run:
     def _announce(self, events: Sequence[runs_pb2.RunEvent]) -> None:
         """Publish what the sessions service has stored itself: that the run has started."""
         self._user_message = events[0].run_started.user_message
-        self._outbox.next_seq = events[-1].seq + 1
+        self.outbox.next_seq = events[-1].seq + 1
         self.log.publish(events)
 
     async def _wait_in_queue(self) -> AppError | None:
@@ -226,7 +227,7 @@ class Run:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(NAME_AFTER_SECONDS):
                 await self._has_text.wait()
-                await self._outbox.settled.wait()
+                await self.outbox.settled.wait()
         await self._dependencies.namer.name_session(self.session_id, self._user_message, model=self._run.model)
 
     async def _speak(self) -> None:
@@ -271,10 +272,10 @@ class Run:
             if step.text:
                 is_first = self._first_token_at is None
                 self._first_token_at = self._first_token_at or time.monotonic()
-                self._dependencies.writer.put_text(self._outbox, step.text, urgent=is_first)
+                self._dependencies.writer.put_text(self.outbox, step.text, urgent=is_first)
                 if is_first:
                     self._has_text.set()
-                return is_first or len(self._outbox) >= MAX_WAITING
+                return is_first or len(self.outbox) >= MAX_WAITING
             return False
         if isinstance(step, ToolCall):
             arguments = to_struct(step.arguments)
@@ -288,23 +289,23 @@ class Run:
                     is_error=step.is_error,
                 )
             }
-        self._dependencies.writer.put(self._outbox, runs_pb2.RunEvent(created_at=now(), **payload), urgent=True)
+        self._dependencies.writer.put(self.outbox, runs_pb2.RunEvent(created_at=now(), **payload), urgent=True)
         return True
 
     async def _finish(self, error: AppError | None) -> None:
         """Store the end, once everything before it is stored."""
         if not self._held.is_lost:
-            await self._dependencies.writer.flush(self._outbox)
+            await self._dependencies.writer.flush(self.outbox)
         if self._held.is_lost:
             return
-        error = error or self._outbox.failure
+        error = error or self.outbox.failure
         finish = runs_pb2.FinishRunRequest(
             lease=self._held.lease,
             state=_state_after(error),
             messages=self._transcript.messages(error),
             usage=self._transcript.usage(error),
             error=_error_of(error),
-            next_seq=self._outbox.next_seq,
+            next_seq=self.outbox.next_seq,
         )
         give_up_at = max(self._held.valid_until, time.monotonic() + _LEAST_FINISH_SECONDS)
         # From here on only the answer says whose the run is: a heartbeat that crosses it would find it ended.

@@ -100,6 +100,11 @@ class Titles:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    @property
+    def waiting(self) -> int:
+        """How many titles the model is still to write."""
+        return len(self._tasks)
+
     async def close(self) -> None:
         """Give up the titles that are not written yet; their sessions keep the first line."""
         tasks = list(self._tasks)

@@ -1,4 +1,3 @@
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -12,6 +11,7 @@ from concerto.errors.v1 import errors_pb2
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from concerto.sessions.v1.turns_pb2 import Turn
+from pydantic import SecretStr
 
 from local.setup import errors
 from servicekit.rpc import channel
@@ -119,7 +119,7 @@ async def replica(
     }
     loaded = OrchestratorSettings(_env_file=None, **values)
     async with build(loaded) as registrations, served(registrations) as connection:
-        yield Suite(sessions, model, connection, caller, registrations[0].servicer._runs)
+        yield Suite(sessions, model, connection, caller, registrations[0].servicer.runs)
 
 
 MakeSuite = Callable[..., AbstractAsyncContextManager[Suite]]
@@ -146,14 +146,6 @@ def make_suite(monkeypatch: pytest.MonkeyPatch) -> MakeSuite:
 async def suite(make_suite: MakeSuite) -> AsyncIterator[Suite]:
     async with make_suite() as made:
         yield made
-
-
-async def eventually(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it did not happen")
 
 
 def kinds(events: list[Event]) -> list[str]:
@@ -187,7 +179,7 @@ def settings_beside(suite: Suite) -> OrchestratorSettings:
         _env_file=None,
         port=0,
         drain_seconds=0.5,
-        supabase_jwt_secret=JWT_SECRET,
+        supabase_jwt_secret=SecretStr(JWT_SECRET),
         sessions_target=suite.sessions.target,
         openai_base_url=suite.model.base_url,
         model="test-model",

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import grpc
 from concerto.sessions.v1 import runs_pb2_grpc, sessions_pb2, sessions_pb2_grpc
+from pydantic import SecretStr
 
 from servicekit.errors import AppError
 from servicekit.messages import paging
@@ -169,7 +170,7 @@ class SessionsProcess:
             _env_file=None,
             port=self.port,
             drain_seconds=0.0,
-            supabase_jwt_secret=JWT_SECRET,
+            supabase_jwt_secret=SecretStr(JWT_SECRET),
             supabase_url="http://127.0.0.1:9",
         )
         registrations = [

@@ -6,8 +6,9 @@ from concerto.sessions.v1 import sessions_pb2
 from servicekit.errors import AppError
 from servicekit.rpc import channel
 from servicekit.testing import acting_as
-from services.orchestrator.tests.conftest import MakeSuite, Suite, error_of, eventually, kinds, state_of, text_of
+from services.orchestrator.tests.conftest import MakeSuite, Suite, error_of, kinds, state_of, text_of
 from tests.support.model_server import Behaviour, ToolUse
+from tests.support.waiting import until
 
 SEARCHING = Behaviour(text="Let me look.", tool_calls=(ToolUse("search_messages", {"query": "lisbon"}),))
 ROLES = {
@@ -103,4 +104,4 @@ async def test_title_of_the_model_follows_the_turn(make_suite: MakeSuite) -> Non
         assert state_of(events) == "SUCCEEDED"
         assert suite.fake.sessions[session_id].name == "Hello there"
         assert len(suite.model.chats) == 1
-        await eventually(lambda: suite.fake.sessions[session_id].name == "A Greeting")
+        await until(lambda: suite.fake.sessions[session_id].name == "A Greeting")

@@ -17,7 +17,6 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from servicekit.errors import AppError
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller, mint_token
-from services.orchestrator.agents import registry as agents_module
 from services.orchestrator.agents.registry import Agents
 from services.orchestrator.agents.specs import AGENTS, AgentSpec, checked
 from services.orchestrator.agents.tools import MODEL_CHARS, STORED_BYTES
@@ -27,6 +26,7 @@ from services.orchestrator.settings import DEFAULT_SYSTEM_PROMPT, Settings
 from services.orchestrator.steps import Piece, Step, ToolCall, ToolResult
 from services.orchestrator.tests.fakes import FakeSessions, sessions_running
 from tests.support.model_server import FAULTS, Behaviour, Json, ModelServer, ToolUse
+from tests.support.waiting import until
 
 HELLO: list[BaseMessage] = [SystemMessage(DEFAULT_SYSTEM_PROMPT), HumanMessage("Hello")]
 
@@ -491,11 +491,9 @@ async def test_closing_the_answer_ends_everything_that_goes_on_for_it(bench: Ben
         async with contextlib.aclosing(bench.agents.answer("orchestrator", HELLO, model="test-model")) as answer:
             while not isinstance(await anext(answer), ToolCall):
                 pass
-            while bench.model.open_streams < 2:  # noqa: ASYNC110 (the server is in this loop, too)
-                await asyncio.sleep(0.01)
+            await until(lambda: bench.model.open_streams == 2)
     assert bench.agents.idle.is_set()
-    while bench.model.open_streams:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await until(lambda: not bench.model.open_streams)
     left = [task.get_coro() for task in asyncio.all_tasks() if "agent_graphs" in repr(task)]
     assert left == []
 
@@ -512,8 +510,7 @@ async def test_limit_ends_what_other_agents_of_the_run_still_do(make_bench: Make
         error, steps = await refusal(bench, "orchestrator")
         assert error.reason == "RUN_LIMIT_REACHED"
         assert [result.is_error for result in results_of(steps)] == [True, True]
-        while bench.model.open_streams:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await until(lambda: not bench.model.open_streams)
         assert bench.agents.idle.is_set()
 
 
@@ -571,7 +568,7 @@ async def test_agents_with_tools_reach_no_other_host(bench: Bench, monkeypatch: 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     bench.model.script(calling("assistant", task="Think."), Behaviour(text="Thought."), Behaviour(text="Done."))
     assert text_of(await bench.answer("orchestrator")) == "Done."
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # that nothing else is called later has no event
     monkeypatch.undo()
     assert called
     assert {address[0] for address in called} == {"127.0.0.1"}
@@ -618,7 +615,7 @@ async def test_lists_come_in_pages(bench: Bench) -> None:
         token = answer.next_page_token
         if not token:
             break
-    assert names == [spec.name for spec in agents_module.AGENTS]
+    assert names == [spec.name for spec in AGENTS]
     with pytest.raises(AppError) as caught:
         bench.agents.list_models(orchestrator_pb2.ListModelsRequest(page_token="x"))
     assert caught.value.reason == "INVALID_PAGE_TOKEN"

@@ -16,8 +16,9 @@ from servicekit.rpc import channel
 from servicekit.testing import acting_as
 from services.orchestrator.openai.chat import MAX_WAITING_CHUNKS, Exchange
 from services.orchestrator.openai.completions import Request
-from services.orchestrator.tests.conftest import MakeSuite, Suite, eventually
+from services.orchestrator.tests.conftest import MakeSuite, Suite
 from tests.support.model_server import FAULTS, Behaviour, ToolUse, patience_for
+from tests.support.waiting import forever, until
 
 Json = dict[str, Any]
 HELLO: Json = {"model": "test-model", "messages": [{"role": "user", "content": "Hello"}]}
@@ -256,7 +257,7 @@ async def test_a_client_that_goes_away_ends_what_is_not_kept(suite: Suite) -> No
     answers = stream(suite, streamed())
     await anext(answers)
     await answers.aclose()  # type: ignore[attr-defined]
-    await eventually(lambda: suite.model.open_streams == 0)
+    await until(lambda: suite.model.open_streams == 0)
     assert suite.model.sent_tokens < 900
 
 
@@ -266,7 +267,7 @@ async def test_a_client_that_goes_away_leaves_the_run_that_keeps_its_exchange(su
     answers = stream(suite, streamed(), session_id=session_id)
     await anext(answers)
     await answers.aclose()  # type: ignore[attr-defined]
-    await eventually(lambda: len(suite.stored(session_id)) == 2)
+    await until(lambda: len(suite.stored(session_id)) == 2)
     assert suite.texts(session_id)[1] == "".join(f"t{index} " for index in range(20))
 
 
@@ -318,9 +319,9 @@ async def test_a_client_that_reads_too_slowly_is_cut_off_and_its_run_goes_on() -
             yield {"choices": [{"index": 0, "delta": {"content": str(index % 10)}}]}
 
     exchange = Exchange(request, say)  # type: ignore[arg-type]
-    pieces = [piece.text async for piece in exchange.answer("", [], model="test-model")]
-    assert len("".join(pieces)) == count
-    ending = asyncio.create_task(asyncio.sleep(60))
+    texts = [piece.text async for piece in exchange.answer("", [], model="test-model")]
+    assert len("".join(texts)) == count
+    ending = asyncio.create_task(forever())
     error, came = await broken(exchange.chunks(until=ending))
     ending.cancel()
     assert (error.reason, came) == ("DEADLINE_EXCEEDED", [])

@@ -14,18 +14,26 @@ from servicekit.rpc import channel, server
 from servicekit.testing import expiry, make_brief_caller, make_caller
 from services.orchestrator.__main__ import build
 from services.orchestrator.runs import event_writer, leases, run_log
+from services.orchestrator.runs.run import Run
 from services.orchestrator.tests.conftest import (
     SLOW,
     MakeSuite,
     Suite,
     assert_whole,
-    eventually,
     reason_of,
     settings_beside,
     state_of,
     text_of,
 )
 from tests.support.model_server import Behaviour
+from tests.support.waiting import until
+
+
+def executed(suite: Suite, run_id: str) -> Run:
+    """Return a run that the suite's orchestrator executes."""
+    found = suite.runs.find(run_id)
+    assert found is not None
+    return found
 
 
 async def test_run_outlives_the_access_token_it_was_started_with(suite: Suite) -> None:
@@ -104,7 +112,7 @@ async def test_deltas_of_one_run_that_wait_together_stay_separate_up_to_a_limit(
     suite.fake.hold["AppendRunEvents"] = asyncio.Event()
     suite.model.script(Behaviour(tokens=40))
     run = await suite.create(session_id, "Hello")
-    await eventually(lambda: suite.model.sent_tokens == 40)
+    await until(lambda: suite.model.sent_tokens == 40)
     suite.fake.hold.pop("AppendRunEvents").set()
     events = await suite.events(run.id)
     assert sum(event.HasField("message_delta") for event in events) == 40
@@ -112,7 +120,7 @@ async def test_deltas_of_one_run_that_wait_together_stay_separate_up_to_a_limit(
     suite.fake.hold["AppendRunEvents"] = asyncio.Event()
     suite.model.script(Behaviour(tokens=1_000))
     run = await suite.create(session_id, "Hello")
-    await eventually(lambda: len(suite.runs._runs[run.id]._outbox) > 990)
+    await until(lambda: len(executed(suite, run.id).outbox) > 990)
     suite.fake.hold.pop("AppendRunEvents").set()
     events = await suite.events(run.id)
     assert_whole(events)
@@ -129,16 +137,16 @@ async def test_slow_reader_holds_up_neither_the_run_nor_memory(suite: Suite) -> 
         connection = await stack.enter_async_context(
             grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.http2.bdp_probe", 0)])
         )
-        local_suite = replace(suite, connection=connection, runs=registrations[0].servicer._runs)
+        local_suite = replace(suite, connection=connection, runs=registrations[0].servicer.runs)
         local_suite.model.script(Behaviour(text=text))
         run = await local_suite.create(local_suite.add_session(), "Hello")
         slow = local_suite.follow(run.id)
         received = [await anext(slow)]
-        log = local_suite.runs._runs[run.id].log
+        log = executed(local_suite, run.id).log
         most = 0
         while len(local_suite.runs):
             most = max(most, len(log))
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # the pause between two looks at how long the log is
         assert most <= 2 * run_log.MAX_EVENTS
         assert (await local_suite.get(run.id)).state == runs_pb2.RUN_STATE_SUCCEEDED
         received += [event async for event in slow]
@@ -154,7 +162,7 @@ async def test_reader_that_is_cut_off_from_memory_goes_on_from_the_table(
     monkeypatch.setattr(run_log, "MAX_EVENTS", 10)
     suite.model.script(Behaviour(tokens=200, delay_seconds=0.005))
     run = await suite.create(suite.add_session(), "Hello")
-    await eventually(lambda: suite.model.sent_tokens > 60)
+    await until(lambda: suite.model.sent_tokens > 60)
     events = await suite.events(run.id)
     assert_whole(events)
     assert suite.fake.calls["WatchRunEvents"] == 1
@@ -165,9 +173,9 @@ async def test_sessions_service_that_restarts_during_a_run_loses_nothing(suite: 
     session_id = suite.add_session()
     suite.model.script(Behaviour(tokens=100, delay_seconds=0.02))
     task = asyncio.create_task(suite.turn(session_id, "Hello"))
-    await eventually(lambda: suite.model.sent_tokens > 10)
+    await until(lambda: suite.model.sent_tokens > 10)
     await suite.sessions.stop()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.5)  # the service is away for longer than a first try and its repetition
     await suite.sessions.start()
     events = await task
     assert_whole(events)
@@ -179,10 +187,10 @@ async def test_sessions_service_that_is_away_when_the_model_ends_is_waited_for(s
     session_id = suite.add_session()
     suite.model.script(Behaviour(tokens=20, delay_seconds=0.02))
     task = asyncio.create_task(suite.turn(session_id, "Hello"))
-    await eventually(lambda: suite.model.sent_tokens > 3)
+    await until(lambda: suite.model.sent_tokens > 3)
     await suite.sessions.stop()
-    await eventually(lambda: suite.model.sent_tokens == 20)
-    await asyncio.sleep(1.0)
+    await until(lambda: suite.model.sent_tokens == 20)
+    await asyncio.sleep(1.0)  # the service is away for longer than a first try and its repetition
     await suite.sessions.start()
     events = await task
     assert state_of(events) == "SUCCEEDED"
@@ -193,9 +201,9 @@ async def test_reader_of_the_table_survives_a_restart_of_the_sessions_service(su
     suite.model.script(Behaviour(tokens=60, delay_seconds=0.02))
     run = await suite.create(suite.add_session(), "Hello")
     task = asyncio.create_task(other.events(run.id))
-    await eventually(lambda: suite.model.sent_tokens > 10)
+    await until(lambda: suite.model.sent_tokens > 10)
     await suite.sessions.stop()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)  # the reader asks at least once while the service is away
     await suite.sessions.start()
     events = await task
     assert_whole(events)
@@ -207,10 +215,10 @@ async def test_sessions_service_that_stays_away_ends_the_run_silently_once_its_l
 ) -> None:
     monkeypatch.setattr(leases, "LEASE_SECONDS", 1)
     await suite.create(suite.add_session(), SLOW)
-    await eventually(lambda: suite.model.sent_tokens > 3)
+    await until(lambda: suite.model.sent_tokens > 3)
     await suite.sessions.stop()
-    await eventually(lambda: len(suite.runs) == 0, seconds=20)
-    await eventually(lambda: suite.model.open_streams == 0)
+    await until(lambda: len(suite.runs) == 0, seconds=20)
+    await until(lambda: suite.model.open_streams == 0)
     await suite.sessions.start()
 
 
@@ -220,21 +228,21 @@ async def test_run_whose_lease_is_lost_stops_silently_and_its_readers_learn_the_
     session_id = suite.add_session()
     run = await suite.create(session_id, SLOW)
     task = asyncio.create_task(suite.events(run.id))
-    await eventually(lambda: suite.model.sent_tokens > 5)
+    await until(lambda: suite.model.sent_tokens > 5)
     suite.fake.runs.take_away(run.id)
     events = await task
     assert_whole(events)
     assert (state_of(events), reason_of(events)) == ("INTERRUPTED", "RUN_INTERRUPTED")
-    await eventually(lambda: len(suite.runs) == 0 and suite.model.open_streams == 0)
+    await until(lambda: len(suite.runs) == 0 and suite.model.open_streams == 0)
     assert suite.texts(session_id)[1:] == [text_of(events)]
     assert suite.fake.calls["FinishRun"] == 0
 
 
 async def test_silent_run_learns_from_the_heartbeat_that_its_lease_is_lost(suite: Suite) -> None:
     run = await suite.create(suite.add_session(), "Hello [[fault:silent]]")
-    await eventually(lambda: suite.model.requests)
+    await until(lambda: suite.model.requests)
     suite.fake.runs.take_away(run.id)
-    await eventually(lambda: len(suite.runs) == 0)
+    await until(lambda: len(suite.runs) == 0)
 
 
 async def test_one_runs_unstorable_event_costs_the_others_nothing(
@@ -286,7 +294,7 @@ async def test_draining_lets_runs_end_and_their_streams_hear_it(make_suite: Make
         session_id = suite.add_session()
         suite.model.script(Behaviour(tokens=20, delay_seconds=0.02))
         task = asyncio.create_task(suite.turn(session_id, "Hello"))
-        await eventually(lambda: suite.model.sent_tokens > 3)
+        await until(lambda: suite.model.sent_tokens > 3)
         draining = asyncio.create_task(suite.runs.drain(5.0))
         await asyncio.sleep(0)
         with pytest.raises(AppError) as caught:
@@ -307,10 +315,10 @@ async def test_stopping_the_service_interrupts_what_is_not_done_in_time_and_says
         connection = await client.enter_async_context(channel.connect(f"127.0.0.1:{port}", registrations[0].service))
         stopped = replace(suite, connection=connection)
         slow = asyncio.create_task(stopped.turn(session_id, SLOW))
-        await eventually(lambda: suite.model.sent_tokens > 3)
+        await until(lambda: suite.model.sent_tokens > 3)
         suite.model.script(Behaviour(tokens=10, delay_seconds=0.02))
         quick = asyncio.create_task(stopped.turn(suite.add_session(), "Hello"))
-        await eventually(lambda: len(suite.model.chats) == 2)
+        await until(lambda: len(suite.model.chats) == 2)
         await service.aclose()
         events = await slow
         assert state_of(await quick) == "SUCCEEDED"
@@ -325,6 +333,6 @@ async def test_stopping_the_service_interrupts_what_is_not_done_in_time_and_says
 async def test_heartbeats_of_all_runs_go_together(suite: Suite) -> None:
     for _ in range(5):
         await suite.create(suite.add_session(), SLOW)
-    await asyncio.sleep(3.2)
+    await asyncio.sleep(3.2)  # the length of three heartbeats, which are counted
     assert 2 <= suite.fake.calls["RenewLease"] <= 5
     assert all(stored.lease_ends_at > time.monotonic() + 7 for stored in suite.fake.runs.runs.values())

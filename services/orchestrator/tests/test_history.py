@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from servicekit.errors import AppError
@@ -228,7 +228,7 @@ async def test_history_serves_a_runnable_with_message_history(setting: Setting) 
         chain = RunnableWithMessageHistory(
             RunnableLambda(answer), lambda session_id: SessionChatMessageHistory(setting.store, session_id)
         )
-        config = {"configurable": {"session_id": setting.session_id}}
+        config: RunnableConfig = {"configurable": {"session_id": setting.session_id}}
         first = await chain.ainvoke([HumanMessage("One")], config)
         second = await asyncio.to_thread(chain.invoke, [HumanMessage("Two")], config)
         kept = await setting.history().aget_messages()

@@ -53,7 +53,7 @@ LANGCHAIN: list[BaseMessage] = [
     SystemMessage("Be brief."),
     ToolMessage("Yes", tool_call_id="call_1"),
     ToolMessage("No", tool_call_id="call_1", name="search", status="error", artifact={"rows": [1, 2]}),
-    ChatMessage("Hello", role="user"),
+    ChatMessage(content="Hello", role="user"),
 ]
 
 
@@ -117,7 +117,7 @@ def test_chunk_is_stored_as_the_whole_message() -> None:
 
 
 def test_message_without_a_role_here_is_refused() -> None:
-    for message in (FunctionMessage("x", name="f"), ChatMessage("x", role="critic")):
+    for message in (FunctionMessage(content="x", name="f"), ChatMessage(content="x", role="critic")):
         with pytest.raises(ValueError, match="no role"):
             from_langchain(message)
 
@@ -134,7 +134,7 @@ def test_mark_is_known_by_its_role_and_metadata() -> None:
     [
         HumanMessage([{"type": "text", "text": "A block"}]),
         AIMessage("With audio", additional_kwargs={"audio": {"id": "a"}}),
-        ChatMessage("In another role", role="user"),
+        ChatMessage(content="In another role", role="user"),
     ],
 )
 def test_what_only_langchain_can_tell_a_provider_has_no_short_form(message: BaseMessage) -> None:

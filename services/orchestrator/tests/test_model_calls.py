@@ -10,9 +10,10 @@ from servicekit.rpc import channel
 from servicekit.testing import acting_as
 from services.orchestrator.models.model_calls import cost_dollars
 from services.orchestrator.steps import TokenUsage
-from services.orchestrator.tests.conftest import MakeSuite, Suite, eventually, state_of
+from services.orchestrator.tests.conftest import MakeSuite, Suite, state_of
 from tests.support.model_server import FAULTS, Behaviour
 from tests.support.telemetry import Watched, watched
+from tests.support.waiting import until
 
 QUESTION, ANSWER = "Where do swordfish sleep?", "In the blue Atlantic, mostly."
 PRICES = {"test-model": {"prompt": 2_000_000, "completion": 8_000_000, "cached": 1_000_000}}
@@ -27,7 +28,7 @@ async def seen_suite(make_suite: MakeSuite) -> AsyncIterator[tuple[Watched, Suit
 
 
 async def until_named(seen: Watched, name: str) -> None:
-    await eventually(lambda: name in [span.name for span in seen.spans])
+    await until(lambda: name in [span.name for span in seen.spans])
 
 
 async def test_a_turns_run_and_model_call_are_in_the_trace_of_its_request_without_a_word(
@@ -110,7 +111,7 @@ async def test_a_run_is_counted_as_active_while_it_goes_on(seen_suite: tuple[Wat
     await suite.cancel(run.id)
     await until_named(seen, "run")
     assert seen.samples("concerto_runs_finished_total") == {("CANCELLED",): 1}
-    await eventually(lambda: not seen.value("concerto_runs_active"))
+    await until(lambda: not seen.value("concerto_runs_active"))
 
 
 async def test_names_that_clients_and_providers_choose_are_no_labels(seen_suite: tuple[Watched, Suite]) -> None:

@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -53,7 +54,7 @@ def test_settings_are_read_from_the_names_in_the_readme(monkeypatch: pytest.Monk
 
 
 @contextlib.asynccontextmanager
-async def process_running(sessions: SessionsProcess):  # noqa: ANN201
+async def process_running(sessions: SessionsProcess) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

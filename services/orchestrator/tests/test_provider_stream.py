@@ -35,13 +35,14 @@ async def answered(body: AsyncIterator[bytes]) -> AsyncIterator[httpx2.Response]
         api_key="x", base_url="http://model.test/v1", http_client=httpx2.AsyncClient(transport=transport)
     )
     async with client:
-        yield await client.post(
+        response: Any = await client.post(
             "/chat/completions",
             body={},
             cast_to=httpx2.Response,
             stream=True,
             stream_cls=openai.AsyncStream[object],
         )
+        yield response
 
 
 async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
@@ -155,7 +156,7 @@ async def test_comments_are_no_sign_of_life() -> None:
     async def body() -> AsyncIterator[bytes]:
         yield sse(chunk({"content": "a"}))
         while True:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # comments come far more often than a stall lasts
             yield b": still there\n\n"
 
     async with answered(body()) as response:

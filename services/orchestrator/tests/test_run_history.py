@@ -28,8 +28,8 @@ def fill(suite: Suite, session_id: str) -> None:
         new(role=sessions_pb2.ROLE_ASSISTANT, content="Quite."),
     ):
         suite.fake.add(session_id, message)
-    for message in suite.stored(session_id)[6:8]:
-        message.is_active = False
+    for stored in suite.stored(session_id)[6:8]:
+        stored.is_active = False
 
 
 async def asked_with(suite: Suite, *, brings_history: bool, **turn: Any) -> list[dict[str, Any]]:

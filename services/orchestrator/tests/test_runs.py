@@ -17,13 +17,13 @@ from services.orchestrator.tests.conftest import (
     MakeSuite,
     Suite,
     assert_whole,
-    eventually,
     first_of,
     kinds,
     state_of,
     text_of,
 )
 from tests.support.model_server import FAULTS, Behaviour
+from tests.support.waiting import until
 
 
 async def test_created_run_goes_on_by_itself_and_can_be_read_as_often_as_wanted(suite: Suite) -> None:
@@ -100,11 +100,11 @@ async def test_run_goes_on_when_its_client_goes_away_before_the_run_has_begun(su
     session_id = suite.add_session()
     suite.fake.hold["StartRun"] = asyncio.Event()
     task = asyncio.create_task(suite.turn(session_id, "Hello"))
-    await eventually(lambda: suite.fake.calls["StartRun"])
+    await until(lambda: suite.fake.calls["StartRun"])
     task.cancel()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # the end of the call reaches its service, which has no event for it
     suite.fake.hold.pop("StartRun").set()
-    await eventually(lambda: len(suite.stored(session_id)) == 2)
+    await until(lambda: len(suite.stored(session_id)) == 2)
 
 
 async def test_clients_deadline_ends_its_call_and_not_the_run(suite: Suite) -> None:
@@ -113,7 +113,7 @@ async def test_clients_deadline_ends_its_call_and_not_the_run(suite: Suite) -> N
     with pytest.raises(AppError) as caught:
         await suite.turn(session_id, "Hello", timeout_seconds=0.4)
     assert caught.value.reason == "DEADLINE_EXCEEDED"
-    await eventually(lambda: len(suite.stored(session_id)) == 2)
+    await until(lambda: len(suite.stored(session_id)) == 2)
     assert "partial" not in suite.stored(session_id)[1].metadata.fields
 
 
@@ -134,19 +134,19 @@ async def test_cancelled_run_keeps_its_partial_text_and_stops_the_model(suite: S
     assert (metadata["partial"], metadata["error_reason"]) == (True, "CANCELLED")
     assert metadata["usage"]["estimated"] is True
     assert suite.fake.runs.ledger[0].is_estimated
-    await eventually(lambda: suite.model.open_streams == 0)
+    await until(lambda: suite.model.open_streams == 0)
     assert suite.model.sent_tokens < 900
     assert state_of(await suite.turn(session_id, "And now?")) == "SUCCEEDED"
 
 
 async def test_cancelled_run_says_that_somebody_asked_for_it(suite: Suite) -> None:
     run = await suite.create(suite.add_session(), SLOW)
-    await eventually(lambda: suite.model.sent_tokens > 3)
+    await until(lambda: suite.model.sent_tokens > 3)
     suite.fake.hold["RequestRunCancellation"] = asyncio.Event()
     task = asyncio.create_task(suite.cancel(run.id))
-    await eventually(lambda: suite.fake.calls["RequestRunCancellation"])
+    await until(lambda: suite.fake.calls["RequestRunCancellation"])
     sent = suite.model.sent_tokens
-    await eventually(lambda: suite.model.sent_tokens > sent + 3)
+    await until(lambda: suite.model.sent_tokens > sent + 3)
     suite.fake.hold.pop("RequestRunCancellation").set()
     assert (await task).is_cancellation_requested
     assert state_of(await suite.events(run.id)) == "CANCELLED"
@@ -155,7 +155,7 @@ async def test_cancelled_run_says_that_somebody_asked_for_it(suite: Suite) -> No
 
 async def test_run_stops_even_if_the_wish_could_not_be_stored(suite: Suite) -> None:
     run = await suite.create(suite.add_session(), SLOW)
-    await eventually(lambda: suite.model.sent_tokens > 3)
+    await until(lambda: suite.model.sent_tokens > 3)
     suite.fake.refuse["RequestRunCancellation"] = "INTERNAL"
     with pytest.raises(AppError) as caught:
         await suite.cancel(run.id)
@@ -165,7 +165,7 @@ async def test_run_stops_even_if_the_wish_could_not_be_stored(suite: Suite) -> N
 
 async def test_run_is_cancelled_from_another_replica(suite: Suite, other: Suite) -> None:
     run = await suite.create(suite.add_session(), SLOW)
-    await eventually(lambda: suite.model.sent_tokens > 3)
+    await until(lambda: suite.model.sent_tokens > 3)
     await other.cancel(run.id)
     assert state_of(await other.events(run.id)) == "CANCELLED"
 
@@ -173,7 +173,7 @@ async def test_run_is_cancelled_from_another_replica(suite: Suite, other: Suite)
 async def test_run_cancelled_before_the_first_token_stores_no_answer(suite: Suite) -> None:
     session_id = suite.add_session()
     run = await suite.create(session_id, "Hello [[fault:silent]]")
-    await eventually(lambda: suite.model.requests)
+    await until(lambda: suite.model.requests)
     await suite.cancel(run.id)
     events = await suite.events(run.id)
     assert kinds(events) == ["run_started", "usage", "run_finished"]
@@ -242,7 +242,7 @@ async def test_queued_run_can_be_cancelled_and_stores_nothing(suite: Suite) -> N
 async def test_new_run_can_take_the_place_of_the_running_one(suite: Suite, other: Suite, *, remote: bool) -> None:
     session_id = suite.add_session()
     first = await suite.create(session_id, SLOW)
-    await eventually(lambda: suite.model.sent_tokens > 3)
+    await until(lambda: suite.model.sent_tokens > 3)
     second = other if remote else suite
     events = await second.turn(session_id, "Rather this", if_running=turns_pb2.IF_RUNNING_CANCEL)
     assert state_of(events) == "SUCCEEDED"
@@ -285,7 +285,7 @@ async def test_repetition_is_followed_where_a_new_run_would_be_too_many(make_sui
         assert caught.value.retry_after_seconds
         assert (await suite.create(session_id, SLOW, request_id=request_id)).id == run.id
         await suite.cancel(run.id)
-        await eventually(lambda: len(suite.runs) == 0)
+        await until(lambda: len(suite.runs) == 0)
         assert state_of(await suite.turn(session_id, "Now")) == "SUCCEEDED"
 
 

@@ -69,7 +69,7 @@ async def both(server: ModelServer, behaviour: Behaviour, *, fault: str = "", **
             _env_file=None, openai_base_url=server.base_url, model="test-model", stall_seconds=patience_for(fault)
         )
         models = Models(settings)
-        chat: Any = models._chat
+        chat: Any = models.chat
         chat.callbacks = [watcher] if watcher else None
         server.requests.clear()
         answers.append(await answer_of(models, CONVERSATION, **options) | {"asked": server.chats})

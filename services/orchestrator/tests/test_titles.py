@@ -17,6 +17,7 @@ from services.orchestrator.sessions_client import SessionsClient
 from services.orchestrator.settings import Settings
 from services.orchestrator.tests.fakes import FakeSessions, sessions_running
 from tests.support.model_server import FAULTS, Behaviour, ModelServer
+from tests.support.waiting import until
 
 FAMILY = "👨\u200d👩\u200d👧\u200d👦"
 
@@ -87,7 +88,7 @@ class Bench:
 
     async def written(self, session_id: str) -> str:
         """Return the name once nothing is being written any more."""
-        await asyncio.gather(*self.titles._tasks, return_exceptions=True)
+        await until(lambda: not self.titles.waiting)
         return self.sessions.sessions[session_id].name
 
 
@@ -102,7 +103,7 @@ def make_bench(monkeypatch: pytest.MonkeyPatch) -> MakeBench:
     @contextlib.asynccontextmanager
     async def make(*, offline: bool = False, model: str = "", max_wait_seconds: float = 30.0) -> AsyncIterator[Bench]:
         async with ModelServer.running() as server, sessions_running() as sessions:
-            values = {} if offline else {"openai_base_url": server.base_url, "openai_api_key": "k"}
+            values: dict[str, Any] = {} if offline else {"openai_base_url": server.base_url, "openai_api_key": "k"}
             models, store = Models(Settings(_env_file=None, **values)), SessionsClient.at(sessions.target)
             idle = asyncio.Event()
             idle.set()
@@ -174,7 +175,7 @@ async def test_title_waits_until_no_answer_is_under_way(bench: Bench) -> None:
     bench.model.script(Behaviour(text="A Greeting"))
     bench.idle.clear()
     assert await bench.name(session_id) == "Hello"
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # that nothing is asked has no event
     assert bench.model.chats == []
     bench.idle.set()
     assert await bench.written(session_id) == "A Greeting"
@@ -220,7 +221,7 @@ async def test_closing_gives_up_titles_that_are_not_written_yet(bench: Bench) ->
     bench.idle.clear()
     await bench.name(session_id)
     await bench.titles.close()
-    assert bench.titles._tasks == set()
+    assert bench.titles.waiting == 0
     assert bench.sessions.sessions[session_id].name == "Hello"
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 from concerto.sessions.v1 import sessions_pb2
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
@@ -18,9 +20,9 @@ def transcript_of(*steps: Step) -> Transcript:
     return transcript
 
 
-def read(messages: list[sessions_pb2.NewMessage]) -> list[AIMessage | ToolMessage]:
+def read(messages: list[sessions_pb2.NewMessage]) -> list[Any]:
     """The messages as a later turn gets them."""
-    return [  # type: ignore[misc]
+    return [
         to_langchain(sessions_pb2.Message(role=one.role, content=one.content, metadata=one.metadata))
         for one in messages
     ]

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import logging
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,13 +15,13 @@ from services.orchestrator.tests.conftest import (
     MakeSuite,
     Suite,
     error_of,
-    eventually,
     kinds,
     replica,
     state_of,
     text_of,
 )
 from tests.support.model_server import FAULTS, Behaviour
+from tests.support.waiting import until
 
 
 async def test_turn_streams_the_answer_and_stores_both_messages(suite: Suite) -> None:
@@ -98,7 +99,7 @@ async def test_users_metadata_is_kept_with_their_message(suite: Suite) -> None:
 async def test_request_that_breaks_the_contract_is_refused(
     suite: Suite, fields: dict[str, str], reason: str, field: str
 ) -> None:
-    values = {"session_id": suite.add_session(), "content": "Hello", **fields}
+    values: dict[str, Any] = {"session_id": suite.add_session(), "content": "Hello", **fields}
     with pytest.raises(AppError) as caught:
         await suite.turn(**values)
     assert (caught.value.reason, caught.value.metadata["field"]) == (reason, field)
@@ -147,7 +148,7 @@ async def test_run_goes_on_while_one_of_its_listeners_stays(suite: Suite) -> Non
     session_id, request_id = suite.add_session(), str(uuid4())
     suite.model.script(Behaviour(tokens=50, delay_seconds=0.02))
     staying = asyncio.create_task(suite.turn(session_id, "Hello", request_id=request_id))
-    await eventually(lambda: suite.model.sent_tokens > 3)
+    await until(lambda: suite.model.sent_tokens > 3)
     async with contextlib.aclosing(suite.stream(session_id, "Hello", request_id=request_id)) as events:
         async for event in events:
             if event.seq > 8:
@@ -243,7 +244,7 @@ async def test_message_larger_than_the_window_is_refused_without_asking_the_mode
 async def test_first_exchange_names_a_session_without_a_name(suite: Suite) -> None:
     session_id = suite.add_session()
     await suite.turn(session_id, "\n  Plan   my trip\tto Lisbon\nin May")
-    await eventually(lambda: suite.fake.sessions[session_id].name == "Plan my trip to Lisbon")
+    await until(lambda: suite.fake.sessions[session_id].name == "Plan my trip to Lisbon")
 
 
 async def test_name_of_the_users_own_wins(suite: Suite) -> None:
@@ -259,7 +260,7 @@ async def test_session_whose_naming_failed_is_named_by_a_later_turn_from_its_fir
     assert state_of(await suite.turn(session_id, "First words")) == "SUCCEEDED"
     del suite.fake.refuse["UpdateSession"]
     await suite.turn(session_id, "Later words")
-    await eventually(lambda: suite.fake.sessions[session_id].name == "First words")
+    await until(lambda: suite.fake.sessions[session_id].name == "First words")
 
 
 async def test_naming_that_hangs_does_not_hold_the_turn(suite: Suite) -> None:
@@ -269,7 +270,7 @@ async def test_naming_that_hangs_does_not_hold_the_turn(suite: Suite) -> None:
     assert state_of(events) == "SUCCEEDED"
     assert suite.fake.sessions[session_id].name == ""
     suite.fake.hold["UpdateSession"].set()
-    await eventually(lambda: suite.fake.sessions[session_id].name == "Hello")
+    await until(lambda: suite.fake.sessions[session_id].name == "Hello")
 
 
 async def test_conversation_cleared_by_a_mark_is_not_given_to_the_model(suite: Suite) -> None:

@@ -105,5 +105,5 @@ async def became(health: health_pb2_grpc.HealthStub, wanted: "health_pb2.HealthC
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the pause between two looks
     return False

@@ -1,8 +1,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from dataclasses import dataclass
 from uuid import uuid4
 
 import pytest
@@ -20,58 +19,9 @@ from services.sessions.sessions_servicer import SessionsServicer
 from services.sessions.sessions_store import SessionsStore
 from services.sessions.tests.conftest import settings_for
 from tests.support.suites import RunningStack
+from tests.support.wire import ONE_ROUND_TRIP, PASSWORD, PREPARE, Wire, in_front_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SessionsService"]
-STARTUP, CODE_BYTES = 196608, 8
-BIND, EXECUTE, SYNC = "B", "E", "S"
-PASSWORD = "p"
-PREPARE = ["P", "D", "H"]
-# What a client sends for one statement that the connection has prepared: one Sync is one wait for the server.
-ONE_ROUND_TRIP = [BIND, EXECUTE, SYNC]
-
-
-@dataclass
-class Wire:
-    """A proxy in front of Postgres that notes the kind of each message from clients."""
-
-    url: str
-    sent: list[str] = field(default_factory=list)
-    connections: int = 0
-
-    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        address = urlsplit(self.url)
-        database_reader, database_writer = await asyncio.open_connection(address.hostname, address.port)
-        self.connections += 1
-        backwards = asyncio.create_task(_copy(database_reader, writer))
-        try:
-            while True:
-                database_writer.write(await self._message(reader))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            database_writer.close()
-            await backwards
-
-    async def _message(self, reader: asyncio.StreamReader) -> bytes:
-        # Until its startup message, a connection's messages have no kind: they begin with their length.
-        if reader not in _STARTED:
-            head = await reader.readexactly(CODE_BYTES)
-            if int.from_bytes(head[4:]) == STARTUP:
-                _STARTED.add(reader)
-            return head + await reader.readexactly(int.from_bytes(head[:4]) - CODE_BYTES)
-        head = await reader.readexactly(5)
-        self.sent.append(chr(head[0]))
-        return head + await reader.readexactly(int.from_bytes(head[1:]) - 4)
-
-
-_STARTED: set[asyncio.StreamReader] = set()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while chunk := await reader.read(65536):
-            writer.write(chunk)
-    writer.close()
 
 
 @dataclass(frozen=True)
@@ -95,23 +45,16 @@ class Bench:
 
 @pytest.fixture
 async def bench(stack: RunningStack, owner: Caller) -> AsyncIterator[Bench]:
-    wire = Wire(stack.db_url)
-    proxy = await asyncio.start_server(wire.relay, "127.0.0.1", 0)
-    address = urlsplit(stack.db_url)
-    port = proxy.sockets[0].getsockname()[1]
-    url = stack.db_url.replace(f":{address.port}/", f":{port}/")
-    assert url != stack.db_url
-    settings = settings_for(stack, "direct").model_copy(update={"db_url": SecretStr(url)})
-    database = await open_database(settings)
-    registration = server.Registration(
-        SERVICE, pb_grpc.add_SessionsServiceServicer_to_server, SessionsServicer(SessionsStore(database))
-    )
-    async with served([registration], secret=stack.jwt_secret) as connection:
-        with acting_as(owner):
-            yield Bench(pb_grpc.SessionsServiceStub(connection), wire)
-    await database.close()
-    proxy.close()
-    await proxy.wait_closed()
+    async with in_front_of(stack.db_url) as (wire, url):
+        settings = settings_for(stack, "direct").model_copy(update={"db_url": SecretStr(url)})
+        database = await open_database(settings)
+        registration = server.Registration(
+            SERVICE, pb_grpc.add_SessionsServiceServicer_to_server, SessionsServicer(SessionsStore(database))
+        )
+        async with served([registration], secret=stack.jwt_secret) as connection:
+            with acting_as(owner):
+                yield Bench(pb_grpc.SessionsServiceStub(connection), wire)
+        await database.close()
 
 
 NO_SESSION = str(uuid4())

@@ -20,6 +20,7 @@ from services.sessions import runs_servicer
 from services.sessions.runs_servicer import RunsServicer
 from services.sessions.tests.conftest import Service, service_over, settings_for
 from tests.support.suites import RunningStack
+from tests.support.waiting import until
 
 RPCS = pb.DESCRIPTOR.services_by_name["RunsService"].methods_by_name
 ERROR = errors_pb2.Error(code=503, status="UNAVAILABLE", details=[errors_pb2.ErrorDetail(reason="MODEL_UNREACHABLE")])
@@ -155,7 +156,7 @@ async def test_a_run_executing_elsewhere_is_followed_by_notifications(
             request = pb.WatchRunEventsRequest(run_id=started.run.id, after_seq=1)
             async with contextlib.aclosing(channel.stream(other.runs.WatchRunEvents, request)) as responses:
                 following = asyncio.create_task(anext(responses))
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.3)  # the reader has found nothing and waits to be told, which has no event
                 await append(direct, started.lease, ["now"])
                 assert (await following).events[0].message_delta.text == "now"
 
@@ -184,7 +185,7 @@ async def test_a_run_is_kept_alive_and_told_of_its_cancellation(direct: Service,
             request = pb.RenewLeaseRequest(leases=[started.lease], lease_seconds=1)
             answer = await direct.call("RenewLease", request)
             assert (list(answer.lost_run_ids), list(answer.cancelled_run_ids)) == ([], [])
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # six renewals outlast the first lease by far; the database's clock is real
         await direct.call("RequestRunCancellation", pb.RequestRunCancellationRequest(run_id=started.run.id))
         answer = await direct.call("RenewLease", request)
         assert list(answer.cancelled_run_ids) == [started.run.id]
@@ -310,17 +311,18 @@ async def test_watchers_hear_again_after_the_listening_connection_was_lost(stack
                     rows = await admin.fetch(f"select pid from pg_stat_activity where {listening}")
                     if pids := {row["pid"] for row in rows} - before:
                         return pids
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.02)  # the pause between two looks
                 raise AssertionError("Nobody listens.")
 
             started = await start(service)
             watching = asyncio.create_task(watch(service, started.run.id))
             first = await own()
             await admin.execute("select pg_terminate_backend(pid) from unnest($1::integer[]) as p (pid)", list(first))
-            for _ in range(500):
-                if await own() != first:
-                    break
-                await asyncio.sleep(0.02)
+
+            async def listens_anew() -> bool:
+                return await own() != first
+
+            await until(listens_anew, "a new connection that listens")
             await append(service, started.lease, ["again"])
             await finish(service, started.lease, 3)
             events = await watching
@@ -335,9 +337,10 @@ async def test_a_process_prunes_old_deltas_by_itself(stack: RunningStack, owner:
             started = await start(service)
             await append(service, started.lease, ["a", "b"])
             await finish(service, started.lease, 4)
-            for _ in range(200):
-                events = await watch(service, started.run.id)
-                if len(events) == 3:
-                    break
-                await asyncio.sleep(0.05)
+
+            async def is_pruned() -> bool:
+                return len(await watch(service, started.run.id)) == 3
+
+            await until(is_pruned, "the events to be folded")
+            events = await watch(service, started.run.id)
     assert [event.seq for event in events] == [1, 4, 5]
