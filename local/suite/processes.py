@@ -72,6 +72,8 @@ class ProcessSpec:
     user: str | None = None
     inherits: tuple[int, ...] = ()
     """File descriptors of ours that the process gets."""
+    is_connected: Callable[[], Awaitable[bool]] | None = None
+    """Whether it reaches all other parts, which may have begun to listen after it; None where that is not asked."""
 
 
 def replicas_of(part: str, count: int) -> tuple[str, ...]:
@@ -283,6 +285,7 @@ def service_specs(
                 is_ready=check,
                 address=f"http://{host}:{port}" if is_web else f"127.0.0.1:{port}",
                 inherits=inherits,
+                is_connected=_http_check(port, "/readyz", {}, host) if part == "gateway" else None,
             )
         )
     return specs

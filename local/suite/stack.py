@@ -5,7 +5,7 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from local.suite.processes import (
     PARTS,
     WHOLE,
     Mode,
+    ProcessSpec,
     node_program,
     ports_of,
     postgres_spec,
@@ -39,6 +40,8 @@ from local.suite.processes import (
 from local.suite.state import State, clear_state, end_orphans, read_state, supervisor_lock, write_state
 from local.suite.supervisor import StartError, Supervisor
 
+CONNECT_SECONDS = 10.0
+CONNECT_POLL_SECONDS = 0.05
 FAULTS = (SettingsError, CredentialsError, PostgresError, MigrationError, StartError, OSError, asyncpg.PostgresError)
 """What may go wrong at a start and is told in one message, without a traceback."""
 
@@ -282,6 +285,8 @@ class Stack:
 
         specs = service_specs(self._settings, suite, names, replicas=replicas, shared=self._shared)
         await _all(*(start(position) for position in range(len(specs))))
+        if set(PARTS) <= set(names):
+            await _until_connected(specs)
 
     def _welcome(self, seconds: float) -> None:
         settings = self._settings
@@ -296,6 +301,15 @@ class Stack:
 
 def _has_gateway(plan: Plan) -> bool:
     return "gateway" in plan.names or WHOLE in plan.names
+
+
+async def _until_connected(specs: Sequence[ProcessSpec]) -> None:
+    """Wait a moment for the processes that looked for others before these listened, and try again by and by."""
+    with contextlib.suppress(TimeoutError):  # what is not reached then is told by /readyz and `concerto status`
+        async with asyncio.timeout(CONNECT_SECONDS):
+            for spec in specs:
+                while spec.is_connected is not None and not await spec.is_connected():  # noqa: ASYNC110 (not ours to set)
+                    await asyncio.sleep(CONNECT_POLL_SECONDS)
 
 
 async def _nothing() -> None:

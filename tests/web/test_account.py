@@ -204,9 +204,12 @@ async def test_a_revoked_sign_in_leads_to_the_log_in_and_back_to_where_the_perso
     page = await web.visit(person, f"/chat/?id={session['id']}")
     chat = Chat(page)
     await expect(chat.answer).to_contain_text("you will be back")
+    # A request of the page's own would notice it first and lead away before the message is sent.
+    await page.wait_for_load_state("networkidle")
+    await chat.box.fill("Am I still here?")
     await person.call("POST", "/auth/logout", {"scope": "global"})
     await web.expire(page)
-    await chat.send("Am I still here?")
+    await chat.send_button.click()
     await signed_out_on_page(page)
     await AccountPages(page).log_in(person.user["email"], PASSWORD)
     await page.wait_for_url(f"**/chat/?id={session['id']}")
