@@ -1,4 +1,4 @@
-"""The pages that people read: their links lead somewhere, and decisions are numbered."""
+"""The pages that people read: their links lead somewhere, and decisions are short."""
 
 import re
 from pathlib import Path
@@ -13,6 +13,8 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+LINES, WORDS = 10, 200
+"""What a decision may have behind its title. Its figures belong to benchmarks/PROFILES.md."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -33,6 +35,16 @@ def test_every_link_of_a_page_leads_to_a_file_and_its_heading(page: Path) -> Non
         if not target.exists() or (anchor and anchor not in anchors(target)):
             missing.append(link)
     assert missing == []
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name[:4])
+def test_a_decision_is_ten_lines_of_context_choice_and_consequence(page: Path) -> None:
+    title, *lines = [line for line in page.read_text().splitlines() if line]
+    assert re.fullmatch(rf"# {page.name[:4]} · .+", title)
+    assert len(lines) <= LINES
+    assert sum(len(line.split()) for line in lines) <= WORDS
+    for part in ("Context", "Choice", "Consequence"):
+        assert sum(line.startswith(f"**{part}.**") for line in lines) == 1
 
 
 def test_decisions_are_numbered_without_gaps() -> None:
