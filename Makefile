@@ -15,7 +15,7 @@ CONTRACT := gen/concerto/descriptors.binpb
 LANDED := protos/landed.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest lint lint-python lint-contract lint-web contract-landed browser test-deploy images test-containers screenshots bench migration parts format lock clean
+.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest webtest-beside lint lint-python lint-contract lint-web contract-landed browser test-deploy images test-containers screenshots bench migration parts format lock clean
 
 help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,8 +39,8 @@ doctor: tools ## Check this machine and the settings
 	@$(BIN)/concerto doctor
 
 test: tools ## Set everything up, check the code and run the tests
-	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target setup lint webtest browser ARGS=
-	@$(MAKE) --no-print-directory pytest ARGS="$(SIDE_BY_SIDE)"
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target setup lint browser
+	@$(MAKE) --no-print-directory --jobs 2 webtest-beside pytest ARGS="$(SIDE_BY_SIDE)"
 
 test-long: WORKERS = 2
 test-long: setup browser ## Run the tests that take half a minute and more each: many deaths, a rolling restart, every page
@@ -57,6 +57,10 @@ pytest: setup ## Run the tests only; ARGS="-k name" chooses
 
 webtest: setup ## Run the web app's component tests only; ARGS="lib/auth" chooses
 	@$(WEB_TOOLS) node_modules/.bin/vitest run $(ARGS)
+
+# What it says stands together, in front of or behind the lines of the tests beside it.
+webtest-beside:
+	@$(MAKE) --no-print-directory --output-sync=target webtest ARGS=
 
 lint: lint-python lint-contract lint-web ## Check style, types, SQL and contracts, of the web app too
 
