@@ -8,8 +8,8 @@ In tests:
         server.requests[0].body["messages"]
 
 Without a script the model's name (`fault:stall`) or a mark in the last user's message (`[[fault:stall]]`) chooses a
-fault of FAULTS; otherwise the answer tells what was asked. As a program, which needs the standard library alone as it also
-runs in a container (prints its address, serves until SIGINT):
+fault of FAULTS; otherwise the answer tells what was asked. As a program, which needs the standard library alone as it
+also runs in a container (prints its address, serves until SIGINT):
 
     python -m tests.support.model_server --port 9999 --record calls.jsonl --delay-ms 20 --tokens 100
 """
