@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from servicekit import parts
-from servicekit.parts import Part
+from servicekit.parts import Part, PartError
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "deploy" / "templates"
@@ -57,9 +57,14 @@ class TemplateError(Exception):
     """A template or a block names what does not exist. The message says which and where."""
 
 
-def main(arguments: list[str]) -> int:
-    """Write or check everything; print what has changed or should. Returns the exit code."""
-    wanted = contents()
+def main(arguments: list[str], services: Iterable[Part] = parts.SERVICES) -> int:
+    """Write or check everything; print what has changed or should, or why it cannot be known. Returns the exit code."""
+    services = tuple(services)
+    try:
+        wanted = contents(services)
+    except (PartError, TemplateError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     stale = [file for file, text in wanted.items() if not (ROOT / file).exists() or (ROOT / file).read_text() != text]
     if "--check" in arguments:
         for file in stale:
@@ -68,14 +73,14 @@ def main(arguments: list[str]) -> int:
     for file in stale:
         (ROOT / file).write_text(wanted[file])
         sys.stdout.write(f"{file} is written\n")
-    for file in abandoned():
+    for file in abandoned(services):
         (ROOT / file).unlink()
         sys.stdout.write(f"{file} is removed: no such service is declared\n")
     return 0
 
 
 def contents(services: Iterable[Part] = parts.SERVICES) -> dict[Path, str]:
-    """Return what every written file has to hold, by its place in the working copy. Raises TemplateError."""
+    """Return what every written file has to hold, by its place in the working copy. Raises PartError, TemplateError."""
     services = tuple(services)
     found = {
         Path(str(file).format(name=part.name)): fill((TEMPLATES / template).read_text(), values_of(part, services))
@@ -90,9 +95,9 @@ def contents(services: Iterable[Part] = parts.SERVICES) -> dict[Path, str]:
     return found
 
 
-def abandoned() -> list[Path]:
+def abandoned(services: Iterable[Part] = parts.SERVICES) -> list[Path]:
     """Return files of services that are not declared any more."""
-    wanted = set(contents())
+    wanted = set(contents(services))
     return [
         file.relative_to(ROOT)
         for path in FILES_OF_A_SERVICE
@@ -160,8 +165,18 @@ def secrets_of(part: Part) -> list[parts.Secret]:
 
 
 def variables_of(part: Part) -> list[str]:
-    """Return the variables that a part's settings read, in their order there."""
-    settings: Any = importlib.import_module(f"{part.module}.settings").Settings
+    """Return the variables that a part's settings read, in their order there. Raises PartError where it has none."""
+    module = f"{part.module}.settings"
+    try:
+        settings: Any = importlib.import_module(module).Settings
+    except ModuleNotFoundError as error:
+        if error.name not in (part.module, module):
+            raise
+        file = f"{module.replace('.', '/')}.py"
+        raise PartError(
+            f"{part.name} is declared in services/parts.toml, but there is no {file}, which says what it reads. "
+            "Write that file (docs/adding-a-service.md says what is in it), then run `make parts` again."
+        ) from None
     aliases = [field.validation_alias for field in settings.model_fields.values()]
     return [alias for alias in aliases if isinstance(alias, str)]
 

@@ -1,4 +1,4 @@
-"""The gateway's OpenAPI document: the contract's routes, and those of the doors that are written by hand.
+"""The gateway's OpenAPI document: the contract's routes, and those that are written by hand.
 
 `python -m gateway.document [file]` writes it without starting anything.
 """

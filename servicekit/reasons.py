@@ -1,7 +1,7 @@
 """What can go wrong in every service, and the mechanism by which each part adds what can go wrong in its own domain.
 
 A reason has a canonical code, an HTTP status, a sentence and a remedy. `docs/errors.md` is all parts' tables printed
-(`python -m local.setup.errors`).
+(`python -m local.setup.error_page`).
 """
 
 import string

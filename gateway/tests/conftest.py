@@ -4,10 +4,10 @@ import httpx
 import pytest
 
 from gateway.tests import fakes
-from local.setup import errors
+from local.setup import error_page
 from servicekit.testing import mint_token
 
-errors.register_all()  # the fakes stand for every service
+error_page.register_all()  # the fakes stand for every service
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The stored files in a backup: pinned while the suite goes on, and written again as `host/storage.mjs` keeps them."""
+"""The stored files in a backup: pinned while it is made, written anew as `local/embedded/host/storage.mjs` does."""
 
 import hashlib
 import json

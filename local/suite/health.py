@@ -1,4 +1,8 @@
-"""Asks a gRPC server for its health over a plain socket: the gRPC library would double the supervisor's memory."""
+"""Asks a gRPC server for its health over a plain socket: the gRPC library would double the supervisor's memory.
+
+The supervisor awaits many answers at once; `servicekit.probe`, a container's health check, blocks and ends with an exit
+code. Both read frames with `servicekit.probe.frames`.
+"""
 
 import asyncio
 import ssl

@@ -4,6 +4,9 @@
     python -m servicekit.probe 127.0.0.1:8004 <service>          of one service
     python -m servicekit.probe http://127.0.0.1:8000/healthz     a page that answers 200
 
+The supervisor on a laptop asks from its own event loop, with `local.suite.health`, which no
+service's image has. Both read frames with `servicekit.probe.frames`.
+
 Exit code 0 when it is well, otherwise 1 and one line that says why. Where CONCERTO_TLS_CERT_FILE is set, the server is
 asked over TLS and shown that certificate.
 """

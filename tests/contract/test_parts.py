@@ -140,6 +140,19 @@ def test_a_part_that_does_not_exist_is_named() -> None:
         parts.named("seshions")
 
 
+def test_a_part_that_is_declared_before_its_settings_exist_is_answered_with_the_file_to_write(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    notes = next(part for part in parts.read(f"{SAMPLE}[notes]\nport = 8006\n") if part.name == "notes")
+    assert written.main(["--check"], (*parts.SERVICES, notes)) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(
+        "notes is declared in services/parts.toml, but there is no services/notes/settings.py,"
+    )
+    assert len(printed.err.splitlines()) == 1
+
+
 def test_a_template_fills_words_and_whole_lines_and_refuses_what_it_does_not_know() -> None:
     filled = written.fill("a: {{name}}\n  {{lines}}\n  {{none}}\nb\n", {"name": "x", "lines": "1\n2\n", "none": ""})
     assert filled == "a: x\n  1\n  2\nb\n"

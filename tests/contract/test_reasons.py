@@ -7,18 +7,18 @@ import grpc
 import pytest
 
 from gateway import failures
-from local.setup import errors
+from local.setup import error_page
 from servicekit import reasons
 from servicekit.errors import AppError, from_message, from_rpc_error
 from servicekit.reasons import Reason
 from tests.support.contract import ROOT
 
-TABLES = errors.tables()
+TABLES = error_page.tables()
 EVERY = [(owner, name) for owner, table in TABLES.items() for name in table]
 PARTS = sorted(TABLES.keys() - {"servicekit"})
 SQL = "\n".join(path.read_text() for path in sorted((ROOT / "supabase" / "schemas").rglob("*.sql")))
 
-errors.register_all()
+error_page.register_all()
 
 
 class Refused(grpc.RpcError, grpc.Call):
@@ -49,8 +49,8 @@ def sources(folder: str) -> Iterator[str]:
 
 
 def test_the_page_of_errors_is_the_tables() -> None:
-    assert (ROOT / "docs" / "errors.md").read_text() == errors.document(), (
-        "Run: .venv/bin/python -m local.setup.errors > docs/errors.md"
+    assert (ROOT / "docs" / "errors.md").read_text() == error_page.document(), (
+        "Run: .venv/bin/python -m local.setup.error_page > docs/errors.md"
     )
 
 

@@ -10,7 +10,7 @@ from gateway import app
 from gateway import document as gateway_document
 from gateway.rest import contract
 from gateway.tests.fakes import gateway_settings
-from local.setup import bootstrap, errors, lock
+from local.setup import bootstrap, error_page, lock
 from local.suite.processes import node_program
 from tests.support.contract import ROOT
 
@@ -147,7 +147,7 @@ def test_reasons_that_the_web_app_has_sentences_for_are_in_the_tables() -> None:
     catalogues = [path for path in SOURCES if path.name == "sentences.ts"]
     named = {name for path in catalogues for name in re.findall(r"^ +([A-Z][A-Z_]+):", path.read_text(), re.MULTILINE)}
     assert named
-    assert named - set().union(*errors.tables().values()) == set()
+    assert named - set().union(*error_page.tables().values()) == set()
 
 
 def test_the_document_can_be_printed_without_a_suite() -> None:

@@ -1,4 +1,5 @@
-"""Agents that use tools, as LangChain runs them. Importing it takes half a second, so `agents` does that when needed.
+"""Agents that use tools, as LangChain runs them. Importing it takes half a second:
+`agents/registry.py` does that when needed.
 
 LangChain's create_agent drives the loop of model and tools. Models are asked through `Models`, so that pieces, reasons
 and second tries are the same for all agents, and each step passes through one place that counts and shows it.

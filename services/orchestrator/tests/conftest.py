@@ -13,7 +13,7 @@ from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from concerto.sessions.v1.turns_pb2 import Turn
 from pydantic import SecretStr
 
-from local.setup import errors
+from local.setup import error_page
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
 from servicekit.testing import JWT_SECRET, acting_as, make_caller, served
@@ -23,7 +23,7 @@ from services.orchestrator.settings import Settings as OrchestratorSettings
 from services.orchestrator.tests.fakes import FakeSessions, SessionsProcess, sessions_running
 from tests.support.model_server import ModelServer
 
-errors.register_all()  # the fakes stand for the sessions service
+error_page.register_all()  # the fakes stand for the sessions service
 
 Event = runs_pb2.RunEvent
 

@@ -1,4 +1,4 @@
-"""Prints `docs/errors.md`: the tables of reasons of all parts (`python -m local.setup.errors > docs/errors.md`)."""
+"""Prints `docs/errors.md`, the reasons of all parts (`python -m local.setup.error_page > docs/errors.md`)."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 _HEAD = """\
 # Errors
 
-<!-- Printed by `python -m local.setup.errors`; change the `reasons.py` of the part instead. -->
+<!-- Printed by `python -m local.setup.error_page`; change the `reasons.py` of the part instead. -->
 
 Every error has one reason. gRPC clients find it in `google.rpc.ErrorInfo`, REST clients in the body:
 
