@@ -13,6 +13,8 @@ from grpc_status import rpc_status
 
 from servicekit.reasons import DOMAIN, HTTP_STATUS, REASONS
 
+MOST_RETRY_SECONDS = 86_400
+"""Longest wait that another process may tell; a longer one counts as this."""
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -53,11 +55,13 @@ class AppError(Exception):
     ) -> Self:
         """Return an error that another process has worded; its reason need not be in this process's table.
 
-        http_status: None for the one that fits the code.
+        http_status: None, or one outside of 400 to 599, for the one that fits the code.
         """
         error = cls.__new__(cls)
         error.metadata = dict(metadata)
-        error._fill(reason, code, http_status or HTTP_STATUS[code], message)
+        if http_status is None or not 400 <= http_status <= 599:
+            http_status = HTTP_STATUS[code]
+        error._fill(reason, code, http_status, message)
         error.cause = None
         error.retry_after_seconds = retry_after_seconds
         return error
@@ -103,7 +107,7 @@ def from_message(error: errors_pb2.Error) -> AppError:
     """Return the AppError that an event or a row tells of; INTERNAL for one that is none of ours."""
     code = grpc.StatusCode.__members__.get(error.status)
     for detail in error.details:
-        if code is not None and detail.domain == DOMAIN and detail.reason:
+        if code not in (None, grpc.StatusCode.OK) and detail.domain == DOMAIN and detail.reason:
             return AppError.received(
                 detail.reason, code=code, message=error.message, metadata=detail.metadata, http_status=error.code
             )
@@ -145,13 +149,13 @@ def _from_status(status: status_pb2.Status) -> AppError | None:
     retry_after_seconds: float | None = None
     for detail in status.details:
         if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) and detail.Unpack(retry):
-            retry_after_seconds = float(retry.retry_delay.seconds)
+            retry_after_seconds = float(min(max(retry.retry_delay.seconds, 0), MOST_RETRY_SECONDS))
         elif detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             detail.Unpack(info)
         elif detail.Is(errors_pb2.Error.DESCRIPTOR):
             detail.Unpack(body)
     code = _CODES.get(status.code)
-    if info.domain != DOMAIN or not info.reason or code is None:
+    if info.domain != DOMAIN or not info.reason or code in (None, grpc.StatusCode.OK):
         return None
     return AppError.received(
         info.reason,

@@ -264,7 +264,7 @@ async def fold(events: Events, folding: Folding, *, may_be_empty: bool = False) 
 def _retry_after_seconds(failure: Mapping[str, Any]) -> float | None:
     for detail in failure["error"]["details"]:
         try:
-            return float(detail["metadata"]["retry_after_seconds"])
+            return float(int(detail["metadata"]["retry_after_seconds"]))
         except (KeyError, ValueError):
             continue
     return None

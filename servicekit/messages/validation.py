@@ -82,17 +82,15 @@ def _single(field: FieldDescriptor, checks: list[Check], *, required: bool) -> C
         value = getattr(message, name)
         # An empty text is an absent one, also where `optional` lets it remove a value.
         is_absent = (has_presence and not message.HasField(name)) or value == ""
-        if required and (is_absent or _is_empty(value)):
+        # What has presence is there when it is set, whatever its number; a blank text says nothing either way.
+        is_blank = not value.strip() if isinstance(value, str) else not has_presence and not value
+        if required and (is_absent or is_blank):
             raise AppError("MISSING_FIELD", metadata={"field": prefix + name})
         if not is_absent:
             for check_value in checks:
                 check_value(value, prefix + name)
 
     return check_single
-
-
-def _is_empty(value: Any) -> bool:
-    return not (value.strip() if isinstance(value, str) else value)
 
 
 def _repeated(name: str, limits: options_pb2.Limits, checks: list[Check], *, required: bool) -> Check:

@@ -75,6 +75,27 @@ def test_an_error_that_is_none_of_ours_is_internal(error: errors_pb2.Error) -> N
     assert from_message(error).reason == "INTERNAL"
 
 
+@pytest.mark.parametrize("http_status", [-5, 0, 100, 200, 204, 304, 399, 600, 99999])
+def test_an_http_status_that_tells_of_no_failure_is_replaced_by_the_codes(http_status: int) -> None:
+    body = AppError("INTERNAL").to_message()
+    body.code, body.status = http_status, "ABORTED"
+    assert from_message(body).http_status == 409
+
+
+def test_an_error_with_the_code_of_success_is_internal() -> None:
+    body = AppError("INTERNAL").to_message()
+    body.status = "OK"
+    assert from_message(body).to_json() == AppError("INTERNAL").to_json()
+    status = rpc_status.from_call(Refused(hot().to_status()))
+    status.code = 0
+    assert from_rpc_error(Refused(rpc_status.to_status(status)), service="things").reason != "THING_TOO_HOT"
+
+
+def test_a_wait_of_more_than_a_day_counts_as_a_day() -> None:
+    sent = AppError("INTERNAL", retry_after_seconds=10**12)
+    assert from_rpc_error(Refused(sent.to_status()), service="things").retry_after_seconds == 86_400
+
+
 def test_only_where_its_http_status_is_its_own_a_status_carries_more_than_error_info_and_retry_info() -> None:
     def details(error: AppError) -> int:
         return len(rpc_status.from_call(Refused(error.to_status())).details)

@@ -6,7 +6,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from tests.support.database import add_user, call
+from tests.support.database import acting_as, add_user, call
 from tests.support.runs import RunsWorld, forged, refused, start_args, user_message_of
 from tests.support.suites import RunningStack
 
@@ -29,6 +29,19 @@ async def test_a_start_stores_the_message_the_run_and_its_first_event(world: Run
         "run_id": run["id"], "session_id": session_id, "user_message": message, "model": "m", "agent": "guide"
     }  # fmt: skip
     assert await world.contents(session_id) == ["Träume?"]
+
+
+async def test_a_run_that_is_opened_past_its_operation_is_as_bounded_as_any(world: RunsWorld) -> None:
+    session_id, other = await world.new_session(), await world.start()
+    row = "jsonb_populate_record(null::public.runs, $1)"
+    given = {"session_id": session_id, "state": "QUEUED", "source": "turn", "prices": {}, "lease_seconds": 2**31 - 1}
+    given |= {"user_message_id": user_message_of(other)["id"], "request_hash": "\\x00"}
+    async with world.pool.acquire() as login, acting_as(login, world.user) as user:
+        answer = json.loads(await user.fetchval(f"select private.open_run({row}, null, '', false)", json.dumps(given)))
+        lease_seconds, message_id = await user.fetchrow(
+            "select lease_seconds, user_message_id from public.runs where id = $1", answer["run"]["id"]
+        )
+    assert (lease_seconds, message_id) == (3600, None)
 
 
 async def test_a_lease_token_is_random_and_only_its_hash_is_stored(world: RunsWorld) -> None:

@@ -8,7 +8,8 @@ In tests:
         server.requests[0].body["messages"]
 
 Without a script the model's name (`fault:stall`) or a mark in the last user's message (`[[fault:stall]]`) chooses a
-fault of FAULTS; otherwise the answer tells what was asked. As a program (prints its address, serves until SIGINT):
+fault of FAULTS; otherwise the answer tells what was asked. As a program, which needs the standard library alone as it
+also runs in a container (prints its address, serves until SIGINT):
 
     python -m tests.support.model_server --port 9999 --record calls.jsonl --delay-ms 20 --tokens 100
 """
@@ -25,8 +26,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
-
-from tests.support.waiting import forever
 
 Json = dict[str, Any]
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -228,7 +227,7 @@ class ModelServer:
                 return await _send(writer, behaviour.status, b"<html>no</html>", "text/html", behaviour.headers)
             return await _send_json(writer, behaviour.status, {"error": dict(behaviour.error)}, behaviour.headers)
         if behaviour.fault == "no_answer":
-            await forever()
+            await asyncio.Event().wait()
         if not request.body.get("stream") or behaviour.fault == "not_a_stream":
             return await self._send_whole(writer, request.body, behaviour)
         self.open_streams += 1
@@ -315,7 +314,7 @@ class ModelServer:
         await writer.drain()
         match behaviour.fault:
             case "stall":
-                await forever()
+                await asyncio.Event().wait()
             case "cut":
                 # A chunk that promises more bytes than come.
                 writer.write(b'400\r\ndata: {"id": "chatcmpl-1", "choi')

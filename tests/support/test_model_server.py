@@ -97,10 +97,13 @@ async def test_server_ends_although_a_stream_stalls() -> None:
         await stream.close()
 
 
-async def test_program_prints_its_address_and_records(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "program", [("-m", "tests.support.model_server"), ("-I", "-S", str(ROOT / "tests" / "support" / "model_server.py"))]
+)
+async def test_program_prints_its_address_and_records(tmp_path: Path, program: tuple[str, ...]) -> None:
     record = tmp_path / "calls.jsonl"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.model_server", "--record", str(record), "--tokens", "5", "--delay-ms", "1",
+        sys.executable, *program, "--record", str(record), "--tokens", "5", "--delay-ms", "1",
         cwd=ROOT, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

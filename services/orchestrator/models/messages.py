@@ -5,6 +5,7 @@ readers need them too, the rest (name, content blocks, response metadata …) un
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,8 +69,10 @@ def to_langchain(message: sessions_pb2.Message) -> BaseMessage:
         return _build(message, {}, metadata)
 
 
-def to_provider(message: BaseMessage) -> dict[str, Any] | None:
+def to_provider(message: BaseMessage, *, model: str) -> dict[str, Any] | None:
     """Return a message of text in the provider's fields; None for one that only LangChain's conversion understands.
+
+    model: the one that is asked. OpenAI's reasoning models (o1, o3, …) know the system's role as the developer's.
 
     That conversion, which would say the same, looks at each character of an answer: a history of long answers takes it
     milliseconds.
@@ -77,6 +80,8 @@ def to_provider(message: BaseMessage) -> dict[str, Any] | None:
     role = _PROVIDER_ROLES.get(type(message))
     if role is None or not isinstance(message.content, str) or not message.additional_kwargs.keys() <= {METADATA}:
         return None
+    if role == "system" and re.match(r"o\d", model):
+        role = "developer"
     fields: dict[str, Any] = {"role": role, "content": message.content}
     if isinstance(message, ToolMessage):
         return {**fields, "tool_call_id": message.tool_call_id}

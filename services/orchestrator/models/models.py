@@ -156,7 +156,7 @@ class Models:
         self, messages: Sequence[BaseMessage], *, model: str, options: Mapping[str, Any]
     ) -> AsyncGenerator[Part, None]:
         if (client := self.provider) is not None and not self._is_watched():
-            written = [to_provider(message) for message in messages]
+            written = [to_provider(message, model=model) for message in messages]
             if None not in written:
                 return self._provider_parts(client, {"model": model, "messages": written, **options})
         return self._watched_parts(messages, model=model, options=options)

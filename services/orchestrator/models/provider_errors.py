@@ -11,7 +11,10 @@ from langchain_core.exceptions import ContextOverflowError
 from servicekit.errors import AppError
 
 # What the client and LangChain raise when a chunk is not what the API promises; JSON errors are ValueErrors.
-MALFORMED = (ValueError, TypeError, KeyError, AttributeError, IndexError, openai.APIResponseValidationError)
+MALFORMED = (
+    *(ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError),
+    openai.APIResponseValidationError,
+)
 MAX_RETRY_AFTER_SECONDS = 24 * 3600.0
 
 _TOO_LONG = (

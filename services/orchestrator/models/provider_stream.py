@@ -212,6 +212,8 @@ def _take_in(part: Part, texts: list[str], chunk: Mapping[str, Any]) -> bool:
 def _texts_of(content: Any) -> list[str]:
     if isinstance(content, str):
         return [content]
+    if not isinstance(content, list):
+        raise TypeError("content is neither text nor a list of blocks")
     # Blocks, as some servers send them.
     texts = [block if isinstance(block, str) else block.get("text", "") for block in content]
     return [text for text in texts if text]

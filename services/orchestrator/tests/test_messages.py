@@ -138,4 +138,4 @@ def test_mark_is_known_by_its_role_and_metadata() -> None:
     ],
 )
 def test_what_only_langchain_can_tell_a_provider_has_no_short_form(message: BaseMessage) -> None:
-    assert to_provider(message) is None
+    assert to_provider(message, model="gpt-5") is None

@@ -8,6 +8,7 @@ import httpx2
 import openai
 import pytest
 
+from services.orchestrator.models.provider_errors import MALFORMED
 from services.orchestrator.models.provider_stream import Events, Part, parts_of
 from services.orchestrator.steps import TokenUsage
 
@@ -144,6 +145,15 @@ async def test_what_came_before_a_failure_is_said_first(broken: bytes, kind: typ
             await listen(response, received)
         assert response.is_closed
     assert text_of(received) == "a"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [sse(chunk({"content": {"text": "x"}})), sse(chunk({"content": 7})), b"data: " + b"[" * 100_000 + b"\n\n"],
+)
+async def test_what_is_no_answer_counts_as_malformed_and_never_as_text(content: bytes) -> None:
+    with pytest.raises(MALFORMED):
+        await read(content)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"choices": []}', b": nothing\n\n", DONE])

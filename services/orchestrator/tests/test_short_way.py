@@ -38,11 +38,13 @@ class Watcher(AsyncCallbackHandler):
         self.tokens += 1
 
 
-async def answer_of(models: Models, messages: list[BaseMessage], **options: Any) -> dict[str, Any]:
+async def answer_of(
+    models: Models, messages: list[BaseMessage], *, model: str = "test-model", **options: Any
+) -> dict[str, Any]:
     """Tell what an answer comes to, whatever its pieces."""
     found: dict[str, Any] = {"text": "", "finish_reason": "", "usage": None, "calls": [], "error": ""}
     try:
-        async for step in models.answer(messages, model="test-model", options=options):
+        async for step in models.answer(messages, model=model, options=options):
             if isinstance(step, Piece):
                 found["text"] += step.text
                 found["finish_reason"] = step.finish_reason or found["finish_reason"]
@@ -60,19 +62,21 @@ async def server() -> AsyncIterator[ModelServer]:
         yield server
 
 
-async def both(server: ModelServer, behaviour: Behaviour, *, fault: str = "", **options: Any) -> list[dict[str, Any]]:
+async def both(
+    server: ModelServer, behaviour: Behaviour, *, fault: str = "", model: str = "test-model", **options: Any
+) -> list[dict[str, Any]]:
     """Ask the same in both ways; return what each has told, and what the server was asked."""
     server.default = behaviour
     answers = []
     for watcher in (None, Watcher()):
         settings = Settings(
-            _env_file=None, openai_base_url=server.base_url, model="test-model", stall_seconds=patience_for(fault)
+            _env_file=None, openai_base_url=server.base_url, model=model, stall_seconds=patience_for(fault)
         )
         models = Models(settings)
         chat: Any = models.chat
         chat.callbacks = [watcher] if watcher else None
         server.requests.clear()
-        answers.append(await answer_of(models, CONVERSATION, **options) | {"asked": server.chats})
+        answers.append(await answer_of(models, CONVERSATION, model=model, **options) | {"asked": server.chats})
         await models.close()
         assert watcher is None or watcher.tokens or not answers[-1]["text"]
     return answers
@@ -93,6 +97,15 @@ async def test_both_ways_ask_and_answer_alike(server: ModelServer, behaviour: Be
     assert short["text"]
     assert short["asked"][0]["max_completion_tokens"] == 77
     assert short["asked"][0]["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize(("model", "role"), [("o3", "developer"), ("gpt-5", "system"), ("gpt-4o", "system")])
+async def test_both_ways_name_the_systems_role_as_the_model_knows_it(
+    server: ModelServer, model: str, role: str
+) -> None:
+    short, long = await both(server, Behaviour(text="Yes."), model=model)
+    assert short == long
+    assert short["asked"][0]["messages"][0] == {"role": role, "content": "Be brief."}
 
 
 async def test_both_ways_bring_tool_calls_alike(server: ModelServer) -> None:

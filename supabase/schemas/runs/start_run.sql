@@ -33,9 +33,8 @@ begin
     where r.session_id = run.session_id and r.finished_at is null;
   end if;
 
-  if not must_wait then
-    run.user_message_id := private.store_question(run.session_id, turn);
-  end if;
+  run.user_message_id := case when not must_wait then private.store_question(run.session_id, turn) end;
+  run.lease_seconds := least(coalesce(nullif(run.lease_seconds, 0), 10), 3600);
 
   insert into public.runs (
     session_id, user_id, state, model, agent, source, request_id, request_hash, user_message_id, lease_hash,
@@ -194,7 +193,7 @@ begin
   run.state := case when is_busy then 'QUEUED' else 'RUNNING' end;
   run.source := coalesce(nullif(asked.source, ''), 'turn');
   run.request_hash := asked_hash;
-  run.lease_seconds := least(coalesce(nullif(asked.lease_seconds, 0), 10), 3600);
+  run.lease_seconds := asked.lease_seconds;
   run.prices := coalesce(asked.prices, '{}');
   answer := private.open_run(run, turn, asked.lease_token, is_busy and turn.if_running = 'cancel');
 
