@@ -40,6 +40,7 @@ COPY web .
 COPY --from=contract /build/openapi.json .
 ENV NEXT_TELEMETRY_DISABLED=1
 RUN node ../node_modules/openapi-typescript/bin/cli.js openapi.json --output lib/api/schema.d.ts \
+    && node scripts/limits.mjs openapi.json lib/api/limits.ts \
     && node node_modules/next/dist/bin/next build \
     && node scripts/compress.mjs out
 

@@ -119,5 +119,5 @@ lock: tools ## Resolve the dependencies anew into requirements.lock and both pac
 clean: ## Delete what set-up and tests made; the data in .concerto/ stays
 	rm -rf .venv .node node_modules gen build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf $(addprefix web/,node_modules .next out screenshots openapi.json next-env.d.ts tsconfig.tsbuildinfo)
-	rm -f web/lib/api/schema.d.ts web/lib/api/.schema
+	rm -f web/lib/api/schema.d.ts web/lib/api/limits.ts web/lib/api/.schema
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -155,6 +155,8 @@ class Schemas:
             schema["format"] = "uri"
         if most:
             schema["maxLength"] = min(most)
+        if limits.max_bytes:
+            schema["x-max-bytes"] = limits.max_bytes
         return schema
 
     def _enum(self, enum: EnumDescriptor) -> Schema:

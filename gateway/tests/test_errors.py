@@ -12,6 +12,7 @@ from gateway.tests.fakes import SESSION_ID, Neighbours, client_of, error_of, gat
 from gateway.tests.fakes import gateway_settings as settings
 from local.settings import ROOT
 from servicekit.errors import AppError
+from tests.support.contract import MAX_CONTENT_BYTES
 
 Header = dict[str, str]
 LOGIN = {"email": "ada@example.com", "password": "pw"}
@@ -43,7 +44,7 @@ BAD: list[tuple[str, str, Any, str, str]] = [
     ("POST", "/sessions/42/messages", {"messages": [{"role": "user"}]}, "INVALID_FIELD", "session_id"),
     ("POST", f"/sessions/{SESSION_ID}/branch", {"message_id": "  "}, "MISSING_FIELD", "message_id"),
     ("POST", TURNS, {"content": 7}, "INVALID_FIELD", "content"),
-    ("POST", TURNS, {"content": "x" * (1024 * 1024 + 1)}, "FIELD_TOO_LARGE", "content"),
+    ("POST", TURNS, {"content": "x" * (MAX_CONTENT_BYTES + 1)}, "FIELD_TOO_LARGE", "content"),
     ("POST", TURNS, {"content": "x", "if_running": "later"}, "INVALID_FIELD", "if_running"),
     ("POST", TURNS, {"content": "x", "session_id": SESSION_ID}, "UNKNOWN_FIELD", "session_id"),
     ("POST", TURNS, {"turn": {"content": "x"}}, "UNKNOWN_FIELD", "turn"),

@@ -32,6 +32,8 @@ NODE_TARGETS = {
 WEB = ROOT / "web"
 WEB_DOCUMENT = WEB / "openapi.json"
 WEB_TYPES = WEB / "lib" / "api" / "schema.d.ts"
+WEB_LIMITS = WEB / "lib" / "api" / "limits.ts"
+WEB_LIMITS_SCRIPT = WEB / "scripts" / "limits.mjs"
 # What in web/ the export does not depend on: products, tests, and what only checks.
 NOT_IN_EXPORT = re.compile(
     r"^(node_modules|\.next|out|screenshots|test|openapi\.json|next-env\.d\.ts|biome\.json|vitest\.config\.ts)$"
@@ -121,7 +123,7 @@ def web_steps() -> list[Step]:
             WEB_TYPES.parent / ".schema",
             _web_client_inputs,
             generate_web_client,
-            products=(WEB_DOCUMENT, WEB_TYPES),
+            products=(WEB_DOCUMENT, WEB_TYPES, WEB_LIMITS),
         ),
         Step("web app", WEB / "out" / ".stamp", lambda: _files(*web_sources()), build_web_app),
     ]
@@ -332,11 +334,12 @@ def generate_code() -> None:
 def _web_client_inputs() -> Iterator[bytes]:
     python = [path for folder in ("gateway", "servicekit") for path in (ROOT / folder).rglob("*.py")]
     sources = sorted(path for path in python if "tests" not in path.relative_to(ROOT).parts)
-    yield from _files(LOCK, ROOT / "package-lock.json", *sources, *sorted((ROOT / "protos").rglob("*.proto")))
+    protos = sorted((ROOT / "protos").rglob("*.proto"))
+    yield from _files(LOCK, ROOT / "package-lock.json", WEB_LIMITS_SCRIPT, *sources, *protos)
 
 
 def generate_web_client() -> None:
-    """Write the gateway's OpenAPI document and the types that the web app makes its requests with."""
+    """Write the gateway's OpenAPI document, and the types and limits that the web app makes its requests with."""
     _run(
         [str(PYTHON), "-m", "gateway.document", str(WEB_DOCUMENT)],
         hint="The lines above say what of the contract cannot be described.",
@@ -347,6 +350,10 @@ def generate_web_client() -> None:
         [str(NODE_LINKS / "node"), str(program), str(WEB_DOCUMENT), "--output", str(WEB_TYPES)],
         hint="Does web/openapi.json hold an OpenAPI document?",
         env=_node_environment(),
+    )
+    _run(
+        [str(NODE_LINKS / "node"), str(WEB_LIMITS_SCRIPT), str(WEB_DOCUMENT), str(WEB_LIMITS)],
+        hint="Does web/openapi.json hold an OpenAPI document?",
     )
 
 

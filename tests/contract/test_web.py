@@ -54,7 +54,7 @@ def test_the_web_apps_types_are_made_from_this_contract_and_never_committed() ->
     assert json.loads(bootstrap.WEB_DOCUMENT.read_text()) == document, "run `make setup`"
     assert bootstrap.WEB_TYPES.is_file()
     ignored = (WEB / ".gitignore").read_text().splitlines()
-    for product in (bootstrap.WEB_DOCUMENT, bootstrap.WEB_TYPES, OUT, WEB / ".next"):
+    for product in (bootstrap.WEB_DOCUMENT, bootstrap.WEB_TYPES, bootstrap.WEB_LIMITS, OUT, WEB / ".next"):
         assert {f"/{product.relative_to(WEB)}", f"/{product.relative_to(WEB)}/"} & set(ignored), product
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from tests.support.contract import MAX_CONTENT_BYTES
 from tests.support.database import acting_as, add_user, call
 from tests.support.suites import RunningStack
 
@@ -192,7 +193,7 @@ async def test_changing_nothing_leaves_a_session_where_it_is(world: World) -> No
 @pytest.mark.parametrize(
     "change",
     [
-        "content = repeat('x', 1048577)",
+        f"content = repeat('x', {MAX_CONTENT_BYTES + 1})",
         "metadata = jsonb_build_object('x', repeat('x', 100000))",
         "metadata = '[]'",
         "role = 'admin'",

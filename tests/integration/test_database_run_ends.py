@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 
+from tests.support.contract import MAX_CONTENT_BYTES
 from tests.support.runs import ERROR, RunsWorld, refused
 
-MEBIBYTE = 1024 * 1024
 STATES = ("SUCCEEDED", "FAILED", "CANCELLED", "INTERRUPTED")
 
 
@@ -122,7 +122,7 @@ async def test_the_reaper_folds_what_was_said_exactly(world: RunsWorld, pieces: 
 async def test_a_text_that_no_message_holds_is_cut(world: RunsWorld) -> None:
     session_id = await world.new_session()
     started = await world.start(session_id)
-    await world.append(started["lease"], ["x" * MEBIBYTE, "y"])
+    await world.append(started["lease"], ["x" * MAX_CONTENT_BYTES, "y"])
     await world.interrupt(started["run"]["id"])
     [_, partial] = await world.contents(session_id)
     assert set(partial) == {"x"}

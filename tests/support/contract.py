@@ -6,11 +6,13 @@ from functools import cache
 from pathlib import Path
 
 from concerto.options.v1 import options_pb2
+from concerto.sessions.v1 import sessions_pb2
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from servicekit import parts
+from servicekit.messages import validation
 from servicekit.rpc import contracts
 from servicekit.settings import ProcessSettings
 
@@ -19,6 +21,8 @@ PART_SETTINGS: dict[str, type[ProcessSettings]] = {
     part.name: importlib.import_module(f"{part.module}.settings").Settings for part in parts.PARTS
 }
 """What each registered part reads its environment with."""
+MAX_CONTENT_BYTES = validation.limits_of(sessions_pb2.NewMessage.DESCRIPTOR.fields_by_name["content"]).max_bytes
+"""Most bytes of a message."""
 
 
 @dataclass(frozen=True)

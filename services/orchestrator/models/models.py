@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from servicekit.errors import AppError
 from services.orchestrator.agents.tool_calls import CallParts
+from services.orchestrator.limits import MAX_CONTENT_BYTES
 from services.orchestrator.models import offline
 from services.orchestrator.models.messages import to_provider
 from services.orchestrator.models.model_calls import ModelCalls
@@ -32,7 +33,6 @@ PROVIDER_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 60.0
 """How long a connection to the provider is kept for the next turn."""
-MAX_ANSWER_BYTES = 1024 * 1024
 
 # Only failures that pass quickly and before anything was said are worth a silent second try.
 _RETRIED = ("MODEL_UNREACHABLE", "MODEL_CONNECTION_LOST", "MODEL_UNAVAILABLE")
@@ -126,9 +126,9 @@ class Models:
                             await asyncio.sleep(0)
                         clean = sanitizer.feed(text)
                         size += len(clean) if clean.isascii() else len(clean.encode())
-                        if size <= MAX_ANSWER_BYTES and clean:
+                        if size <= MAX_CONTENT_BYTES and clean:
                             yield Piece(text=clean)
-                    if size > MAX_ANSWER_BYTES:
+                    if size > MAX_CONTENT_BYTES:
                         yield Piece(finish_reason="length")
                         return
                     finish_reason = part.finish_reason or finish_reason

@@ -12,6 +12,7 @@ from concerto.sessions.v1 import runs_pb2, sessions_pb2, turns_pb2
 from langchain_core.messages import BaseMessage
 
 from servicekit.errors import AppError, from_message
+from services.orchestrator.limits import MAX_QUESTION_BYTES
 from services.orchestrator.models import offline
 from services.orchestrator.models.model_calls import ModelCall
 from services.orchestrator.models.models import Models, TextSanitizer
@@ -22,7 +23,6 @@ from services.orchestrator.steps import Piece, TokenUsage
 
 SOURCE = "chat_completions"
 """What the ledger says of runs that were asked for here."""
-MAX_KEPT_BYTES = 1024 * 1024
 MAX_WAITING_CHUNKS = 10_000
 """Most chunks that wait for a slow client; it is then cut off, and its run goes on."""
 
@@ -78,8 +78,8 @@ class ChatCompletions:
         question = _storable(request.question)
         if not question.strip():
             raise AppError("MISSING_FIELD", metadata={"field": "messages"}, cause="no text of the user's to keep")
-        if len(question.encode()) > MAX_KEPT_BYTES:
-            raise AppError("FIELD_TOO_LARGE", metadata={"field": "messages", "limit": f"{MAX_KEPT_BYTES} bytes"})
+        if len(question.encode()) > MAX_QUESTION_BYTES:
+            raise AppError("FIELD_TOO_LARGE", metadata={"field": "messages", "limit": f"{MAX_QUESTION_BYTES} bytes"})
         exchange = Exchange(request, lambda: self._ask(request, body=request.counting()))
         run = await self._runs.begin(
             message.session_id,

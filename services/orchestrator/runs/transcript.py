@@ -7,15 +7,13 @@ from concerto.sessions.v1 import runs_pb2, sessions_pb2
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from servicekit.errors import AppError
+from services.orchestrator.limits import MAX_CONTENT_BYTES
 from services.orchestrator.models.messages import from_langchain, to_struct
 from services.orchestrator.models.window import count_messages, count_text
 from services.orchestrator.steps import Piece, Step, TokenUsage, ToolCall, ToolResult
 
 MAX_MESSAGES = 100
 """Most messages that one run stores; of more, the newest are kept."""
-
-MAX_CONTENT_BYTES = 1024 * 1024
-"""Most bytes of one message."""
 
 # After these the provider has read the prompt, and is likely to charge for it.
 _CHARGED = ("CANCELLED", "MODEL_TIMEOUT", "MODEL_CONNECTION_LOST", "CONTENT_FILTERED", "RUN_INTERRUPTED")

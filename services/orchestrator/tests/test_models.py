@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langsmith.utils import tracing_is_enabled
 from pydantic import ValidationError
 
+from services.orchestrator.limits import MAX_CONTENT_BYTES
 from services.orchestrator.models.models import Models, TextSanitizer
 from services.orchestrator.models.offline import OfflineModel
 from services.orchestrator.settings import Settings
@@ -95,10 +96,10 @@ async def test_connections_are_shared_between_turns() -> None:
 async def test_answer_larger_than_a_message_is_cut() -> None:
     async with ModelServer.running() as server:
         models = Models(settings(openai_base_url=server.base_url))
-        server.script(Behaviour(text=" ".join(["x" * 400_000] * 4)))
+        server.script(Behaviour(text=" ".join(["x" * (MAX_CONTENT_BYTES // 5 * 2)] * 4)))
         pieces = [piece async for piece in models.answer([HumanMessage("Hello")], model="test-model")]
         assert all(isinstance(piece, Piece) for piece in pieces)
-        assert sum(len(piece.text) for piece in pieces if isinstance(piece, Piece)) <= 1024 * 1024
+        assert sum(len(piece.text) for piece in pieces if isinstance(piece, Piece)) <= MAX_CONTENT_BYTES
         assert pieces[-1] == Piece(finish_reason="length")
         await models.close()
 

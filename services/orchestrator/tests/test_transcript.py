@@ -5,8 +5,9 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from servicekit.errors import AppError
 from servicekit.messages import converter
+from services.orchestrator.limits import MAX_CONTENT_BYTES
 from services.orchestrator.models.messages import to_langchain
-from services.orchestrator.runs.transcript import MAX_CONTENT_BYTES, MAX_MESSAGES, Transcript, cut
+from services.orchestrator.runs.transcript import MAX_MESSAGES, Transcript, cut
 from services.orchestrator.steps import Piece, Step, TokenUsage, ToolCall, ToolResult
 
 CALL = ToolCall("call-1", "search", {"query": "Lisbon", "limit": 3})

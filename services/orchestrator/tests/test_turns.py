@@ -10,6 +10,7 @@ from concerto.sessions.v1 import sessions_pb2
 from servicekit.errors import AppError
 from servicekit.messages import converter
 from servicekit.testing import make_caller
+from services.orchestrator.limits import MAX_QUESTION_BYTES
 from services.orchestrator.models.messages import to_struct
 from services.orchestrator.tests.conftest import (
     MakeSuite,
@@ -90,7 +91,7 @@ async def test_users_metadata_is_kept_with_their_message(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("fields", "reason", "field"),
     [
-        ({"content": "x" * (1024 * 1024 + 1)}, "FIELD_TOO_LARGE", "turn.content"),
+        ({"content": "x" * (MAX_QUESTION_BYTES + 1)}, "FIELD_TOO_LARGE", "turn.content"),
         ({"session_id": "no-uuid"}, "INVALID_FIELD", "session_id"),
         ({"request_id": "no-uuid"}, "INVALID_FIELD", "turn.request_id"),
         ({"model": "m" * 201}, "FIELD_TOO_LARGE", "turn.model"),

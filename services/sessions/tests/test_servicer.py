@@ -12,9 +12,9 @@ from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as, make_caller
 from services.sessions.sessions_servicer import SessionsServicer
 from services.sessions.tests.conftest import Service
+from tests.support.contract import MAX_CONTENT_BYTES
 from tests.support.suites import RunningStack
 
-MEBIBYTE = 1024 * 1024
 RPCS = pb.DESCRIPTOR.services_by_name["SessionsService"].methods_by_name
 ONE_MESSAGE = [pb.NewMessage(role=pb.ROLE_USER, content="hello")]
 
@@ -180,7 +180,7 @@ async def test_the_largest_message_is_kept(service: Service, signed_in: Caller) 
     session_id = await service.new_session()
     metadata = struct_pb2.Struct()
     metadata["x"] = "y" * (65536 - len('{"x":""}'))
-    content = "é" * (MEBIBYTE // 2)
+    content = "é" * (MAX_CONTENT_BYTES // 2)
     request = pb.AppendMessagesRequest(
         session_id=session_id, messages=[pb.NewMessage(role=pb.ROLE_USER, content=content, metadata=metadata)]
     )

@@ -16,9 +16,9 @@ begin
     select string_agg(e.payload ->> 'text', '' order by e.seq) into said_text
     from public.run_events as e
     where e.run_id = run.id and e.type = 'message_delta';
-    -- A message holds 1 MiB, whatever the bytes of its characters.
-    if octet_length(said_text) > 1048576 then
-      said_text := left(said_text, 262144);
+    -- A character has at most four bytes, so a quarter as many always fit.
+    if octet_length(said_text) > private.max_content_bytes() then
+      said_text := left(said_text, private.max_content_bytes() / 4);
     end if;
 
     if said_text <> '' then

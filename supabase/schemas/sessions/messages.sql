@@ -1,5 +1,22 @@
 -- Messages of sessions: only ever appended. Each knows the one before it, and one branch is the one that lists show.
 
+create function private.max_content_bytes()
+returns integer
+language sql
+immutable
+parallel safe
+set search_path = ''
+as $$
+  select 1048576
+$$;
+
+comment on function private.max_content_bytes() is
+'Returns the most bytes of UTF-8 that a message holds: what the contract says of NewMessage.content.';
+
+revoke all on function private.max_content_bytes() from public, anon, authenticated;
+-- Whoever appends runs the table's check.
+grant execute on function private.max_content_bytes() to authenticated;
+
 create table public.messages (
   id uuid primary key default gen_random_uuid(),
   session_id uuid not null references public.sessions (id) on delete cascade,
@@ -16,7 +33,7 @@ create table public.messages (
   constraint messages_session_id_order_key unique (session_id, "order"),
   constraint messages_order_range check ("order" > 0),
   constraint messages_role_known check (role in ('user', 'assistant', 'system', 'tool')),
-  constraint messages_content_size check (octet_length(content) <= 1048576),
+  constraint messages_content_size check (octet_length(content) <= private.max_content_bytes()),
   -- The contract's 64 KiB count compact JSON; jsonb writes a space after each comma and colon.
   constraint messages_metadata_size check (
     jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 98304
@@ -32,7 +49,7 @@ comment on column public.messages.session_id is 'The session it belongs to.';
 comment on column public.messages."order" is
 'Its place in the session, counted from 1 without gaps. Given by a trigger, whatever the writer says.';
 comment on column public.messages.role is 'Who speaks: user, assistant, system or tool.';
-comment on column public.messages.content is 'The text, at most 1 MiB of UTF-8.';
+comment on column public.messages.content is 'The text, at most private.max_content_bytes() of UTF-8.';
 comment on column public.messages.timestamp is
 'When it was stored; never earlier than the message before it. Given by a trigger.';
 comment on column public.messages.metadata is

@@ -1,7 +1,8 @@
+import { MAX_BYTES } from "@/lib/api/limits";
 import { sentences } from "./sentences";
 
-/** Most bytes of one message. */
-export const MAX_MESSAGE_BYTES = 1024 * 1024;
+const MEBIBYTE = 2 ** 20;
+const MAX_MESSAGE_BYTES = MAX_BYTES.Turn.content;
 
 /** Returns why a text cannot be sent because of its size; null when it can. */
 export function sizeProblem(text: string): string | null {
@@ -9,6 +10,6 @@ export function sizeProblem(text: string): string | null {
   if (text.length * 3 <= MAX_MESSAGE_BYTES) return null;
   const bytes = new TextEncoder().encode(text).length;
   if (bytes <= MAX_MESSAGE_BYTES) return null;
-  const size = (bytes / MAX_MESSAGE_BYTES).toFixed(2);
-  return sentences.composer.tooLong(size);
+  const most = Number((MAX_MESSAGE_BYTES / MEBIBYTE).toFixed(2));
+  return sentences.composer.tooLong((bytes / MEBIBYTE).toFixed(2), String(most));
 }

@@ -42,8 +42,8 @@ export const sentences = {
     sendHint: "Send (Enter)",
     stop: "Stop",
     stopHint: "Stop (Esc)",
-    tooLong: (mebibytes: string) =>
-      `This message is too long: it has ${mebibytes} MiB, and at most 1 MiB can be sent. Shorten it, or send it in parts.`,
+    tooLong: (mebibytes: string, most: string) =>
+      `This message is too long: it has ${mebibytes} MiB, and at most ${most} MiB can be sent. Shorten it, or send it in parts.`,
   },
   list: {
     label: "Conversation",

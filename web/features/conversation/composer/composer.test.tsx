@@ -2,6 +2,7 @@ import { fireEvent, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { createRef } from "react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { MAX_BYTES } from "@/lib/api/limits";
 import { until } from "@/test/until";
 import { Composer, type ComposerHandle } from "./composer";
 import type { Choices } from "./use-choices";
@@ -98,9 +99,12 @@ describe("the message box", () => {
   });
 
   it("says that a text is too long", () => {
+    const mebibytes = MAX_BYTES.Turn.content / 2 ** 20;
     show();
-    fireEvent.change(box(), { target: { value: "ä".repeat(600_000) } });
-    expect(screen.getByRole("alert").textContent).toContain("at most 1 MiB");
+    fireEvent.change(box(), { target: { value: "ä".repeat(MAX_BYTES.Turn.content) } });
+    expect(screen.getByRole("alert").textContent).toContain(
+      `it has ${2 * mebibytes}.00 MiB, and at most ${mebibytes} MiB can be sent`,
+    );
     fireEvent.keyDown(box(), { key: "Enter" });
     expect(onSend).not.toHaveBeenCalled();
   });
