@@ -60,6 +60,15 @@ async def test_stop_keeps_what_was_said_and_says_so(web: Web) -> None:
     await expect(chat.answer).to_contain_text("Gladly.")
 
 
+async def stores(person: Person, session_id: str, texts: list[str]) -> None:
+    """Wait until the shown branch holds these; the page shows a choice before it is stored."""
+
+    async def is_stored() -> bool:
+        return await stored_texts(person, session_id) == texts
+
+    await until(is_stored, f"{texts} to be stored")
+
+
 async def versions(message: Locator, text: str) -> None:
     await expect(message).to_contain_text(text)
 
@@ -80,12 +89,12 @@ async def test_an_answer_is_made_again_and_both_stay_readable(web: Web) -> None:
     await expect(chat.answer).to_contain_text("Apple.")
     await versions(chat.answer, "1 of 2")
     session_id = await chat.session_id()
-    assert await stored_texts(person, session_id) == ["Say a word.", "Apple."]
+    await stores(person, session_id, ["Say a word.", "Apple."])
     await page.reload()
     await expect(chat.answer).to_contain_text("Apple.")
     await chat.act(chat.answer, "Next version")
     await expect(chat.answer).to_contain_text("Banana.")
-    assert await stored_texts(person, session_id) == ["Say a word.", "Banana."]
+    await stores(person, session_id, ["Say a word.", "Banana."])
 
 
 async def test_a_question_is_edited_and_the_old_one_stays_readable(web: Web) -> None:
@@ -114,9 +123,9 @@ async def test_a_question_is_edited_and_the_old_one_stays_readable(web: Web) -> 
     await chat.act(chat.questions.first, "Previous version")
     await expect(chat.answer).to_contain_text("You are welcome.")
     await expect(chat.questions).to_have_count(2)
-    assert await stored_texts(person, await chat.session_id()) == [
+    await stores(person, await chat.session_id(), [
         "What is red?", "A tomato.", "Thanks.", "You are welcome.",
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 async def test_a_tool_is_shown_folded_and_opens(web: Web) -> None:
@@ -245,7 +254,7 @@ async def test_a_failing_model_is_told_in_words_and_tried_again(web: Web) -> Non
     await chat.button("Try again").click()
     await expect(chat.answer).to_contain_text("Now it works.")
     await chat.ended()
-    assert await stored_texts(person, await chat.session_id()) == ["Try.", "Now it works."]
+    await stores(person, await chat.session_id(), ["Try.", "Now it works."])
 
 
 async def test_an_answer_that_breaks_off_keeps_its_text_and_is_tried_again(web: Web) -> None:
@@ -283,4 +292,4 @@ async def test_a_message_that_cannot_be_sent_is_kept(web: Web) -> None:
         await chat.button("Try again").click()
     await chat.ended()
     await expect(chat.questions).to_have_count(1)
-    assert await stored_texts(person, await chat.session_id()) == ["Hello?", "Hello."]
+    await stores(person, await chat.session_id(), ["Hello?", "Hello."])
