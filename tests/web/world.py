@@ -147,8 +147,9 @@ class Web:
     async def context(self, person: Person | None = None, **options: Any) -> BrowserContext:
         """Open a browser profile of its own, signed in as the person."""
         options = {"viewport": WIDE, "locale": "en-US", "base_url": self.stack.gateway_url, **options}
-        if person is not None and _storage_names:
-            saved = {"name": _storage_names[0], "value": json.dumps(await self._sign_in_of(person))}
+        if person is not None:
+            name = await self._storage_name(person)
+            saved = {"name": name, "value": json.dumps(await self._sign_in_of(person))}
             options["storage_state"] = {
                 "cookies": [],
                 "origins": [{"origin": self.stack.gateway_url, "localStorage": [saved]}],
@@ -164,13 +165,6 @@ class Web:
         """Open a page in a browser profile of its own, signed in as the person."""
         context = await self.context(person, **options)
         page = await context.new_page()
-        if person is not None and not _storage_names:
-            await page.goto("/login/")
-            await AccountPages(page).log_in(person.user["email"], PASSWORD)
-            await page.wait_for_url("**/chat/**")
-            name = await page.evaluate(_SAVED_SIGN_IN)
-            assert name, "the sign-in is not in localStorage"
-            _storage_names.append(name)
         await page.goto(path)
         return page
 
@@ -191,6 +185,19 @@ class Web:
             secret = f"not {secret}"
         saved["access_token"] = jwt.encode(claims, secret, algorithm="HS256")
         await page.evaluate("([name, value]) => localStorage.setItem(name, value)", [name, json.dumps(saved)])
+
+    async def _storage_name(self, person: Person) -> str:
+        """Return the name under which the web app keeps its sign-in; the first test of a process logs in to see it."""
+        if not _storage_names:
+            async with await self.browser.new_context(base_url=self.stack.gateway_url, locale="en-US") as context:
+                page = await context.new_page()
+                await page.goto("/login/")
+                await AccountPages(page).log_in(person.user["email"], PASSWORD)
+                await page.wait_for_url("**/chat/**")
+                name = await page.evaluate(_SAVED_SIGN_IN)
+            assert name, "the sign-in is not in localStorage"
+            _storage_names.append(name)
+        return _storage_names[0]
 
     async def _sign_in_of(self, person: Person) -> dict[str, Any]:
         """Return what supabase-js stores: a further sign-in of the person, so that tests share no refresh token."""
