@@ -45,7 +45,7 @@ def run_stoppable(work: Coroutine[None, None, Result]) -> Result:
 
 def on_free_ports(settings: Settings, home: Path) -> Settings:
     """The same settings for a data folder that is open for this command only, beside whatever else runs."""
-    base = free_base(settings, len(PORT_NAMES))
+    base = free_base(settings, len(PORT_NAMES), is_any=True)
     if base is None:
         raise SettingsError("No free ports were found between 8100 and 12000. End something, then try again.")
     return settings.model_copy(update={"home": home, "port": base})

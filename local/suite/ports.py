@@ -1,6 +1,7 @@
 """Whether the suite's ports are free, and if not, who has them."""
 
 import contextlib
+import random
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,9 +78,13 @@ def describe_taken(settings: Settings, ports: Mapping[str, int]) -> list[str]:
     return problems
 
 
-def free_base(settings: Settings, count: int) -> int | None:
-    """A nearby base port with `count` free ports after it, to suggest; None when none is found."""
-    for base in range(8100, 12000, 100):
+def free_base(settings: Settings, count: int, *, is_any: bool = False) -> int | None:
+    """A nearby base port with `count` free ports after it; None when none is found.
+
+    is_any: a random one, for commands that take it at once, so that two of them hardly ever meet; else the lowest.
+    """
+    bases = range(8100, 12000, 100)
+    for base in random.sample(bases, len(bases)) if is_any else bases:
         if base != settings.port and all(is_free(base + offset) for offset in range(count)):
             return base
     return None

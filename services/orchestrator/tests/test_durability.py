@@ -94,16 +94,17 @@ async def test_events_are_stored_before_anybody_sees_them(suite: Suite) -> None:
 
 async def test_hundred_runs_share_one_writer(suite: Suite) -> None:
     callers = [make_caller() for _ in range(100)]
-    suite.model.default = Behaviour(tokens=50, delay_seconds=0.02)
+    # Few and slow tokens: a machine that cannot keep up for as long as a lease lasts would lose the runs.
+    suite.model.default = Behaviour(tokens=20, delay_seconds=0.05)
     turns = await asyncio.gather(
         *(suite.turn(suite.add_session(caller=caller), "Hello", caller=caller) for caller in callers)
     )
     for events in turns:
         assert_whole(events)
-        assert text_of(events) == "".join(f"t{index} " for index in range(50))
+        assert text_of(events) == "".join(f"t{index} " for index in range(20))
     written = suite.fake.runs.appended
-    assert sum(written) <= 100 * 50
-    assert len(written) < 1_000, "events of all runs go together"
+    assert sum(written) <= 100 * 20
+    assert len(written) < 400, "events of all runs go together"
     assert max(written) > 10
 
 
