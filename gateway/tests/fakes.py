@@ -18,8 +18,9 @@ from google.protobuf.message import Message
 from pydantic import SecretStr
 from starlette.applications import Starlette
 
-from gateway.__main__ import Server, listen
+from gateway.__main__ import listen
 from gateway.app import build
+from gateway.connections.server import Server
 from gateway.settings import Settings
 from servicekit import parts
 from servicekit.errors import AppError

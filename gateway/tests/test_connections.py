@@ -3,8 +3,9 @@ import asyncio
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from gateway.__main__ import Server, listen
-from gateway.protocol import BUFFER_BYTES, Joining, Protocol
+from gateway.__main__ import listen
+from gateway.connections.server import Server
+from gateway.connections.transport import BUFFER_BYTES, Joining
 
 
 class Recorder(asyncio.Transport):
@@ -27,7 +28,7 @@ class Recorder(asyncio.Transport):
 
 async def test_what_is_written_in_one_turn_of_the_loop_leaves_in_one_write() -> None:
     recorder = Recorder()
-    joining = Joining(recorder, asyncio.get_running_loop())
+    joining = Joining(recorder, asyncio.get_running_loop(), lambda: False)
     joining.write(b"head ")
     joining.write(b"body")
     assert recorder.written == []
@@ -39,7 +40,7 @@ async def test_what_is_written_in_one_turn_of_the_loop_leaves_in_one_write() -> 
 
 async def test_much_is_not_held_back() -> None:
     recorder = Recorder()
-    joining = Joining(recorder, asyncio.get_running_loop())
+    joining = Joining(recorder, asyncio.get_running_loop(), lambda: False)
     for _ in range(3):
         joining.write(b"x" * BUFFER_BYTES)
     assert len(b"".join(recorder.written)) == 2 * BUFFER_BYTES
@@ -49,7 +50,7 @@ async def test_much_is_not_held_back() -> None:
 
 async def test_what_is_held_is_written_before_the_end() -> None:
     recorder = Recorder()
-    joining = Joining(recorder, asyncio.get_running_loop())
+    joining = Joining(recorder, asyncio.get_running_loop(), lambda: False)
     joining.write(b"last words")
     joining.close()
     await asyncio.sleep(0)
@@ -58,7 +59,7 @@ async def test_what_is_held_is_written_before_the_end() -> None:
 
 async def test_nothing_is_written_to_a_connection_that_is_gone() -> None:
     recorder = Recorder()
-    joining = Joining(recorder, asyncio.get_running_loop())
+    joining = Joining(recorder, asyncio.get_running_loop(), lambda: False)
     joining.write(b"too late")
     recorder.closed = True
     await asyncio.sleep(0)
@@ -75,7 +76,7 @@ async def test_answers_of_one_connection_arrive_whole_and_in_order() -> None:
         await send({"type": "http.response.body", "body": b"."})
 
     listener = listen("127.0.0.1", 0)
-    server = Server(uvicorn.Config(echo, http=Protocol, lifespan="off", log_config=None, ws="none"))
+    server = Server(uvicorn.Config(echo, lifespan="off", log_config=None, ws="none"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
     # Two at once: the second waits for the first one's answer.
