@@ -110,7 +110,7 @@ async def test_the_api_comes_before_the_files(web: httpx.AsyncClient, export: Pa
     assert (await web.get("/healthz")).json() == {"status": "serving"}
     assert "swagger" in (await web.get("/docs")).text
     assert error_of(await web.put("/sessions"))[0] == 405
-    assert (await web.put("/sessions")).headers["allow"] == "GET, POST"
+    assert (await web.put("/sessions")).headers["allow"] == "GET, HEAD, POST"
 
 
 async def test_only_files_that_change_their_name_with_their_content_are_kept(web: httpx.AsyncClient) -> None:

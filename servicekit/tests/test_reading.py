@@ -86,10 +86,8 @@ async def test_a_message_that_can_be_read_is_served_as_ever(connection: grpc.aio
     assert await ask(connection, CHECK, [b""]) == [b"\x08\x01"]
     listed = reflection_pb2.ServerReflectionRequest(list_services="")
     (answer,) = await ask(connection, REFLECT, [listed.SerializeToString()])
-    names = {
-        one.name for one in reflection_pb2.ServerReflectionResponse.FromString(answer).list_services_response.service
-    }
-    assert SESSIONS.full_name in names
+    listing = reflection_pb2.ServerReflectionResponse.FromString(answer).list_services_response
+    assert SESSIONS.full_name in {one.name for one in listing.service}
 
 
 async def test_an_rpc_that_does_not_exist_is_unimplemented(connection: grpc.aio.Channel) -> None:

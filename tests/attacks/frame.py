@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -114,8 +114,3 @@ async def observed(target: Target, work: Awaitable[Outcome]) -> tuple[Outcome, S
         report: dict[str, Any] = json.loads(await process.stdout.readline() or b"{}")
         await process.wait()
     return outcome, Seen(**report)
-
-
-def suites_of(attacks: Sequence[Attack]) -> list[dict[str, str]]:
-    """Return the settings of the suites that these attacks need, each once."""
-    return [dict(pairs) for pairs in sorted({tuple(sorted(attack.settings.items())) for attack in attacks})]

@@ -1,15 +1,22 @@
+import importlib
+import pkgutil
 from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
 
-from tests.attacks import door
+from tests import attacks
 from tests.attacks.frame import MB, Attack, Target, observed
 from tests.support.measured import Note
 from tests.support.suites import RunningStack
 
-MODULES = (door,)
-ATTACKS = {f"{module.__name__.rpartition('.')[2]}-{one.name}": one for module in MODULES for one in module.ATTACKS}
+ATTACKS: dict[str, Attack] = {
+    f"{module.name}-{attack.name}": attack
+    for module in pkgutil.iter_modules(attacks.__path__)
+    if not module.name.startswith(("test_", "_"))
+    for attack in getattr(importlib.import_module(f"{attacks.__name__}.{module.name}"), "ATTACKS", ())
+}
+"""Those of every module here that has some."""
 
 pytestmark = [pytest.mark.long, pytest.mark.alone]
 
