@@ -109,6 +109,9 @@ async def test_the_api_comes_before_the_files(web: httpx.AsyncClient, export: Pa
     assert error_of(await web.get("/sessions", headers=BROWSER))[0] == 401
     assert (await web.get("/healthz")).json() == {"status": "serving"}
     assert "swagger" in (await web.get("/docs")).text
+    # A page's own path has a slash at its end, by which a route is found only where there is no page.
+    assert (await web.get("/sessions/", headers=BROWSER)).text == "page"
+    assert error_of(await web.post("/sessions/", headers=BROWSER))[0] == 401
     assert error_of(await web.put("/sessions"))[0] == 405
     assert (await web.put("/sessions")).headers["allow"] == "GET, HEAD, POST"
 
