@@ -1,10 +1,16 @@
 """How much and how long the gateway's connections may take, by themselves and all together."""
 
+import contextlib
 import math
+import resource
 from dataclasses import dataclass
 from typing import Self
 
 from gateway.settings import Settings
+
+OWN_FILES = 256
+"""Files that the process opens for others than its clients: calls to services, logs, files of the web app."""
+MOST_FILES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +50,13 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return what the settings say."""
+        """Return what the settings say, with as many connections as the process may have files."""
         return cls(
             head_seconds=settings.head_timeout_seconds,
             send_seconds=settings.send_timeout_seconds,
             unsent_bytes=settings.max_buffered_bytes,
             per_address=settings.max_connections_per_address,
-            connections=settings.max_connections,
+            connections=max(1, min(settings.max_connections, raise_file_limit() - OWN_FILES)),
         )
 
     @property
@@ -61,3 +67,14 @@ class Limits:
     def ticks(self, seconds: float) -> int:
         """Return after how many ticks so many seconds have passed for certain."""
         return math.ceil(seconds / self.tick_seconds) + 1
+
+
+def raise_file_limit() -> int:
+    """Let the process open as many files as it may, each connection being one; return how many these are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_FILES if soft == resource.RLIM_INFINITY else soft

@@ -207,6 +207,7 @@ class Protocol(HttpToolsProtocol):
     def _release(self) -> None:
         if self._held and not self._is_answering() and not self.flow.write_paused:
             held, self._held = self._held, b""
+            self.flow.resume_reading()
             self._receive(held)
 
     def _drop(self, size: int) -> None:
@@ -268,16 +269,18 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, or take the one that was sent ahead."""
         self.state.total_requests += 1
-        self.cycle.body = bytearray()
+        # A connection that waits for its next request holds nothing of the last one.
+        self.cycle = self.scope = self.headers = None  # type: ignore[assignment]
         if self.transport.is_closing():
             return
         if self._is_deaf:
             self.transport.close()
             return
         self._since = self.state.tick
-        self.flow.resume_reading()
         if self._held:
             self._release()
+        else:
+            self.flow.resume_reading()
 
     def resume_writing(self) -> None:
         """Go on when the client has taken most of what waited for it."""

@@ -51,7 +51,7 @@ class Bodies:
         max_bytes: no more is read. Raises AppError BODY_TOO_LARGE, BODY_TOO_SLOW, TOO_MANY_LARGE_BODIES (of this
         caller) or GATEWAY_FULL (of all), ClientDisconnect.
         """
-        announced = request.headers.get("content-length", "")
+        announced = next((value for name, value in request.scope["headers"] if name == b"content-length"), b"")
         if announced.isdigit() and int(announced[:20]) > max_bytes:
             raise _too_large(max_bytes)
         try:

@@ -101,28 +101,21 @@ async def read_all(reader: asyncio.StreamReader) -> bytes:
     return bytes(content)
 
 
-@pytest.fixture(scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    """The real gateway as a process, with limits of time that a test can wait for."""
-    folder = tmp_path_factory.mktemp("gateway")
-    (folder / "big.bin").write_bytes(b"\0" * BIG_FILE_BYTES)
-    variables = {
+@contextlib.asynccontextmanager
+async def gateway_process(*, files: int | None = None, **variables: str) -> AsyncIterator[Running]:
+    """Run the real gateway as a process. files: how many it may open."""
+    environment = {
         "CONCERTO_ENV_FILE": "/dev/null",
         "CONCERTO_LOG_FORMAT": "json",
         "GATEWAY_PORT": "0",
-        "GATEWAY_WEB_FOLDER": str(folder),
-        "GATEWAY_HEAD_TIMEOUT_SECONDS": str(HEAD_SECONDS),
-        "GATEWAY_BODY_TIMEOUT_SECONDS": str(BODY_SECONDS),
-        "GATEWAY_SEND_TIMEOUT_SECONDS": str(SEND_SECONDS),
-        "GATEWAY_MAX_CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
-        "GATEWAY_MAX_BUFFERED_BYTES": str(16 * 1024 * 1024),
-        "GATEWAY_LOGIN_LIMIT_PER_ADDRESS": "5/hour",
         "SUPABASE_JWT_SECRET": JWT_SECRET,
+        **variables,
     }
+    command = [sys.executable, "-m", "gateway"]
+    if files is not None:
+        command = ["/bin/sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     with tempfile.NamedTemporaryFile() as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway"), env=variables, stderr=log.fileno()
-        )
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=log.fileno())
         made = Running(0, psutil.Process(process.pid), Path(log.name))
         try:
             await until(lambda: "server.started" in made.log, "the gateway")
@@ -132,6 +125,23 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
             process.terminate()
             await process.wait()
         assert "Traceback" not in made.log
+
+
+@pytest.fixture(scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """A gateway with limits of time that a test can wait for."""
+    folder = tmp_path_factory.mktemp("gateway")
+    (folder / "big.bin").write_bytes(b"\0" * BIG_FILE_BYTES)
+    async with gateway_process(
+        GATEWAY_WEB_FOLDER=str(folder),
+        GATEWAY_HEAD_TIMEOUT_SECONDS=str(HEAD_SECONDS),
+        GATEWAY_BODY_TIMEOUT_SECONDS=str(BODY_SECONDS),
+        GATEWAY_SEND_TIMEOUT_SECONDS=str(SEND_SECONDS),
+        GATEWAY_MAX_CONNECTIONS_PER_ADDRESS=str(PER_ADDRESS),
+        GATEWAY_MAX_BUFFERED_BYTES=str(16 * 1024 * 1024),
+        GATEWAY_LOGIN_LIMIT_PER_ADDRESS="5/hour",
+    ) as made:
+        yield made
 
 
 def post(path: str, length: int, *more: str, token: str | None = None) -> bytes:
@@ -371,6 +381,37 @@ async def test_very_many_connections_hold_next_to_nothing(running: Running) -> N
 def open_connections(running: Running) -> int:
     found = running.process.net_connections("tcp")
     return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr[1] == running.port for one in found)
+
+
+async def test_the_connections_of_a_trusted_proxy_are_not_counted() -> None:
+    limits = {"GATEWAY_MAX_CONNECTIONS_PER_ADDRESS": "3", "GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8,127.0.0.1"}
+    async with gateway_process(**limits) as running, contextlib.AsyncExitStack() as stack:
+        for address, expected in (("127.0.0.1", [200] * 6), (OTHER_ADDRESS, [200] * 3 + [429] * 3)):
+            made = [await running.connect(address) for _ in expected]
+            for _, writer in made:
+                stack.callback(writer.close)
+            # What a client says of itself is no address of a connection.
+            ask = ASK + b"X-Forwarded-For: 203.0.113.7\r\n\r\n"
+            statuses = []
+            for reader, writer in made:
+                writer.write(ask)
+                statuses.append(int((await reader.readline()).split(b" ")[1]))
+            assert statuses == expected
+
+
+async def test_there_are_never_more_connections_than_the_process_may_have_files() -> None:
+    async with gateway_process(files=300) as running, contextlib.AsyncExitStack() as stack:
+        told = []
+        for number in range(80):
+            reader, writer = await running.connect(f"127.0.1.{number}")
+            stack.callback(writer.close)
+            if number >= 300 - 256:
+                told.append(Answer(await read_all(reader)).only)
+        assert set(told) == {(503, "GATEWAY_FULL")}
+    async with gateway_process(GATEWAY_MAX_CONNECTIONS="16") as running, contextlib.AsyncExitStack() as stack:
+        for _ in range(16):
+            await stack.enter_async_context(running.connection())
+        assert (await running.tell()).only == (503, "GATEWAY_FULL")
 
 
 # Requests sent ahead
