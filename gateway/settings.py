@@ -51,9 +51,7 @@ class Settings(TokenSettings, TlsSettings, Targets):
     """Folder of the web app's export."""
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, validation_alias="GATEWAY_MAX_BODY_BYTES")
     """Largest request body."""
-    max_buffered_bytes: int = Field(
-        128 * 1024 * 1024, ge=16 * 1024 * 1024, validation_alias="GATEWAY_MAX_BUFFERED_BYTES"
-    )
+    max_buffered_bytes: int = Field(64 * 1024 * 1024, ge=4096, validation_alias="GATEWAY_MAX_BUFFERED_BYTES")
     """Most bytes of all large bodies together while they are received and answered, and as many of unread answers."""
     max_connections_per_address: int = Field(512, ge=1, validation_alias="GATEWAY_MAX_CONNECTIONS_PER_ADDRESS")
     """Most connections of one client address, per replica; those of trusted proxies are not counted."""
@@ -113,6 +111,15 @@ class Settings(TokenSettings, TlsSettings, Targets):
     def _need_secret(self) -> Self:
         if self.environment == "production" and self.cookie_secret is None:
             raise ValueError("set GATEWAY_COOKIE_SECRET, the same on every replica")
+        return self
+
+    @model_validator(mode="after")
+    def _need_room_for_bodies(self) -> Self:
+        if self.max_buffered_bytes < 4 * self.max_body_bytes:
+            raise ValueError(
+                "GATEWAY_MAX_BUFFERED_BYTES must be four times GATEWAY_MAX_BODY_BYTES at least: of all that is held, "
+                "one person may have a quarter"
+            )
         return self
 
     @model_validator(mode="after")

@@ -31,7 +31,7 @@ class Limits:
     """How long a client may take so little of what waits for it (`send_bytes`), before the connection is cut."""
     send_bytes: int = 16_384
     """The least that a client must take of an answer that waits, in `send_seconds`, or all of it."""
-    unsent_bytes: int = 128 * 1024 * 1024
+    unsent_bytes: int = 64 * 1024 * 1024
     """Most bytes of all answers that wait for their clients; beyond, who has read nothing for longest is cut."""
     held_bytes: int = 65_536
     """Most bytes that are kept of requests sent ahead; a connection with more ends after the answer under way."""

@@ -138,6 +138,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
         GATEWAY_BODY_TIMEOUT_SECONDS=str(BODY_SECONDS),
         GATEWAY_SEND_TIMEOUT_SECONDS=str(SEND_SECONDS),
         GATEWAY_MAX_CONNECTIONS_PER_ADDRESS=str(PER_ADDRESS),
+        GATEWAY_MAX_BODY_BYTES=str(4 * 1024 * 1024),
         GATEWAY_MAX_BUFFERED_BYTES=str(16 * 1024 * 1024),
         GATEWAY_LOGIN_LIMIT_PER_ADDRESS="5/hour",
     ) as made:
