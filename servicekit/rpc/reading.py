@@ -77,7 +77,7 @@ def _unary(handle: Any) -> Any:
 
 def _stream(handle: Any) -> Any:
     async def stream(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        async for response in handle(await _first(messages, context), context):
+        async for response in _responses(handle(await _first(messages, context), context)):
             yield response
 
     return stream
@@ -91,10 +91,19 @@ def _both_streams(handle: Any) -> Any:
                     await _refuse(context, message.cause)
                 yield message
 
-        async for response in handle(readable(), context):
+        async for response in _responses(handle(readable(), context)):
             yield response
 
     return stream
+
+
+async def _responses(source: Any) -> AsyncIterator[Any]:
+    """Yield what a handler yields; one that is a coroutine writes by itself."""
+    if hasattr(source, "__aiter__"):
+        async for response in source:
+            yield response
+    else:
+        await source
 
 
 async def _first(messages: AsyncIterator[Any], context: Context) -> Any:
