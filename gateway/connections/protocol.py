@@ -45,7 +45,7 @@ class Protocol(HttpToolsProtocol):
         self._may_stay = False
         """Whether the connection outlives the answer once the body is there."""
         self._held = b""
-        self._is_deaf = False
+        self._is_discarding = False
         """True once nothing that comes is a request any more."""
         self._dropped_bytes = 0
         self._stalled_since: int | None = None
@@ -61,7 +61,7 @@ class Protocol(HttpToolsProtocol):
         refusal = self.state.admit(self)
         if refusal is None:
             return
-        if self.state.may_tell(self):
+        if self.state.may_answer(self):
             self._refuse(refusal)
         else:
             self.state.refused[refusal] += 1
@@ -71,7 +71,7 @@ class Protocol(HttpToolsProtocol):
         """End with a connection."""
         self.state.forget(self)
         self._held = b""
-        self._is_deaf = True
+        self._is_discarding = True
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -120,7 +120,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
-        if self._is_deaf:
+        if self._is_discarding:
             self._drop(len(data))
         elif self._held:
             self._hold(data)
@@ -129,7 +129,7 @@ class Protocol(HttpToolsProtocol):
 
     def _receive(self, data: bytes) -> None:
         start, size, is_new = 0, len(data), False
-        while start < size and not self._is_deaf:
+        while start < size and not self._is_discarding:
             if not self._has_begun:
                 if self._is_answering() or self.flow.write_paused:
                     self._hold(data[start:] if start else data)
@@ -140,7 +140,7 @@ class Protocol(HttpToolsProtocol):
                 is_new = not self._is_in_head
             else:
                 start += self._receive_body(data, start)
-        if is_new and self._has_begun and not self._is_deaf:
+        if is_new and self._has_begun and not self._is_discarding:
             # The rest of the body is left to the kernel until the application reads.
             self.flow.pause_reading()
 
@@ -166,7 +166,7 @@ class Protocol(HttpToolsProtocol):
             self._head_tail = (tail + piece)[1 - len(_END_OF_HEAD) :]
         self._head_bytes += len(piece)
         self._feed(piece)
-        if end < 0 and not self._is_in_head and not self._is_deaf:
+        if end < 0 and not self._is_in_head and not self._is_discarding:
             self._refuse("MALFORMED_REQUEST")  # its end is where only a lenient reader would see one
         return len(piece)
 
@@ -180,7 +180,7 @@ class Protocol(HttpToolsProtocol):
         piece = data[start : start + self.limits.framing_bytes]
         self._framing_bytes += len(piece)
         self._feed(piece)
-        if self._framing_bytes > self.limits.framing_bytes and self._has_begun and not self._is_deaf:
+        if self._framing_bytes > self.limits.framing_bytes and self._has_begun and not self._is_discarding:
             self._refuse("MALFORMED_REQUEST")
         return len(piece)
 
@@ -273,7 +273,7 @@ class Protocol(HttpToolsProtocol):
         self.cycle = self.scope = self.headers = None  # type: ignore[assignment]
         if self.transport.is_closing():
             return
-        if self._is_deaf:
+        if self._is_discarding:
             self.transport.close()
             return
         self._since = self.state.tick
@@ -300,16 +300,16 @@ class Protocol(HttpToolsProtocol):
 
     def _may_be_sending(self) -> bool:
         """Say whether the client may be in the middle of something, as the connection is closed; it then lingers."""
-        if not (self._has_begun or self._is_deaf) or self.state.is_leaving:
+        if not (self._has_begun or self._is_discarding) or self.state.is_leaving:
             return False
         self._since = self.state.tick
-        self._is_deaf = True
+        self._is_discarding = True
         self.flow.resume_reading()
         return True
 
     def _end_with_answer(self) -> None:
         """Take no more requests, and end the connection when what was asked is answered."""
-        self._is_deaf, self._held = True, b""
+        self._is_discarding, self._held = True, b""
         self._has_begun = False
         if self._is_answering():
             self.cycle.keep_alive = False
@@ -320,7 +320,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, reason: str) -> None:
         """Answer what is no request, and end the connection."""
         self.state.refused[reason] += 1
-        self._is_deaf = True
+        self._is_discarding = True
         self._has_begun = False
         if self._is_answering():
             cycle = self.cycle

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, Self, cast
+from typing import Protocol, Self, cast
 
 import structlog
 from uvicorn.server import ServerState
@@ -13,10 +13,26 @@ from uvicorn.server import ServerState
 from gateway import addresses
 from gateway.connections.limits import Limits
 
-if TYPE_CHECKING:
-    from gateway.connections.protocol import Protocol
-
 _LOG = structlog.stdlib.get_logger(__name__)
+
+
+class Connection(Protocol):
+    """What is asked of a connection."""
+
+    client: tuple[str, int] | None
+    """Its other end; None where that is no address."""
+    address: str | None
+    """As whose it counts; None when it counts as nobody's."""
+
+    @property
+    def stalled_ticks(self) -> int:
+        """For how long the client has taken next to nothing of what waits for it."""
+
+    def check(self, *, is_crowded: bool) -> int:
+        """End the connection if its client takes too long; return how many bytes wait for it."""
+
+    def cut(self) -> None:
+        """End the connection at once, with all that waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +82,7 @@ class State(ServerState):
         self._trusts_all = "*" in trusted_proxies
         self._trusted = _networks(trusted_proxies)
 
-    def admit(self, connection: "Protocol") -> str | None:
+    def admit(self, connection: Connection) -> str | None:
         """Count a new connection; return the reason for which it is refused, None when it is not."""
         if len(self.connections) > self.limits.connections:
             return "GATEWAY_FULL"
@@ -77,14 +93,14 @@ class State(ServerState):
         count = self._by_address[address]
         return "TOO_MANY_CONNECTIONS" if count > self.limits.per_address else None
 
-    def may_tell(self, connection: "Protocol") -> bool:
+    def may_answer(self, connection: Connection) -> bool:
         """Say whether a refused connection is answered; where very many are refused, the others are just closed."""
         limits = self.limits
         if connection.address is None:
             return len(self.connections) <= limits.connections + limits.refusals
         return self._by_address[connection.address] <= limits.per_address + limits.refusals
 
-    def forget(self, connection: "Protocol") -> None:
+    def forget(self, connection: Connection) -> None:
         """Count a connection no more, as it has ended."""
         address, connection.address = connection.address, None
         if address is None:
@@ -103,9 +119,9 @@ class State(ServerState):
         """Let a tick pass: end the connections whose clients take too long, or whose answers take too much room."""
         self.tick += 1
         is_crowded = len(self.connections) > self.limits.connections * 0.9
-        waiting: list[tuple[int, int, Protocol]] = []
+        waiting: list[tuple[int, int, Connection]] = []
         total = 0
-        for connection in [cast("Protocol", one) for one in self.connections]:
+        for connection in [cast(Connection, one) for one in self.connections]:
             size = connection.check(is_crowded=is_crowded)
             if size:
                 total += size

@@ -31,7 +31,7 @@ _UUID_CHARACTERS = 36
 # Numbers, enums and instants, with room for odd spellings.
 _SCALAR_BYTES = 64
 # Quotes, a colon, a comma, and some white space, beside a field's name.
-_AROUND_BYTES = 16
+_FRAME_BYTES = 16
 
 
 class Bodies:
@@ -117,7 +117,7 @@ def _largest_message(descriptor: Descriptor, above: frozenset[str]) -> int | Non
     if descriptor.full_name in above:
         return None
     sizes = [_largest_field(field, above | {descriptor.full_name}) for field in descriptor.fields]
-    return None if None in sizes else _AROUND_BYTES + sum(size for size in sizes if size is not None)
+    return None if None in sizes else _FRAME_BYTES + sum(size for size in sizes if size is not None)
 
 
 def _largest_field(field: FieldDescriptor, above: frozenset[str]) -> int | None:
@@ -126,8 +126,8 @@ def _largest_field(field: FieldDescriptor, above: frozenset[str]) -> int | None:
     if field.is_repeated:
         if value is None or not limits.max_items:
             return None
-        value = (value + _AROUND_BYTES) * limits.max_items
-    return None if value is None else len(field.name) + _AROUND_BYTES + value
+        value = (value + _FRAME_BYTES) * limits.max_items
+    return None if value is None else len(field.name) + _FRAME_BYTES + value
 
 
 def _largest_value(field: FieldDescriptor, limits: options_pb2.Limits, above: frozenset[str]) -> int | None:

@@ -54,7 +54,7 @@ class Running:
         finally:
             writer.close()
 
-    async def tell(self, *pieces: bytes, pause_seconds: float = 0.0) -> "Answer":
+    async def ask(self, *pieces: bytes, pause_seconds: float = 0.0) -> "Answer":
         """Send the pieces, and return the answer once the gateway has closed the connection."""
         async with self.connection() as (reader, writer):
             reading = asyncio.create_task(read_all(reader))
@@ -169,13 +169,13 @@ def padded(size: int) -> bytes:
 async def test_a_head_of_64_kib_is_taken_in_whatever_pieces_it_comes(running: Running, pieces: int) -> None:
     head = padded(HEAD_BYTES)
     size = -(-len(head) // pieces)
-    answer = await running.tell(*(head[start : start + size] for start in range(0, len(head), size)))
+    answer = await running.ask(*(head[start : start + size] for start in range(0, len(head), size)))
     assert answer.statuses == [200]
 
 
 async def test_the_end_of_a_head_is_found_in_any_two_pieces(running: Running) -> None:
     for cut in range(1, len(LAST)):
-        assert (await running.tell(LAST[:cut], LAST[cut:])).statuses == [200]
+        assert (await running.ask(LAST[:cut], LAST[cut:])).statuses == [200]
 
 
 TOO_LARGE: dict[str, bytes] = {
@@ -191,7 +191,7 @@ TOO_LARGE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("content", TOO_LARGE.values(), ids=TOO_LARGE.keys())
 async def test_a_larger_head_is_431_however_it_is_made(running: Running, content: bytes) -> None:
-    status, reason = (await running.tell(content)).only
+    status, reason = (await running.ask(content)).only
     # No method is that long, so that one is no request in the first place.
     assert (status, reason) in ((431, "HEAD_TOO_LARGE"), (400, "MALFORMED_REQUEST"))
     assert status == 431 or content.startswith(b"GG")
@@ -199,7 +199,7 @@ async def test_a_larger_head_is_431_however_it_is_made(running: Running, content
 
 async def test_many_large_heads_hold_next_to_nothing(running: Running) -> None:
     before = running.rss_bytes
-    answers = await asyncio.gather(*(running.tell(ASK + b"X: a\r\n" * 500_000) for _ in range(30)))
+    answers = await asyncio.gather(*(running.ask(ASK + b"X: a\r\n" * 500_000) for _ in range(30)))
     # 90 MB were sent. Who sends on and on is cut, and may not see why.
     assert {status for answer in answers for status in answer.statuses} <= {431}
     assert running.rss_bytes - before < 30 * MB
@@ -207,12 +207,12 @@ async def test_many_large_heads_hold_next_to_nothing(running: Running) -> None:
 
 @pytest.mark.parametrize("sent", [b"G", ASK, ASK + b"X: a", b"\r\n", b"POST /auth/login HTTP/1.1\r\nHost"])
 async def test_half_a_head_is_408_in_time(running: Running, sent: bytes) -> None:
-    assert (await running.tell(sent)).only == (408, "HEAD_TOO_SLOW")
+    assert (await running.ask(sent)).only == (408, "HEAD_TOO_SLOW")
 
 
 async def test_a_head_that_drips_is_408_all_the_same(running: Running) -> None:
     pieces = [bytes([byte]) for byte in padded(2000)]
-    assert (await running.tell(*pieces, pause_seconds=HEAD_SECONDS / 10)).only == (408, "HEAD_TOO_SLOW")
+    assert (await running.ask(*pieces, pause_seconds=HEAD_SECONDS / 10)).only == (408, "HEAD_TOO_SLOW")
 
 
 async def test_a_connection_may_wait_before_each_of_its_requests(running: Running) -> None:
@@ -244,20 +244,20 @@ NO_REQUESTS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("content", NO_REQUESTS.values(), ids=NO_REQUESTS.keys())
 async def test_what_is_no_request_is_400_at_once(running: Running, content: bytes) -> None:
-    assert (await running.tell(content)).only[0] == 400
+    assert (await running.ask(content)).only[0] == 400
 
 
 @pytest.mark.parametrize("host", ["[", "a]b[c", "x" * 5000, "\xff", "a b", ""])
 async def test_a_host_of_any_kind_is_answered(running: Running, host: str) -> None:
     for path in ("/healthz", "/nothing", "/v1/nothing", "/auth/me", "/big"):
         head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("latin-1")
-        (status,) = (await running.tell(head)).statuses
+        (status,) = (await running.ask(head)).statuses
         assert status in (200, 401, 404, 307)
 
 
 async def test_a_request_that_asks_for_another_protocol_is_answered_in_this_one(running: Running) -> None:
     head = ASK + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    answer = await running.tell(head + b"\x81\x05hello" + LAST)
+    answer = await running.ask(head + b"\x81\x05hello" + LAST)
     assert answer.statuses == [200]
 
 
@@ -267,14 +267,14 @@ async def test_a_request_that_asks_for_another_protocol_is_answered_in_this_one(
 async def test_half_a_body_is_408_in_time(running: Running) -> None:
     token = mint_token()
     for body in (b"", b'{"name": "a'):
-        answer = await running.tell(post("/sessions", 1000, token=token) + body)
+        answer = await running.ask(post("/sessions", 1000, token=token) + body)
         assert answer.only == (408, "BODY_TOO_SLOW")
         assert b"\r\nx-request-id: " in answer.content
 
 
 async def test_a_body_that_drips_ends_in_time_too(running: Running) -> None:
     drip = [b" "] * 1000
-    answer = await running.tell(post("/sessions", 1000, token=mint_token()), *drip, pause_seconds=BODY_SECONDS / 5)
+    answer = await running.ask(post("/sessions", 1000, token=mint_token()), *drip, pause_seconds=BODY_SECONDS / 5)
     assert answer.only == (408, "BODY_TOO_SLOW")
 
 
@@ -292,31 +292,31 @@ async def test_the_framing_of_chunks_is_bounded(running: Running) -> None:
         "a size": b"0" * MB,
     }
     for name, content in endless.items():
-        answer = await running.tell(head + content)
+        answer = await running.ask(head + content)
         assert answer.only[0] in (400, 413), name
 
 
 async def test_small_chunks_count_as_the_body_that_they_are(running: Running) -> None:
     head = chunked("/auth/refresh")
-    answer = await running.tell(head + b"1\r\n \r\n" * (16 * 1024 + 1))
+    answer = await running.ask(head + b"1\r\n \r\n" * (16 * 1024 + 1))
     assert answer.only == (413, "BODY_TOO_LARGE")
 
 
 async def test_trailers_are_no_headers(running: Running) -> None:
     trailer = b"Authorization: Bearer " + mint_token().encode()
-    answer = await running.tell(chunked("/sessions") + b"2\r\n{}\r\n0\r\n" + trailer + b"\r\n\r\n")
+    answer = await running.ask(chunked("/sessions") + b"2\r\n{}\r\n0\r\n" + trailer + b"\r\n\r\n")
     assert answer.only == (401, "TOKEN_MISSING")
 
 
 @pytest.mark.parametrize("path", ["/auth/refresh", "/auth/signup", "/auth/password/reset"])
 async def test_who_is_not_signed_in_sends_16_kib_at_most(running: Running, path: str) -> None:
-    assert (await running.tell(post(path, 16 * 1024 + 1))).only == (413, "BODY_TOO_LARGE")
-    answer = await running.tell(post(path, 16 * 1024) + b" " * (16 * 1024))
+    assert (await running.ask(post(path, 16 * 1024 + 1))).only == (413, "BODY_TOO_LARGE")
+    answer = await running.ask(post(path, 16 * 1024) + b" " * (16 * 1024))
     assert answer.statuses == [400]
 
 
 async def test_the_body_of_an_attempt_is_left_unread_once_there_were_too_many(running: Running) -> None:
-    answers = [(await running.tell(post("/auth/login", 100))).only for _ in range(7)]
+    answers = [(await running.ask(post("/auth/login", 100))).only for _ in range(7)]
     limit = 5
     # The first ones are waited for, the others are not.
     assert answers[:limit] == [(408, "BODY_TOO_SLOW")] * limit
@@ -327,25 +327,25 @@ async def test_unfinished_bodies_hold_next_to_nothing(running: Running) -> None:
     token = mint_token()
     before = running.rss_bytes
     large = 3 * MB
-    work = [running.tell(post("/v1/chat/completions", 4 * MB, token=token) + b" " * large) for _ in range(30)]
+    work = [running.ask(post("/v1/chat/completions", 4 * MB, token=token) + b" " * large) for _ in range(30)]
     answers = [answer.only for answer in await asyncio.gather(*work)]
     assert set(answers) <= {(408, "BODY_TOO_SLOW"), (429, "TOO_MANY_LARGE_BODIES")}
     assert (429, "TOO_MANY_LARGE_BODIES") in answers
     assert running.rss_bytes - before < 40 * MB
     # What they held is free again.
     head = post("/v1/chat/completions", large, token=token)
-    assert (await running.tell(head + b"[" + b" " * (large - 1))).only == (400, "INVALID_JSON")
+    assert (await running.ask(head + b"[" + b" " * (large - 1))).only == (400, "INVALID_JSON")
 
 
 async def test_an_answer_reaches_a_client_that_is_still_sending(running: Running) -> None:
     for _ in range(20):
-        answer = await running.tell(post("/sessions", 6 * MB), *[b" " * 65_536] * 90)
+        answer = await running.ask(post("/sessions", 6 * MB), *[b" " * 65_536] * 90)
         assert answer.only == (401, "TOKEN_MISSING")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity"])
 async def test_a_compressed_body_is_415_and_never_unpacked(running: Running, encoding: str) -> None:
-    answer = await running.tell(post("/sessions", 2, f"Content-Encoding: {encoding}", token=mint_token()) + b"{}")
+    answer = await running.ask(post("/sessions", 2, f"Content-Encoding: {encoding}", token=mint_token()) + b"{}")
     assert answer.only == (415, "UNSUPPORTED_ENCODING")
 
 
@@ -367,17 +367,17 @@ async def test_an_address_has_so_many_connections_and_others_have_theirs(running
         for reader, writer in open_ones:
             writer.write(LAST)
             assert Answer(await read_all(reader)).statuses == [200]
-    assert (await running.tell(LAST)).statuses == [200]
+    assert (await running.ask(LAST)).statuses == [200]
 
 
 async def test_very_many_connections_hold_next_to_nothing(running: Running) -> None:
     before = running.rss_bytes
     made = [await running.connect() for _ in range(1000)]
-    told = [Answer(await read_all(reader)) for reader, _ in made[PER_ADDRESS:]]
+    refused = [Answer(await read_all(reader)) for reader, _ in made[PER_ADDRESS:]]
     for _, writer in made:
         writer.close()
-    assert {status for answer in told for status in answer.statuses} == {429}
-    assert sum(not answer.statuses for answer in told) > 500
+    assert {status for answer in refused for status in answer.statuses} == {429}
+    assert sum(not answer.statuses for answer in refused) > 500
     assert running.rss_bytes - before < 20 * MB
     await until(lambda: not open_connections(running), "the ends")
 
@@ -388,8 +388,9 @@ def open_connections(running: Running) -> int:
 
 
 async def test_the_connections_of_a_trusted_proxy_are_not_counted() -> None:
-    limits = {"GATEWAY_MAX_CONNECTIONS_PER_ADDRESS": "3", "GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8,127.0.0.1"}
-    async with gateway_process(**limits) as running, contextlib.AsyncExitStack() as stack:
+    proxies = "10.0.0.0/8,127.0.0.1"
+    process = gateway_process(GATEWAY_MAX_CONNECTIONS_PER_ADDRESS="3", GATEWAY_TRUSTED_PROXIES=proxies)
+    async with process as running, contextlib.AsyncExitStack() as stack:
         for address, expected in (("127.0.0.1", [200] * 6), (OTHER_ADDRESS, [200] * 3 + [429] * 3)):
             made = [await running.connect(address) for _ in expected]
             for _, writer in made:
@@ -405,17 +406,17 @@ async def test_the_connections_of_a_trusted_proxy_are_not_counted() -> None:
 
 async def test_there_are_never_more_connections_than_the_process_may_have_files() -> None:
     async with gateway_process(files=300) as running, contextlib.AsyncExitStack() as stack:
-        told = []
+        refused = []
         for number in range(80):
             reader, writer = await running.connect(f"127.0.1.{number}")
             stack.callback(writer.close)
             if number >= 300 - 256:
-                told.append(Answer(await read_all(reader)).only)
-        assert set(told) == {(503, "GATEWAY_FULL")}
+                refused.append(Answer(await read_all(reader)).only)
+        assert set(refused) == {(503, "GATEWAY_FULL")}
     async with gateway_process(GATEWAY_MAX_CONNECTIONS="16") as running, contextlib.AsyncExitStack() as stack:
         for _ in range(16):
             await stack.enter_async_context(running.connection())
-        assert (await running.tell()).only == (503, "GATEWAY_FULL")
+        assert (await running.ask()).only == (503, "GATEWAY_FULL")
 
 
 # Requests sent ahead
@@ -425,7 +426,7 @@ async def test_requests_sent_ahead_are_answered_in_their_order(running: Running)
     bodies = [b"[" * size for size in (1, 100, 3000)]
     token = mint_token()
     ahead = b"".join(post("/sessions", len(body), token=token, stays=True) + body for body in bodies)
-    answer = await running.tell(ASK + b"\r\n" + ahead + b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" + LAST)
+    answer = await running.ask(ASK + b"\r\n" + ahead + b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" + LAST)
     assert answer.statuses == [200, 400, 400, 400, 404, 200]
 
 
@@ -438,14 +439,14 @@ async def test_a_chunked_request_may_be_followed_by_another_on_its_connection(ru
 
 
 async def test_what_is_sent_ahead_behind_chunks_ends_the_connection_with_the_answer(running: Running) -> None:
-    answer = await running.tell(chunked("/sessions", mint_token(), stays=True) + b"1\r\n[\r\n0\r\n\r\n" + LAST)
+    answer = await running.ask(chunked("/sessions", mint_token(), stays=True) + b"1\r\n[\r\n0\r\n\r\n" + LAST)
     assert answer.statuses == [400]
 
 
 async def test_a_flood_of_requests_sent_ahead_is_cut_and_holds_next_to_nothing(running: Running) -> None:
     before = running.rss_bytes
     flood = (ASK + b"\r\n") * 100_000
-    answers = await asyncio.gather(*(running.tell(flood) for _ in range(10)))
+    answers = await asyncio.gather(*(running.ask(flood) for _ in range(10)))
     assert {status for answer in answers for status in answer.statuses} == {200}
     assert running.rss_bytes - before < 30 * MB
 
@@ -538,7 +539,7 @@ async def test_everything_at_once_holds_little_and_others_are_served(
         chunked("/v1/chat/completions", token) + b"1\r\n \r\n" * 200_000,
         (ASK + b"\r\n") * 50_000,
     ]
-    await asyncio.gather(*(running.tell(kind) for kind in kinds * 6))
+    await asyncio.gather(*(running.ask(kind) for kind in kinds * 6))
     over.set()
     await asking
     assert set(waited) == {200}

@@ -102,7 +102,7 @@ async def test_a_slash_behind_a_path_changes_nothing(
     client: httpx.AsyncClient, bearer: Header, binding: Binding
 ) -> None:
     query = QUERIES.get(binding.operation_id, "")
-    body = {} if binding.body else None
+    body: dict[str, str] | None = {} if binding.body else None
     plain, slashed = [
         await client.request(binding.verb, f"{address(binding)}{slash}{query}", json=body, headers=bearer)
         for slash in ("", "/")

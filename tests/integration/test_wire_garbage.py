@@ -49,7 +49,7 @@ async def test_no_rpc_falls_over_what_is_no_message_or_an_empty_one(
     codes: dict[str, grpc.StatusCode] = {}
     target = stack.env[part.target_variable]
     async with channel.connect(target, method.containing_service, tls=certificates_of(stack.env)) as connection:
-        call = connection.stream_stream(f"/{method.containing_service.full_name}/{method.name}")
+        call: Any = connection.stream_stream(f"/{method.containing_service.full_name}/{method.name}")
         metadata = [("authorization", owner.headers["Authorization"])]
         for name, messages in GARBAGE.items():
             codes[name] = await code_of(call(_each(messages), metadata=metadata, timeout=DEADLINE_SECONDS))

@@ -1,4 +1,4 @@
-"""Attacks on the door of the gateway: heads, bodies, connections and readers that never end, and tokens of any kind."""
+"""Attacks on connections: heads, bodies, connections and readers that never end, and tokens of any kind."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.support.api import Person, ok
 PIECE = b"X: a\r\n" * 10_000
 
 
-async def _tell(work: list[Awaitable[str]], *, expected: set[str]) -> Outcome:
+async def _all_of(work: list[Awaitable[str]], *, expected: set[str]) -> Outcome:
     outcome = Outcome()
     outcome.counts.update(await asyncio.gather(*work))
     unexpected = set(outcome.counts) - expected
@@ -27,20 +27,20 @@ async def endless_heads(target: Target) -> Outcome:
     """100 MB of headers, over eight connections."""
     begin = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
     work = [ended(target, begin, *[PIECE] * 200) for _ in range(8)]
-    return await _tell(list(work), expected={"431", "cut"})
+    return await _all_of(list(work), expected={"431", "cut"})
 
 
 async def half_heads(target: Target) -> Outcome:
     """400 connections with half a head each."""
     work = [ended(target, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 30_000) for _ in range(400)]
-    return await _tell(list(work), expected={"408"})
+    return await _all_of(list(work), expected={"408"})
 
 
 async def half_log_ins(target: Target) -> Outcome:
     """60 log-ins whose bodies of 8 MB never end, and 60 of a size that is taken."""
     large = [ended(target, json_head("/auth/login", 8 * MB), b" " * 7_500_000) for _ in range(60)]
     small = [ended(target, json_head("/auth/login", 16_000), b" " * 15_000) for _ in range(60)]
-    return await _tell([*large, *small], expected={"408", "413", "429", "cut"})
+    return await _all_of([*large, *small], expected={"408", "413", "429", "cut"})
 
 
 async def half_prompts(target: Target) -> Outcome:
@@ -48,7 +48,7 @@ async def half_prompts(target: Target) -> Outcome:
     token = (await target.person()).tokens["access_token"]
     begin = json_head("/v1/chat/completions", 4 * MB, token=token)
     work = [ended(target, begin, b" " * 3_500_000) for _ in range(200)]
-    return await _tell(list(work), expected={"408", "429", "cut"})
+    return await _all_of(list(work), expected={"408", "429", "cut"})
 
 
 async def endless_chunks(target: Target) -> Outcome:
@@ -57,7 +57,7 @@ async def endless_chunks(target: Target) -> Outcome:
     begin = head("POST", "/sessions", "Content-Type: application/json", "Transfer-Encoding: chunked", token=token)
     kinds = [b"1;" + b"a" * 5 * MB, b"0\r\n" + PIECE * 50, b"1\r\n \r\n" * MB]
     work = [ended(target, begin, kind) for kind in kinds * 10]
-    return await _tell(list(work), expected={"400", "413", "cut"})
+    return await _all_of(list(work), expected={"400", "413", "cut"})
 
 
 async def many_connections(target: Target) -> Outcome:
@@ -77,7 +77,7 @@ async def pipelining(target: Target) -> Outcome:
     """100,000 requests at once on each of twenty connections, whose answers nobody reads for a while."""
     flood = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 100_000
     work = [ended(target, flood) for _ in range(20)]
-    return await _tell(list(work), expected={"200", "cut"})
+    return await _all_of(list(work), expected={"200", "cut"})
 
 
 async def _fill(target: Target) -> tuple[Person, str]:
