@@ -1,48 +1,22 @@
 """Runs the gateway: settings -> application -> uvicorn; also the container's command."""
 
 import asyncio
-import contextlib
 import functools
 import math
 import socket
-from collections.abc import Iterator
 
 import structlog
 import uvicorn
 
 from gateway import app
-from gateway.protocol import Protocol, State
+from gateway.connections.limits import Limits
+from gateway.connections.server import Server
 from gateway.settings import Settings
 from servicekit.rpc import loop
 from servicekit.telemetry import process
 from servicekit.tls import credentials
 
 _LOG = structlog.stdlib.get_logger(__name__)
-
-LAST_REQUESTS_SECONDS = 0.4
-"""How long connections without a request stay open once the process stops: one may be on its way."""
-
-
-class Server(uvicorn.Server):
-    """uvicorn without its signal handling, which would end the process with the signal instead of code 0."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.state = State()
-        self.server_state = self.state
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `serve`."""
-        yield
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, answer what is on its way on those that are there, and let requests end."""
-        for server in self.servers:
-            server.close()
-        if self.server_state.connections:
-            await asyncio.sleep(LAST_REQUESTS_SECONDS)
-        await super().shutdown(sockets)
 
 
 async def serve(settings: Settings, *, started: asyncio.Event, stop: asyncio.Event) -> None:
@@ -65,12 +39,10 @@ async def serve(settings: Settings, *, started: asyncio.Event, stop: asyncio.Eve
             log_config=None,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=75,  # longer than load balancers keep idle connections, so that they close first
             timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
             ws="none",
-            http=Protocol,
         )
-        server = Server(config)
+        server = Server(config, Limits.of(settings), trusted_proxies=settings.trusted_proxies)
         serving = asyncio.create_task(server.serve(sockets=listeners))
         address = f"{settings.host}:{listener.getsockname()[1]}"
         _LOG.info("server.started", address=address, tls_to_services=certificates.client_mode)

@@ -24,7 +24,7 @@ from gateway.openai.api import OpenAIApi
 from gateway.rest import contract, sse
 from gateway.rest.bridge import Bridge
 from gateway.rest.contract import Binding, ContractError
-from gateway.rest.routes import methods_at, refuse_doubles, route
+from gateway.rest.routes import Fallback, methods_at, methods_of, refuse_doubles, route
 from gateway.settings import Settings
 from gateway.web import pages
 from gateway.web.export import WebApp
@@ -65,7 +65,7 @@ async def build(
         bridge = Bridge(settings, channels, verifier, Attempts(settings), keep_alive_seconds=keep_alive_seconds)
         bindings = contract.bindings(contract.SERVICES)
         contract.check_internal(contract.INTERNAL_SERVICES)
-        openai = OpenAIApi(settings, bridge, keep_alive_seconds=keep_alive_seconds)
+        openai = OpenAIApi(bridge, keep_alive_seconds=keep_alive_seconds)
         health = Health(channels)
         providers = pages.Providers(settings, client)
         routes = [
@@ -81,7 +81,7 @@ async def build(
             exception_handlers={AppError: _on_app_error, HTTPException: _on_http_exception},
         )
         app.router.redirect_slashes = False
-        app.router.default = WebApp(settings)
+        app.router.default = Fallback(app.router, WebApp(settings))
         app.state.health = health
         yield app
 
@@ -93,7 +93,7 @@ def contract_routes(bindings: Iterable[Binding], bridge: Bridge, *by_hand: Socia
         server = written.get(binding.operation_id) if binding.policy.handwritten_reason else bridge
         if server is None:
             raise ContractError(f"{binding.method.full_name} is served by hand, but nothing serves it")
-        yield route(binding.path, server.endpoint(binding), binding.verb, name=binding.operation_id)
+        yield route(binding.path, server.endpoint(binding), *methods_of(binding.verb), name=binding.operation_id)
 
 
 def public_rpcs(services: Iterable[ServiceDescriptor] = contract.SERVICES) -> list[str]:
@@ -138,7 +138,7 @@ async def _on_app_error(request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    path = request.url.path[:200]
+    path = request.scope["path"][:200]
     if error.status_code == 404:
         return _fail(request, AppError("ROUTE_NOT_FOUND", metadata={"path": path}))
     if error.status_code == 405:
@@ -154,5 +154,5 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _fail(request: Request, error: AppError, *, headers: Mapping[str, str] | None = None) -> Response:
     request.state.failure = error  # for the log entry
-    write = openai_errors.response if openai_errors.speaks_at(request.url.path) else failures.response
+    write = openai_errors.response if openai_errors.speaks_at(request.scope["path"]) else failures.response
     return write(error, headers=headers)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from ipaddress import IPv6Address, ip_address
 
 from google.protobuf.message import Message
 from limits import RateLimitItem
@@ -10,6 +9,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.requests import Request
 
+from gateway import addresses
 from gateway.settings import Settings
 from servicekit.errors import AppError
 
@@ -25,12 +25,15 @@ class Attempts:
         self._per_email = settings.email_limit
         self._per_address = settings.address_limit
 
-    async def count(self, operation: str, request: Request, message: Message) -> None:
-        """Count one attempt, whether or not it will succeed.
+    async def count_address(self, operation: str, request: Request) -> None:
+        """Count one attempt of the client's address, before its body is read. Raises AppError TOO_MANY_ATTEMPTS."""
+        await self._hit(self._per_address, operation, "address", client_network(request))
+
+    async def count_account(self, operation: str, message: Message) -> None:
+        """Count one attempt for an account, whether or not it will succeed.
 
         message: the valid request; its `email` names the account. Raises AppError TOO_MANY_ATTEMPTS.
         """
-        await self._hit(self._per_address, operation, "address", client_network(request))
         await self._hit(self._per_email, operation, "email", message.email.strip().casefold())  # type: ignore[attr-defined]
 
     async def _hit(self, limit: RateLimitItem, *key: str) -> None:
@@ -46,12 +49,5 @@ class Attempts:
 
 
 def client_network(request: Request) -> str:
-    """Return who a client address counts as: an IPv4 address, or the /64 network that one IPv6 customer has."""
-    host = request.client.host if request.client else "unknown"
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, IPv6Address):
-        return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
-    return host
+    """Return who a client address counts as; see `addresses.network_of`."""
+    return addresses.network_of(request.client.host if request.client else "unknown")

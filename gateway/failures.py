@@ -39,7 +39,7 @@ def response_of(
         sent["retry-after"] = str(max(1, math.ceil(retry_after_seconds)))
     if status == 401:
         sent["www-authenticate"] = "Bearer"
-    if status == 413:
+    if status in (408, 413):
         # The rest of the body is not read, so the connection cannot carry another request.
         sent["connection"] = "close"
     return Response(orjson.dumps(content), status_code=status, headers=sent, media_type="application/json")

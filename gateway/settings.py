@@ -51,6 +51,18 @@ class Settings(TokenSettings, TlsSettings, Targets):
     """Folder of the web app's export."""
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, validation_alias="GATEWAY_MAX_BODY_BYTES")
     """Largest request body."""
+    max_buffered_bytes: int = Field(64 * 1024 * 1024, ge=4096, validation_alias="GATEWAY_MAX_BUFFERED_BYTES")
+    """Most bytes of all large bodies together while they are received and answered, and as many of unread answers."""
+    max_connections_per_address: int = Field(512, ge=1, validation_alias="GATEWAY_MAX_CONNECTIONS_PER_ADDRESS")
+    """Most connections of one client address, per replica; those of trusted proxies are not counted."""
+    max_connections: int = Field(8192, ge=16, validation_alias="GATEWAY_MAX_CONNECTIONS")
+    """Most connections of all clients, per replica."""
+    head_timeout_seconds: float = Field(10.0, gt=0, validation_alias="GATEWAY_HEAD_TIMEOUT_SECONDS")
+    """How long the head of a request may take from its first byte on."""
+    body_timeout_seconds: float = Field(30.0, gt=0, validation_alias="GATEWAY_BODY_TIMEOUT_SECONDS")
+    """How long the next piece of a body may take; the whole body may take ten times as long."""
+    send_timeout_seconds: float = Field(30.0, gt=0, validation_alias="GATEWAY_SEND_TIMEOUT_SECONDS")
+    """How long a client may read next to nothing (less than 16 KiB) of an answer that waits for it."""
     login_limit_per_email: str = Field("10/minute", validation_alias="GATEWAY_LOGIN_LIMIT_PER_EMAIL")
     """Most attempts to sign in with one e-mail address, per replica, as `count/unit`."""
     login_limit_per_address: str = Field("60/minute", validation_alias="GATEWAY_LOGIN_LIMIT_PER_ADDRESS")
@@ -99,6 +111,15 @@ class Settings(TokenSettings, TlsSettings, Targets):
     def _need_secret(self) -> Self:
         if self.environment == "production" and self.cookie_secret is None:
             raise ValueError("set GATEWAY_COOKIE_SECRET, the same on every replica")
+        return self
+
+    @model_validator(mode="after")
+    def _need_room_for_bodies(self) -> Self:
+        if self.max_buffered_bytes < 4 * self.max_body_bytes:
+            raise ValueError(
+                "GATEWAY_MAX_BUFFERED_BYTES must be four times GATEWAY_MAX_BODY_BYTES at least: of all that is held, "
+                "one person may have a quarter"
+            )
         return self
 
     @model_validator(mode="after")

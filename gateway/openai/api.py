@@ -16,7 +16,6 @@ from gateway.rest import incoming, sse
 from gateway.rest.bridge import Bridge, Endpoint
 from gateway.rest.contract import Binding
 from gateway.rest.routes import route
-from gateway.settings import Settings
 from servicekit.errors import AppError
 from servicekit.messages import validation
 from servicekit.rpc import channel
@@ -43,10 +42,7 @@ class OpenAIApi:
     AppError as everywhere; the application answers it in OpenAI's shape.
     """
 
-    def __init__(
-        self, settings: Settings, bridge: Bridge, *, keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS
-    ) -> None:
-        self._max_body_bytes = settings.max_body_bytes
+    def __init__(self, bridge: Bridge, *, keep_alive_seconds: float = sse.KEEP_ALIVE_SECONDS) -> None:
         self._bridge = bridge
         self._keep_alive_seconds = keep_alive_seconds
 
@@ -81,21 +77,25 @@ class OpenAIApi:
             return _json(orjson.dumps({"object": "list", "data": listed}))
 
         async def model(request: Request) -> Response:
+            name = request.path_params["model"].removesuffix("/")
+            if not name:
+                return await models(request)  # a slash behind the list's path
             await self._bridge.sign_in(request)
-            name = request.path_params["model"]
             if name not in await _model_names(call):
                 raise AppError("MODEL_NOT_FOUND", metadata={"model": name[:200]})
             return _json(orjson.dumps(_model(name)))
 
-        return [route("/v1/models", models, "GET"), route("/v1/models/{model:path}", model, "GET")]
+        return [
+            route("/v1/models", models, "GET", "HEAD"),
+            route("/v1/models/{model:path}", model, "GET", "HEAD"),
+        ]
 
     async def _read(self, request: Request) -> tuple[orchestrator_pb2.StreamChatCompletionRequest, bool]:
         session_id = _uuid_header(request, SESSION_HEADER)
         request_id = _uuid_header(request, REQUEST_ID_HEADER)
         message = orchestrator_pb2.StreamChatCompletionRequest(session_id=session_id, request_id=request_id)
         limit = validation.limits_of(message.DESCRIPTOR.fields_by_name["request_json"]).max_bytes
-        limit = min(self._max_body_bytes, limit)
-        content = await incoming.read_content(request, max_bytes=limit)
+        content = await self._bridge.read_content(request, max_bytes=limit)
         data = incoming.parse_json(content)
         if not isinstance(data, Mapping):
             raise AppError("INVALID_FIELD", metadata={"field": "The body", "problem": "must be an object"})

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.attempts import LIMITED, Attempts
-from gateway.rest import incoming, negotiation, sse
+from gateway.rest import bodies, incoming, negotiation, sse
+from gateway.rest.bodies import Bodies
 from gateway.rest.contract import Binding
 from gateway.rest.folding import folding_of
 from gateway.settings import Settings
@@ -42,6 +43,7 @@ class Bridge:
         self._verifier = verifier
         self._attempts = attempts
         self._keep_alive_seconds = keep_alive_seconds
+        self._bodies = Bodies(piece_seconds=settings.body_timeout_seconds, most_bytes=settings.max_buffered_bytes)
 
     def endpoint(self, binding: Binding) -> Endpoint:
         """Return what serves the binding's route."""
@@ -58,14 +60,23 @@ class Bridge:
             response_deserializer=binding.response_type.FromString,
         )
 
-    async def read(self, request: Request, binding: Binding) -> Message:
-        """Return the request's message: who may call is decided first, then what is asked, then how often."""
+    async def read(self, request: Request, binding: Binding, max_body_bytes: int) -> Message:
+        """Return the request's message: who may call is decided first, then how often, and only then what is asked."""
         if not binding.policy.anonymous:
             await self.sign_in(request)
-        message = await incoming.read(request, binding, max_body_bytes=self._settings.max_body_bytes)
-        if binding.operation_id in LIMITED:
-            await self._attempts.count(binding.operation_id, request, message)
+        is_attempt = binding.operation_id in LIMITED
+        if is_attempt:
+            await self._attempts.count_address(binding.operation_id, request)
+        message = await incoming.read(request, binding, self._bodies, max_body_bytes=max_body_bytes)
+        if is_attempt:
+            await self._attempts.count_account(binding.operation_id, message)
         return message
+
+    async def read_content(self, request: Request, *, max_bytes: int) -> bytes:
+        """Return the body of a request whose route reads it by itself; see `incoming.read_content`."""
+        return await incoming.read_content(
+            request, self._bodies, max_bytes=min(max_bytes, self._settings.max_body_bytes)
+        )
 
     async def sign_in(self, request: Request) -> None:
         """Make the token's user the caller of this request. Raises AppError TOKEN_MISSING, TOKEN_INVALID, …"""
@@ -76,9 +87,10 @@ class Bridge:
 
     def _unary(self, binding: Binding) -> Endpoint:
         call, status, part = self.stub(binding), binding.success_status, binding.response_body
+        max_body_bytes = bodies.most_bytes(binding, at_most=self._settings.max_body_bytes)
 
         async def unary(request: Request) -> Response:
-            message = await self.read(request, binding)
+            message = await self.read(request, binding, max_body_bytes)
             response = await channel.call(call, message)
             if status == 204:
                 return Response(status_code=204)
@@ -88,6 +100,7 @@ class Bridge:
 
     def _stream(self, binding: Binding) -> Endpoint:
         call, part = self.stub(binding), binding.response_body
+        max_body_bytes = bodies.most_bytes(binding, at_most=self._settings.max_body_bytes)
         folding = folding_of(binding.answer)
 
         async def events(message: Message) -> AsyncGenerator[Message, None]:
@@ -97,7 +110,7 @@ class Bridge:
                     yield _part(response, part)
 
         async def stream(request: Request) -> Response:
-            message = await self.read(request, binding)
+            message = await self.read(request, binding, max_body_bytes)
             source = events(message)
             # Asked from a place on, a stream that has ended may have nothing more to tell.
             may_be_empty = binding.is_resumable

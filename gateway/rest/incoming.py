@@ -6,9 +6,9 @@ from urllib.parse import parse_qsl
 
 import orjson
 from google.protobuf.message import Message
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message as ReceivedMessage
+from starlette.requests import Request
 
+from gateway.rest.bodies import Bodies
 from gateway.rest.contract import AFTER_SEQ, Binding
 from servicekit.errors import AppError
 from servicekit.messages import converter, validation
@@ -17,15 +17,14 @@ MAX_QUERY_PARAMETERS = 100
 LAST_EVENT_ID = "Last-Event-ID"
 
 
-async def read(request: Request, binding: Binding, *, max_body_bytes: int) -> Message:
+async def read(request: Request, binding: Binding, bodies: Bodies, *, max_body_bytes: int) -> Message:
     """Return the message that the request describes.
 
-    max_body_bytes: nothing beyond that is kept, and reading stops at twice as much.
-    Raises AppError UNSUPPORTED_MEDIA_TYPE, BODY_TOO_LARGE, INVALID_JSON, UNKNOWN_FIELD, INVALID_FIELD, MISSING_FIELD
-    or FIELD_TOO_LARGE.
+    Raises AppError INVALID_JSON, UNKNOWN_FIELD, INVALID_FIELD, MISSING_FIELD or FIELD_TOO_LARGE, and what
+    `read_content` raises.
     """
     query = query_parameters(request)
-    data = parse_json(await read_content(request, max_bytes=max_body_bytes)) if binding.body else {}
+    data = parse_json(await read_content(request, bodies, max_bytes=max_body_bytes)) if binding.body else {}
     message = _read_body(binding, data)
     read_query(message, query, binding)
     for name, text in request.path_params.items():
@@ -106,15 +105,17 @@ def _read_body(binding: Binding, data: Any) -> Message:
     return binding.request_type(**{binding.body: message})
 
 
-async def read_content(request: Request, *, max_bytes: int) -> bytes:
+async def read_content(request: Request, bodies: Bodies, *, max_bytes: int) -> bytes:
     """Return the request's body, which says that it is JSON; empty when there is none.
 
-    Raises AppError UNSUPPORTED_MEDIA_TYPE or BODY_TOO_LARGE.
+    Raises AppError UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_ENCODING, and what `Bodies.read` raises.
     """
     content_type = header(request, b"content-type")
     if content_type is not None and content_type != "application/json" and not _is_json(content_type):
         raise AppError("UNSUPPORTED_MEDIA_TYPE")
-    content = await _read_bytes(request, max_bytes)
+    if (header(request, b"content-encoding") or "identity").strip().lower() != "identity":
+        raise AppError("UNSUPPORTED_ENCODING")
+    content = await bodies.read(request, max_bytes=max_bytes)
     if content and content_type is None:
         raise AppError("UNSUPPORTED_MEDIA_TYPE")
     return content
@@ -128,43 +129,6 @@ def parse_json(content: bytes) -> Any:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
         raise AppError("INVALID_JSON") from None
-
-
-async def _read_bytes(request: Request, max_bytes: int) -> bytes:
-    announced = header(request, b"content-length") or ""
-    if announced.isdigit() and int(announced[:20]) > 2 * max_bytes:
-        raise _too_large(max_bytes)
-    message = await request.receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        content: bytes = message.get("body", b"")
-        if len(content) <= max_bytes:
-            return content
-    return await _read_chunks(message, request, max_bytes)
-
-
-async def _read_chunks(message: ReceivedMessage, request: Request, max_bytes: int) -> bytes:
-    content, size = bytearray(), 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size <= max_bytes:
-            content += chunk
-        elif size > 2 * max_bytes:
-            break
-        if not message.get("more_body", False):
-            break
-        message = await request.receive()
-    # A little of what is too much is read and dropped, never kept: a client that is still sending would otherwise
-    # see its connection reset instead of this answer.
-    if size > max_bytes:
-        raise _too_large(max_bytes)
-    return bytes(content)
-
-
-def _too_large(max_bytes: int) -> AppError:
-    return AppError("BODY_TOO_LARGE", metadata={"limit": str(max_bytes)})
 
 
 def _is_json(content_type: str) -> bool:

@@ -179,8 +179,14 @@ class EventStream(Response, Generic[T]):
         super().init_headers(headers)
         self.raw_headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (the ASGI signature)
-        """Answer the request."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request; who asks for the head only is a reader that leaves at once."""
+        if scope["method"] == "HEAD":
+            await _cancel(self._first)
+            await self._events.aclose()
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
         writing = asyncio.create_task(self._write(send))
         idling = asyncio.create_task(self._keep_alive(send))
         gone = asyncio.create_task(_until_gone(receive))

@@ -18,8 +18,10 @@ from google.protobuf.message import Message
 from pydantic import SecretStr
 from starlette.applications import Starlette
 
-from gateway.__main__ import Server, listen
+from gateway.__main__ import listen
 from gateway.app import build
+from gateway.connections.limits import Limits
+from gateway.connections.server import Server
 from gateway.settings import Settings
 from servicekit import parts
 from servicekit.errors import AppError
@@ -233,13 +235,13 @@ async def gateway(
 
 
 @contextlib.asynccontextmanager
-async def listening(app: Any) -> AsyncIterator[int]:
+async def listening(app: Any, limits: Limits | None = None) -> AsyncIterator[int]:
     """Serve an application over a real socket and yield the port."""
     listener = listen("127.0.0.1", 0)
     config = uvicorn.Config(
         app, access_log=False, lifespan="off", log_config=None, timeout_graceful_shutdown=1, ws="none"
     )
-    running = Server(config)
+    running = Server(config, limits)
     task = asyncio.create_task(running.serve(sockets=[listener]))
     try:
         yield listener.getsockname()[1]
@@ -256,7 +258,7 @@ async def gateway_over_http(
     async with (
         serving(neighbours) as target,
         build(gateway_settings(target, **values), keep_alive_seconds=keep_alive_seconds) as app,
-        listening(app) as port,
+        listening(app, Limits.of(gateway_settings(target, **values))) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         yield client

@@ -1,3 +1,5 @@
+import json
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,10 +52,22 @@ async def test_sign_ups_and_resets_are_limited_by_themselves(path: str, body: di
         assert (await log_in(client)).status_code == 200
 
 
-async def test_requests_that_cannot_be_an_attempt_do_not_count() -> None:
-    async with gateway(Neighbours(), login_limit_per_address="1/minute") as client:
-        assert (await log_in(client, "no-address")).status_code == 400
+async def test_an_address_has_tried_before_its_body_is_read_and_an_account_only_by_what_can_be_an_attempt() -> None:
+    read: list[int] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(len(read))
+        yield json.dumps({"email": "ada@example.com", "password": "pw"}).encode()
+
+    async with gateway(Neighbours(), login_limit_per_address="3/minute", login_limit_per_email="1/minute") as client:
+        wrong = {"email": "ada@example.com", "password": "pw", "more": 1}
+        assert (await client.post("/auth/login", json=wrong)).status_code == 400
         assert (await log_in(client)).status_code == 200
+        headers = {"content-type": "application/json"}
+        statuses = [(await client.post("/auth/login", content=body(), headers=headers)).status_code for _ in range(3)]
+        assert statuses == [429, 429, 429]
+    # The first of them was one too many for the account, which its body names; the others were so for the address.
+    assert read == [0]
 
 
 async def test_a_forwarded_address_is_believed_only_from_a_trusted_proxy() -> None:

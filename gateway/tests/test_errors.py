@@ -96,8 +96,8 @@ async def test_bad_input_is_400_and_names_the_field(
         b'{"email": "\xff"}',
         b'{"email": "\xed\xa0\x80"}',
         b"\xef\xbb\xbf{}",
-        b"[" * 100_000,
-        b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        b"[" * 10_000,
+        b'{"a":' * 2000 + b"1" + b"}" * 2000,
         b'{"a": 1} {"b": 2}',
         b"\x00",
     ],
@@ -188,7 +188,9 @@ async def test_the_limit_also_holds_over_a_socket() -> None:
         assert (await client.get("/healthz")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/sessions/", "/auth", "//auth/me", "/sessions/a/b/c", "/docs/x.js"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/nothing/", "/sessions//", "/auth/", "//auth/me", "/sessions/a/b/c", "/docs/x.js"]
+)
 async def test_an_unknown_path_is_404(client: httpx.AsyncClient, bearer: Header, path: str) -> None:
     response = await client.get(f"http://gateway.test{path}", headers=bearer)
     assert error_of(response) == (404, "ROUTE_NOT_FOUND", {"path": path})
@@ -197,8 +199,8 @@ async def test_an_unknown_path_is_404(client: httpx.AsyncClient, bearer: Header,
 async def test_an_unknown_method_is_405_and_names_all_others(client: httpx.AsyncClient) -> None:
     response = await client.put(f"/sessions/{SESSION_ID}", json={})
     assert error_of(response)[:2] == (405, "METHOD_NOT_ALLOWED")
-    assert response.headers["allow"] == "DELETE, GET, PATCH"
-    assert (await client.request("BREW", "/auth/me")).headers["allow"] == "GET, PATCH"
+    assert response.headers["allow"] == "DELETE, GET, HEAD, PATCH"
+    assert (await client.request("BREW", "/auth/me")).headers["allow"] == "GET, HEAD, PATCH"
 
 
 async def test_who_calls_is_decided_before_what_is_asked(client: httpx.AsyncClient, neighbours: Neighbours) -> None:

@@ -109,8 +109,11 @@ async def test_the_api_comes_before_the_files(web: httpx.AsyncClient, export: Pa
     assert error_of(await web.get("/sessions", headers=BROWSER))[0] == 401
     assert (await web.get("/healthz")).json() == {"status": "serving"}
     assert "swagger" in (await web.get("/docs")).text
+    # A page's own path has a slash at its end, by which a route is found only where there is no page.
+    assert (await web.get("/sessions/", headers=BROWSER)).text == "page"
+    assert error_of(await web.post("/sessions/", headers=BROWSER))[0] == 401
     assert error_of(await web.put("/sessions"))[0] == 405
-    assert (await web.put("/sessions")).headers["allow"] == "GET, POST"
+    assert (await web.put("/sessions")).headers["allow"] == "GET, HEAD, POST"
 
 
 async def test_only_files_that_change_their_name_with_their_content_are_kept(web: httpx.AsyncClient) -> None:

@@ -85,6 +85,10 @@ class WebApp:
         response = await self.respond(Request(scope, receive, send))
         await response(scope, receive, send)
 
+    async def has(self, path: str) -> bool:
+        """Say whether a file of the export is at this path."""
+        return await self._look_up(path) is not None
+
     async def respond(self, request: Request) -> Response:
         """Return the file that the path means, the way to it, or the page for what does not exist."""
         path: str = request.scope["path"]

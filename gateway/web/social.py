@@ -56,6 +56,8 @@ class SocialLogIn:
             return await self._start(request, call)
 
         async def complete(request: Request) -> Response:
+            if request.method == "HEAD":
+                return Response(headers={"cache-control": "no-store"})  # who only looks spends no code
             try:
                 response = await self._complete(request, call)
             except AppError as error:

@@ -1,6 +1,7 @@
 """Who is calling: verification of Supabase access tokens, and the caller of the current request."""
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ KEYS_TTL_SECONDS = 600.0
 KEYS_REFETCH_SECONDS = 30.0
 VERIFIED_TOKENS = 10_000
 MAX_TOKEN_BYTES = 16_384
+# A NUL as JSON writes it; with another backslash before it, it would be a text of six characters.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,7 @@ class Verifier:
             raise AppError("TOKEN_INVALID", cause=error) from None
         algorithm, kid = header.get("alg"), header.get("kid")
         key: Any
-        if algorithm in ("ES256", "RS256") and isinstance(kid, str) and kid:
+        if algorithm in ("ES256", "RS256") and isinstance(kid, str) and kid and kid.isprintable():
             key = await self._keys.key(kid)
             if key.algorithm_name != algorithm:
                 raise AppError("TOKEN_INVALID", cause="algorithm does not fit the key")
@@ -192,12 +195,27 @@ class Verifier:
             )
         except jwt.ExpiredSignatureError:
             raise AppError("TOKEN_EXPIRED") from None
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise AppError("TOKEN_INVALID", cause=error) from None
+        _check_storable(claims)
         # Service and anonymous keys are no users; only a signed-in user's token is ever accepted from outside.
         if claims["role"] != "authenticated" or not _is_uuid(claims["sub"]):
             raise AppError("TOKEN_INVALID", cause="not a user's token")
         return claims
+
+
+def _check_storable(claims: Mapping[str, Any]) -> None:
+    """Raise AppError TOKEN_INVALID for claims that the database could not read as it is given them.
+
+    Python's JSON knows numbers of any length, endless ones and half characters; and jsonb knows no NUL.
+    """
+    try:
+        content = orjson.dumps(claims)
+        float(claims["exp"])
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise AppError("TOKEN_INVALID", cause=error) from None
+    if _NUL.search(content):
+        raise AppError("TOKEN_INVALID", cause="a claim with a NUL character")
 
 
 def _is_uuid(value: object) -> bool:

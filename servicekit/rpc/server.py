@@ -22,6 +22,7 @@ from servicekit.rpc.health import Health
 from servicekit.rpc.identity import Verifier
 from servicekit.rpc.inprocess import transport
 from servicekit.rpc.interceptor import RpcInterceptor
+from servicekit.rpc.reading import ReadingInterceptor
 from servicekit.settings import ServiceSettings
 from servicekit.telemetry import logs, process
 from servicekit.tls import credentials
@@ -120,7 +121,7 @@ async def serving(
     interceptor = RpcInterceptor(own_verifier)
     within = transport.Server([interceptor])
     server = grpc.aio.server(
-        interceptors=[interceptor],
+        interceptors=[ReadingInterceptor(), interceptor],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it
             ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),

@@ -141,6 +141,79 @@ async def test_what_is_no_valid_users_token_is_refused(
     assert await refusal(verifier, make(project)) == reason
 
 
+def nested(levels: int) -> object:
+    found: object = 1
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
+UNSTORABLE: list[object] = [
+    10**400, -(10**400), 2**64, "\0", "a\0b", "\ud800", "\udfff!", {"\0": 1}, {"\ud800": 1}, [["\0"]], nested(400),
+]  # fmt: skip
+STRANGE: list[object] = [*UNSTORABLE, float("inf"), float("nan"), True, None, "", "x", [], {}]
+
+
+def signed_anyhow(project: Project, claim: str, value: object) -> list[str]:
+    """Return tokens with this claim by the project's key and by the shared secret; PyJWT itself would sign few."""
+    claims = jwt.decode(project.token(), options={"verify_signature": False})
+    content = json.dumps({**claims, claim: value}).encode()
+    signer = jwt.PyJWS()
+    return [
+        signer.encode(content, project.keys["k1"], algorithm="ES256", headers={"kid": "k1"}),
+        signer.encode(content, JWT_SECRET, algorithm="HS256"),
+    ]
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat", "sub", "aud", "role", "iss", "jti"])
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: ascii(value)[:20])
+async def test_a_signed_claim_of_any_value_is_judged_and_never_crashes(
+    verifier: Verifier, project: Project, claim: str, value: object
+) -> None:
+    for token in signed_anyhow(project, claim, value):
+        try:
+            caller = await verifier.verify(token)
+        except AppError as refusal:
+            reason = refusal.reason
+        else:
+            reason = "" if caller.user_id == USER and "\\u0000" not in caller.claims_json else "accepted"
+        assert reason in ("", "TOKEN_INVALID", "TOKEN_EXPIRED")
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: ascii(value)[:20])
+async def test_a_signed_claim_that_the_database_cannot_read_is_refused_and_no_other(
+    verifier: Verifier, project: Project, value: object
+) -> None:
+    token, _ = signed_anyhow(project, "user_metadata", {"note": value})
+    if any(value is unstorable for unstorable in UNSTORABLE):
+        assert await refusal(verifier, token) == "TOKEN_INVALID"
+    else:
+        assert (await verifier.verify(token)).user_id == USER
+
+
+async def test_a_claim_may_hold_what_looks_like_a_nul(verifier: Verifier, project: Project) -> None:
+    note = "\\u0000 and \\\\u0000"
+    caller = await verifier.verify(project.token(user_metadata={"note": note}))
+    assert json.loads(caller.claims_json)["user_metadata"] == {"note": note}
+
+
+@pytest.mark.parametrize("name", ["kid", "alg", "typ", "crit", "b64", "cty"])
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: ascii(value)[:20])
+async def test_a_header_of_a_token_may_hold_anything(
+    verifier: Verifier, project: Project, name: str, value: object
+) -> None:
+    head, body, signature = project.token().split(".")
+    fields = {**jwt.get_unverified_header(f"{head}.{body}.{signature}"), name: value}
+    forged = base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
+    assert await refusal(verifier, f"{forged}.{body}.{signature}") == "TOKEN_INVALID"
+
+
+@pytest.mark.parametrize("kid", ["\0", "a\0", "\ud800", "a\nb", ""])
+async def test_a_name_that_no_key_can_have_asks_for_no_keys(verifier: Verifier, project: Project, kid: str) -> None:
+    assert await refusal(verifier, project.token(kid)) == "TOKEN_INVALID"
+    assert project.requests == 0
+
+
 async def test_many_requests_at_once_fetch_the_keys_once(verifier: Verifier, project: Project) -> None:
     await asyncio.gather(*(verifier.verify(project.token(n=n)) for n in range(50)))
     assert project.requests == 1
