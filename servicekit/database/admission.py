@@ -1,4 +1,4 @@
-"""Whose call uses a connection next: a share for each caller, a turn at each row, and always room for the services' own.
+"""Whose call uses a connection next: a share for each caller, a turn at each row, room for the services' own work.
 
 A call waits here and not with a connection in its hand. Calls of one caller follow each other in the order in which
 they came, and callers take turns, so that whoever has many calls waiting delays nobody else by more than one of them.

@@ -203,8 +203,8 @@ class DirectDatabase:
 class RestDatabase:
     """The project's REST interface with its publishable key; each request carries its own caller's token.
 
-    The client object holds no user's state: the bearer token is a header of the one request. The interface has a pool of
-    the database's connections that all of the project share, so each caller has a share of `connections` here too.
+    The client object holds no user's state: the bearer token is a header of the one request. The interface has a pool
+    of the database's connections that all of the project share, so each caller has a share of `connections` here too.
     """
 
     def __init__(self, url: str, publishable_key: str, *, connections: int) -> None:
