@@ -32,7 +32,6 @@ EXPECTED = Domain(
         "get_me": Operation(lambda _: {}),
         "update_me": Operation(lambda _: {"display_name": "forged"}),
     },
-    helpers=frozenset({"private.has_room(text,text,uuid)"}),
     bad_requests={
         "/auth/social": [
             ("/auth/social", 400, "MISSING_FIELD"),
