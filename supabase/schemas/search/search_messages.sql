@@ -46,7 +46,7 @@ begin
   words := plainto_tsquery('pg_catalog.simple', array_to_string(lexemes, ' '));
   ranked := replace(words::text, ' & ', ' | ')::tsquery;
   pattern := array_to_string(patterns, '|');
-  is_short := cardinality(lexemes) <= 4;
+  is_short := cardinality(lexemes) <= 3;
   return next;
 end
 $$;
@@ -68,9 +68,9 @@ security definer
 set search_path = ''
 as $$
 declare
-  most_messages constant integer := 2000;
+  most_messages constant integer := 1000;
   -- Of their searched texts together: a long one costs as much as hundreds of short ones.
-  most_bytes constant integer := 8388608;
+  most_bytes constant integer := 4194304;
   most_bytes_each constant integer := 200000;
   caller_id uuid := auth.uid();
   terms record;
@@ -143,7 +143,7 @@ $$;
 comment on function private.find_messages(text, uuid, integer, real, timestamptz, uuid) is
 'Finds messages of the caller, and of nobody else, that hold every term of a query: one page and one more, best first, '
 'and a regular expression of the terms; one row without a message when none is found. is_partial: more messages hold '
-'the words than were looked at, which are the newest 2000 or 8 MB. Row level security would keep the index from being '
+'the words than were looked at, which are the newest 1000 or 4 MB. Row level security would keep the index from being '
 'used, so it is passed here and judges the rows in api.search_messages.';
 
 revoke all on function private.find_messages(text, uuid, integer, real, timestamptz, uuid)
@@ -188,6 +188,8 @@ as $$
 declare
   p record;
   page_size integer;
+  -- What no text holds. Put before the first match it tells where that is, without a look for all the others.
+  marker constant text := gen_random_uuid()::text;
   answer jsonb;
 begin
   select r.* into p
@@ -244,7 +246,11 @@ begin
       m."timestamp",
       -- A match begins a little behind the start, so that one sees what it is about.
       substr(
-        m.content, greatest(regexp_instr(private.searched_text(m.content), f.pattern, 1, 1, 0, 'i') - 60, 1), 200
+        m.content,
+        greatest(
+          strpos(regexp_replace(private.searched_text(m.content), f.pattern, marker || '\&', 'i'), marker) - 60, 1
+        ),
+        200
       ) as excerpt,
       f.pattern,
       f.rank,
