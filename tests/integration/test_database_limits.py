@@ -32,7 +32,7 @@ async def limited(connections: tuple[asyncpg.Connection, asyncpg.Pool]) -> RunsW
     return RunsWorld(admin, pool, await add_user(admin))
 
 
-def said(count: int, content: str = "x") -> list[dict[str, str]]:
+def messages(count: int, content: str = "x") -> list[dict[str, str]]:
     return [{"role": "user", "content": content}] * count
 
 
@@ -51,8 +51,8 @@ async def another_minute(world: RunsWorld) -> None:
     )
 
 
-async def append(world: RunsWorld, session_id: str, messages: list[dict[str, str]]) -> Any:
-    return await world.call("append_messages", session_id=session_id, messages=messages)
+async def append(world: RunsWorld, session_id: str, new: list[dict[str, str]]) -> Any:
+    return await world.call("append_messages", session_id=session_id, messages=new)
 
 
 async def too_many(error: asyncpg.PostgresError) -> tuple[str, str]:
@@ -62,14 +62,14 @@ async def too_many(error: asyncpg.PostgresError) -> tuple[str, str]:
 async def test_messages_are_counted_by_tens_and_refused_past_the_limit(limited: RunsWorld) -> None:
     session_id = await limited.new_session()
     assert await used(limited) == 10
-    await append(limited, session_id, said(9))
+    await append(limited, session_id, messages(9))
     assert await used(limited) == 10
     for _ in range(21):
-        await append(limited, session_id, said(1))
+        await append(limited, session_id, messages(1))
     assert await used(limited) == MOST
-    await append(limited, session_id, said(9))
+    await append(limited, session_id, messages(9))
     with pytest.raises(asyncpg.PostgresError) as refusal:
-        await append(limited, session_id, said(1))
+        await append(limited, session_id, messages(1))
     assert await too_many(refusal.value) == ("PT429", "TOO_MANY_MESSAGES")
     assert f'"limit": "{MOST}"' in str(refusal.value.detail)
     assert '"retry_after_seconds"' in str(refusal.value.detail)
@@ -81,20 +81,20 @@ async def test_messages_are_counted_by_tens_and_refused_past_the_limit(limited: 
 
 async def test_the_next_minute_begins_anew(limited: RunsWorld) -> None:
     session_id = await limited.new_session()
-    await append(limited, session_id, said(30))
-    await refused("PT429", "TOO_MANY_MESSAGES", append(limited, session_id, said(10)))
+    await append(limited, session_id, messages(30))
+    await refused("PT429", "TOO_MANY_MESSAGES", append(limited, session_id, messages(10)))
     await another_minute(limited)
-    await append(limited, session_id, said(10))
+    await append(limited, session_id, messages(10))
     assert await used(limited) == 10
 
 
 async def test_a_large_message_counts_as_many(limited: RunsWorld) -> None:
     session_id = await limited.new_session()
-    await append(limited, session_id, said(1, "x" * (64 * KIBIBYTE - 1)))
+    await append(limited, session_id, messages(1, "x" * (64 * KIBIBYTE - 1)))
     assert await used(limited) == 10
-    await append(limited, session_id, said(1, "x" * (640 * KIBIBYTE)))
+    await append(limited, session_id, messages(1, "x" * (640 * KIBIBYTE)))
     assert await used(limited) == 20
-    await refused("PT429", "TOO_MANY_MESSAGES", append(limited, session_id, said(3, "x" * (640 * KIBIBYTE))))
+    await refused("PT429", "TOO_MANY_MESSAGES", append(limited, session_id, messages(3, "x" * (640 * KIBIBYTE))))
     assert await limited.contents(session_id) == ["x" * (64 * KIBIBYTE - 1), "x" * (640 * KIBIBYTE)]
 
 
