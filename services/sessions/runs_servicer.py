@@ -96,6 +96,7 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
         caller = current_caller()
         after_seq = request.after_seq
         watch = watches.NOTHING
+        has_looked = False
         with self._notifications.watch(request.run_id) as wake:
             while True:
                 # Cleared before the look, so that nothing between the two is missed.
@@ -107,10 +108,11 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
                         )
                 except AppError as error:
                     # The caller's other calls have its share of the database for a moment; nothing is lost by waiting.
-                    if error.reason != "TOO_MANY_REQUESTS" or watch is watches.NOTHING or self._is_draining:
+                    if error.reason != "TOO_MANY_REQUESTS" or not has_looked or self._is_draining:
                         raise
                     await asyncio.sleep(random.uniform(0, POLL_SECONDS))  # noqa: S311 (nothing secret)
                     continue
+                has_looked = True
                 watch = observing.untraced()  # the first look says how long one takes; many follow
                 if page.events:
                     after_seq = page.events[-1].seq

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from servicekit.database import admission
 from servicekit.errors import AppError
+from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
 from servicekit.testing import acting_as
 from services.sessions.tests.conftest import Service, service_over, settings_for
@@ -123,7 +124,7 @@ async def test_whatever_locks_a_session_waits_its_turn(crowd: Crowd, owner: Call
         "SelectBranch": pb.SelectBranchRequest(session_id=session_id, message_id=message_id),
         "DeleteSession": pb.DeleteSessionRequest(session_id=session_id),
         "StartRun": runs_pb2.StartRunRequest(
-            session_id=session_id, turn=turns_pb2.Turn(content="x", if_running="queue")
+            session_id=session_id, turn=turns_pb2.Turn(content="x", if_running=turns_pb2.IF_RUNNING_QUEUE)
         ),
     }
     async with crowd.holding(session_id):
@@ -211,12 +212,12 @@ async def test_following_a_run_goes_on_when_its_callers_share_was_taken_for_a_wh
 ) -> None:
     with acting_as(owner):
         started = await start(crowd.service)
-        session_id = await crowd.service.new_session()
         others = [await crowd.service.new_session() for _ in range(SHARE)]
-        stream = crowd.service.runs.WatchRunEvents(runs_pb2.WatchRunEventsRequest(run_id=started.run.id))
-        events = list((await stream.read()).events)
+        request = runs_pb2.WatchRunEventsRequest(run_id=started.run.id)
+        responses = channel.stream(crowd.service.runs.WatchRunEvents, request)
+        events = list((await anext(responses)).events)
+    # Whatever cannot begin at once is refused, as it is behind a full queue.
     monkeypatch.setattr(admission, "MOST_WAITING", 0)
-    assert session_id
     async with contextlib.AsyncExitStack() as held:
         for other in others:
             await held.enter_async_context(crowd.holding(other))
@@ -225,7 +226,7 @@ async def test_following_a_run_goes_on_when_its_callers_share_was_taken_for_a_wh
         await append(crowd.service, started.lease, ["a"])
         await finish(crowd.service, started.lease, 3)
     await asyncio.gather(*tasks, return_exceptions=True)
-    async for response in stream:
+    async for response in responses:
         events += response.events
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert events[-1].WhichOneof("payload") == "run_finished"
