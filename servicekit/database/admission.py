@@ -21,6 +21,10 @@ RETRY_SECONDS = 2.0
 """How long a caller is asked to wait who has too many calls under way."""
 ROOM_FROM = 4
 """From this size of a pool on, one connection is kept free of callers, for the services' own work."""
+CREDIT_SECONDS = 0.5
+"""Long work that a caller may have done at once, such as searches and large pages, in seconds of a core."""
+CREDIT_PER_SECOND = 1 / 3
+"""What a caller's credit grows by: of a core, too, one caller has a third for long work."""
 
 
 def share_of(size: int) -> int:
@@ -29,14 +33,15 @@ def share_of(size: int) -> int:
 
 
 class Ticket:
-    """One call: where it waits, and what it holds."""
+    """One call: where it waits, and what it holds. An exclusive one takes the whole share of its caller."""
 
-    __slots__ = ("admitted", "bytes", "has_row", "is_active", "line", "row")
+    __slots__ = ("admitted", "bytes", "has_row", "is_active", "is_exclusive", "line", "row")
 
-    def __init__(self, line: "_Line | None", row: str, size_bytes: int) -> None:
+    def __init__(self, line: "_Line | None", row: str, size_bytes: int, *, is_exclusive: bool) -> None:
         self.line = line
         self.row = row
         self.bytes = size_bytes
+        self.is_exclusive = is_exclusive
         self.has_row = not row
         self.is_active = False
         self.admitted: asyncio.Future[None] | None = None
@@ -45,17 +50,31 @@ class Ticket:
 class _Line:
     """The calls of one caller."""
 
-    __slots__ = ("active", "caller", "is_listed", "ready", "waiting", "waiting_bytes")
+    __slots__ = (
+        *("active", "caller", "credit_seconds", "has_exclusive", "is_listed", "ready"),
+        *("reckoned_at", "timer", "waiting", "waiting_bytes"),
+    )
 
     def __init__(self, caller: str) -> None:
         self.caller = caller
         self.active = 0
+        self.has_exclusive = False
+        self.credit_seconds = CREDIT_SECONDS
+        self.reckoned_at = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+        """Set while the credit is not whole: when it is no debt any more, or whole again."""
         self.waiting = 0
         self.waiting_bytes = 0
         self.ready: OrderedDict[Ticket, None] = OrderedDict()
         """Those that wait for nothing but a connection."""
         self.is_listed = False
         """Whether it stands among the lines that are served in turn."""
+
+    def may_take(self, ticket: Ticket, share: int) -> bool:
+        """Whether the share has room for one more, and nothing has to be paid for before."""
+        if self.credit_seconds < 0 or self.has_exclusive:
+            return False
+        return self.active == 0 if ticket.is_exclusive else self.active < share
 
 
 class Admission:
@@ -82,18 +101,21 @@ class Admission:
         """How many calls wait."""
         return self._waiting
 
-    async def enter(self, caller: str | None, *, row: str = "", size_bytes: int = 0, seconds: float) -> Ticket:
+    async def enter(
+        self, caller: str | None, *, row: str = "", is_exclusive: bool = False, size_bytes: int = 0, seconds: float
+    ) -> Ticket:
         """Return once the call may use a connection; `leave` must follow.
 
         caller: the user (UUID); None for a service's own call. row: what only one call can have at a time, such as a
-        session; empty for a call that has to wait for no other. size_bytes: what its arguments hold. seconds: how long
-        it may wait. Raises AppError TOO_MANY_REQUESTS when this caller has too many calls, DATABASE_BUSY when all have.
+        session; empty for a call that has to wait for no other. is_exclusive: True for long work, beside which its
+        caller has none. size_bytes: what its arguments hold. seconds: how long it may wait.
+        Raises AppError TOO_MANY_REQUESTS when this caller has too many calls, DATABASE_BUSY when all have.
         """
         line = None if caller is None else self._lines.get(caller)
         if line is None and caller is not None:
             line = self._lines[caller] = _Line(caller)
-        ticket = Ticket(line, row, size_bytes)
-        if (not row or row not in self._rows) and self._may_enter(line):
+        ticket = Ticket(line, row, size_bytes, is_exclusive=is_exclusive)
+        if (not row or row not in self._rows) and self._may_enter(ticket):
             if row:
                 self._rows[row] = OrderedDict()
                 ticket.has_row = True
@@ -107,6 +129,18 @@ class Admission:
             raise
         return ticket
 
+    def charge(self, ticket: Ticket, work_seconds: float) -> None:
+        """Note long work that was done for a call's caller; where it was too much, the next call waits for a while."""
+        line = ticket.line
+        if line is None or work_seconds <= 0:
+            return
+        loop = asyncio.get_running_loop()
+        _reckon(line, loop.time())
+        line.credit_seconds -= work_seconds
+        if line.timer is not None:
+            line.timer.cancel()
+        self._watch_credit(line, loop)
+
     def pause(self, ticket: Ticket) -> None:
         """Give the connection up for a while, but not the row."""
         self._end(ticket)
@@ -114,7 +148,7 @@ class Admission:
 
     async def resume(self, ticket: Ticket, *, seconds: float) -> None:
         """Return once a call that has paused may use a connection again. Raises like `enter`, then call `leave`."""
-        if self._may_enter(ticket.line):
+        if self._may_enter(ticket):
             self._admit(ticket)
         else:
             await self._wait(ticket, seconds)
@@ -125,16 +159,38 @@ class Admission:
         if ticket.row and ticket.has_row:
             ticket.has_row = False
             self._pass_on(ticket.row)
+        if ticket.line is not None:
+            self._list(ticket.line)  # what is first in it now may need less
         self._dispatch()
-        line = ticket.line
-        if line is not None and not line.active and not line.waiting:
+        if ticket.line is not None:
+            self._forget(ticket.line)
+
+    def _forget(self, line: _Line) -> None:
+        if not line.active and not line.waiting and line.timer is None:
             self._lines.pop(line.caller, None)
 
-    def _may_enter(self, line: _Line | None) -> bool:
+    def _watch_credit(self, line: _Line, loop: asyncio.AbstractEventLoop) -> None:
+        missing_seconds = (0.0 if line.credit_seconds < 0 else CREDIT_SECONDS) - line.credit_seconds
+        line.timer = loop.call_later(missing_seconds / CREDIT_PER_SECOND, self._credited, line, loop)
+
+    def _credited(self, line: _Line, loop: asyncio.AbstractEventLoop) -> None:
+        line.timer = None
+        was_in_debt = line.credit_seconds < 0
+        _reckon(line, loop.time())
+        if was_in_debt:
+            line.credit_seconds = max(line.credit_seconds, 0.0)  # however the clock rounds
+            self._watch_credit(line, loop)
+            self._list(line)
+            self._dispatch()
+        else:
+            self._forget(line)
+
+    def _may_enter(self, ticket: Ticket) -> bool:
+        line = ticket.line
         if line is None:
             return self._active < self._size and not self._own
         return (
-            line.active < self._share
+            line.may_take(ticket, self._share)
             and not line.ready
             and not self._turns
             and self._active < self._size
@@ -146,6 +202,7 @@ class Admission:
         self._active += 1
         if ticket.line is not None:
             ticket.line.active += 1
+            ticket.line.has_exclusive = ticket.is_exclusive
             self._active_of_callers += 1
 
     def _end(self, ticket: Ticket) -> None:
@@ -155,6 +212,7 @@ class Admission:
         self._active -= 1
         if ticket.line is not None:
             ticket.line.active -= 1
+            ticket.line.has_exclusive = False
             self._active_of_callers -= 1
             self._list(ticket.line)
 
@@ -181,7 +239,7 @@ class Admission:
             self._dispatch()
             await admitted
         except TimeoutError:
-            is_own_fault = line is not None and (not ticket.has_row or line.active >= self._share)
+            is_own_fault = line is not None and not (ticket.has_row and line.may_take(ticket, self._share))
             raise (
                 _too_many() if is_own_fault else AppError("DATABASE_BUSY", cause="no connection became free")
             ) from None
@@ -229,7 +287,7 @@ class Admission:
             self._list(ticket.line)
 
     def _list(self, line: _Line) -> None:
-        if not line.is_listed and line.ready and line.active < self._share:
+        if not line.is_listed and line.ready and line.may_take(next(iter(line.ready)), self._share):
             line.is_listed = True
             self._turns.append(line)
 
@@ -239,9 +297,9 @@ class Admission:
         while self._turns and self._active < self._size and self._active_of_callers < self._most_of_callers:
             line = self._turns.popleft()
             line.is_listed = False
-            if line.ready and line.active < self._share:
+            if line.ready and line.may_take(next(iter(line.ready)), self._share):
                 self._call(line.ready)
-                self._list(line)
+            self._list(line)
 
     def _call(self, queue: OrderedDict[Ticket, None]) -> None:
         ticket, _ = queue.popitem(last=False)
@@ -252,6 +310,12 @@ class Admission:
 
 
 _NONE: OrderedDict[Ticket, None] = OrderedDict()
+
+
+def _reckon(line: _Line, now: float) -> None:
+    grown_seconds = (now - line.reckoned_at) * CREDIT_PER_SECOND
+    line.credit_seconds = min(CREDIT_SECONDS, line.credit_seconds + grown_seconds)
+    line.reckoned_at = now
 
 
 def _expire(admitted: "asyncio.Future[None]") -> None:

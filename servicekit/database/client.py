@@ -20,6 +20,10 @@ from servicekit.telemetry import measures, observing
 
 CALL_TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 5.0
+FREE_BYTES = 64 * 1024
+"""What a call may bring and answer without being charged for it: more than nearly all do."""
+BYTES_PER_SECOND = 24 * 1024 * 1024
+"""How much of larger calls a core carries from Postgres to the client, about."""
 LOCKED_SECONDS = (0.05, 0.5)
 """The first and the longest pause before a call is repeated whose row another one has locked."""
 
@@ -57,8 +61,8 @@ class Database(Protocol):
         Of one caller a third of the connections are used at once; the caller's other calls wait for 5 s.
         row: the id of the row that the operation locks, such as a session's. Calls with one row follow each other in
         this process; when another process has it locked, the call is repeated, and holds no connection meanwhile.
-        statement_seconds: how long the database may work on it, where that is shorter than for all. It takes two round
-        trips more.
+        statement_seconds: how long the database may work on it, for an operation that may read very much. It takes two
+        round trips more, its caller has no other call beside it, and a third of a core's time for all of them.
         Raises AppError with the operation's own reason, TOO_MANY_REQUESTS when the caller has too many calls under way,
         DATABASE_UNAVAILABLE when there is no connection (nothing was done, or it is not known whether it was done:
         repeat only with a request_id), DATABASE_BUSY after 10 s or when the current request's deadline is over.
@@ -140,11 +144,19 @@ class DirectDatabase:
         text = orjson.dumps(args)
         values = (caller.claims_json, operation, text.decode())
 
-        async def fetch(seconds: float) -> Any:
-            return await self._fetch(_CALL, values, seconds, statement_seconds=statement_seconds)
+        async def fetch(seconds: float) -> tuple[Any, int]:
+            found = await self._fetch(_CALL, values, seconds, statement_seconds=statement_seconds)
+            return found, len(found)
 
         with observing.querying(operation):
-            answer = await _admitted(self._admission, fetch, caller=caller.user_id, row=row, size_bytes=len(text))
+            answer = await _admitted(
+                self._admission,
+                fetch,
+                caller=caller.user_id,
+                row=row,
+                is_long=statement_seconds is not None,
+                size_bytes=len(text),
+            )
         result: dict[str, Any] = orjson.loads(answer)
         return result
 
@@ -174,7 +186,10 @@ class DirectDatabase:
             self._connections.terminate()
 
     async def _fetch_own(self, statement: str, *args: str) -> Any:
-        return await _admitted(self._admission, lambda seconds: self._fetch(statement, args, seconds))
+        async def fetch(seconds: float) -> tuple[Any, int]:
+            return await self._fetch(statement, args, seconds), 0
+
+        return await _admitted(self._admission, fetch)
 
     async def _fetch(
         self, statement: str, args: tuple[str, ...], seconds: float, *, statement_seconds: float | None = None
@@ -231,17 +246,24 @@ class RestDatabase:
         caller: Caller,
         *,
         row: str = "",
-        statement_seconds: float | None = None,  # noqa: ARG002
+        statement_seconds: float | None = None,
     ) -> dict[str, Any]:
         """See Database.call. The interface takes the time of a statement from the function's own settings."""
 
-        async def fetch(seconds: float) -> Any:
-            return await self._execute(operation, args, caller, seconds)
+        async def fetch(seconds: float) -> tuple[Any, int]:
+            found = await self._execute(operation, args, caller, seconds)
+            # Written once more to know its size; beside the network that is nothing.
+            return found, len(orjson.dumps(found))
 
         with observing.querying(operation):
-            # Written once more to know its size; over a network that is nothing.
-            size_bytes = len(orjson.dumps(args))
-            answer = await _admitted(self._admission, fetch, caller=caller.user_id, row=row, size_bytes=size_bytes)
+            answer = await _admitted(
+                self._admission,
+                fetch,
+                caller=caller.user_id,
+                row=row,
+                is_long=statement_seconds is not None,
+                size_bytes=len(orjson.dumps(args)),
+            )
         result: dict[str, Any] = answer
         return result
 
@@ -295,29 +317,40 @@ class _LockedError(AppError):
 
 async def _admitted(
     admission: Admission,
-    fetch: Callable[[float], Awaitable[Any]],
+    fetch: Callable[[float], Awaitable[tuple[Any, int]]],
     *,
     caller: str | None = None,
     row: str = "",
+    is_long: bool = False,
     size_bytes: int = 0,
 ) -> Any:
-    """Return what `fetch` does, which is given the seconds that are left, once a connection is this caller's to use.
+    """Return what `fetch` answers once a connection is this caller's to use, and charge the caller for what was much.
 
-    While another process has the row locked it is repeated, and between two tries the connection is others'.
+    fetch: is given the seconds that are left, and returns its answer with the bytes that it holds. While another
+    process has the row locked it is repeated, and between two tries the connection is others'.
     """
     loop = asyncio.get_running_loop()
     # A call that nobody waits for any more must not keep a connection.
     seconds = request.remaining_seconds(CALL_TIMEOUT_SECONDS)
     ends_at = loop.time() + seconds
-    ticket = await admission.enter(caller, row=row, size_bytes=size_bytes, seconds=seconds)
+    ticket = await admission.enter(caller, row=row, is_exclusive=is_long, size_bytes=size_bytes, seconds=seconds)
     try:
         pause_seconds, longest_seconds = LOCKED_SECONDS
         while True:
+            began_at = loop.time()
             try:
-                return await fetch(ends_at - loop.time())
+                answer, answer_bytes = await fetch(ends_at - began_at)
             except _LockedError:
                 if loop.time() + pause_seconds >= ends_at:
                     raise
+            else:
+                large_bytes = size_bytes + answer_bytes - FREE_BYTES
+                if large_bytes > 0:
+                    admission.charge(ticket, large_bytes / BYTES_PER_SECOND)
+                return answer
+            finally:
+                if is_long:
+                    admission.charge(ticket, loop.time() - began_at)
             admission.pause(ticket)
             # Not all at the same moment, when the row is free.
             await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311 (nothing secret)

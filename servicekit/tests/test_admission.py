@@ -283,3 +283,69 @@ async def test_whatever_comes_and_goes_no_limit_is_passed_and_everybody_is_serve
     assert gate.waiting == 0
     # All of it is free again.
     assert count(await entered(gate, *[None] * size)) == size
+
+
+async def test_long_work_has_the_whole_share_of_its_caller_and_nothing_of_others() -> None:
+    gate = Admission(10)
+    long = [asyncio.create_task(gate.enter(ADA, is_exclusive=True, seconds=60)) for _ in range(2)]
+    await turn()
+    short = await entered(gate, ADA, BEN)
+    assert [task.done() for task in long + short] == [True, False, False, True]
+    gate.leave(long[0].result())
+    await turn()
+    assert [task.done() for task in long + short] == [True, True, False, True]
+    gate.leave(long[1].result())
+    await turn()
+    assert short[0].done()
+    # It waits for those that came before it.
+    third = asyncio.create_task(gate.enter(ADA, is_exclusive=True, seconds=60))
+    await turn()
+    assert not third.done()
+    gate.leave(short[0].result())
+    await turn()
+    assert third.done()
+
+
+async def test_long_work_that_is_given_up_lets_shorter_work_by() -> None:
+    gate = Admission(10)
+    (held,) = await entered(gate, ADA)
+    long = asyncio.create_task(gate.enter(ADA, is_exclusive=True, seconds=60))
+    await turn()
+    short = await entered(gate, ADA)
+    assert count([long, *short]) == 0
+    await gone([long])
+    await turn()
+    assert count(short) == 1
+    gate.leave(held.result())
+
+
+async def test_who_has_had_too_much_long_work_waits_until_it_is_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "CREDIT_SECONDS", 0.02)
+    monkeypatch.setattr(admission, "CREDIT_PER_SECOND", 1.0)
+    loop = asyncio.get_running_loop()
+    gate = Admission(10)
+    ticket = await gate.enter(ADA, seconds=60)
+    gate.charge(ticket, 0.01)
+    gate.leave(ticket)
+    ticket = await gate.enter(ADA, seconds=60)
+    began = loop.time()
+    gate.charge(ticket, 0.11)
+    gate.leave(ticket)
+    others = await entered(gate, BEN, None)
+    assert count(others) == 2
+    ticket = await gate.enter(ADA, seconds=60)
+    assert loop.time() - began >= 0.08
+    gate.leave(ticket)
+
+
+async def test_a_debt_outlives_the_calls_it_came_from_and_goes_when_it_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "CREDIT_PER_SECOND", 100.0)
+    gate = Admission(10)
+    ticket = await gate.enter(ADA, seconds=60)
+    gate.charge(ticket, 3.0)
+    gate.leave(ticket)
+    waiting = await entered(gate, ADA)
+    assert count(waiting) == 0
+    await waiting[0]
+    gate.leave(waiting[0].result())
+    assert count(await entered(gate, *[ADA] * 3)) == 3
