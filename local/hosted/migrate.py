@@ -120,7 +120,7 @@ class HostedProject:
 
     async def set_limits(self, statement: str) -> None:
         """Write the limits of users that the settings name. Raises MigrationError."""
-        answer = await self._cli.on(self._target, "db", "query", statement)
+        answer = await self._cli.on(self._target, "db", "query", statement, "--yes")
         if answer.code != 0:
             raise MigrationError(f"The limits of users were not written (exit code {answer.code}):\n{answer.tail}")
 

@@ -5,6 +5,7 @@ they came, and callers take turns, so that whoever has many calls waiting delays
 """
 
 import asyncio
+import random
 from collections import OrderedDict, deque
 
 from servicekit.errors import AppError
@@ -16,9 +17,13 @@ MOST_WAITING_BYTES = 32 * 1024 * 1024
 MOST_WAITING_BYTES_OF_ALL = 256 * 1024 * 1024
 """Most bytes of arguments that wait of all callers."""
 QUEUE_SECONDS = 5.0
-"""Longest wait of a caller's call."""
+"""Longest wait of a caller's call, give or take a fifth, so that calls which came together do not end together."""
 RETRY_SECONDS = 2.0
 """How long a caller is asked to wait who has too many calls under way."""
+REFUSAL_SECONDS = 1.0
+"""How long a refusal takes, about: a client that repeats at once would keep the process busy with refusals."""
+MOST_DELAYED_BYTES = 64 * 1024
+"""Largest arguments of a call whose refusal is delayed: larger ones are let go at once."""
 ROOM_FROM = 4
 """From this size of a pool on, one connection is kept free of callers, for the services' own work."""
 CREDIT_SECONDS = 0.5
@@ -52,7 +57,7 @@ class _Line:
 
     __slots__ = (
         *("active", "caller", "credit_seconds", "has_exclusive", "is_listed", "ready"),
-        *("reckoned_at", "timer", "waiting", "waiting_bytes"),
+        *("reckoned_at", "refused", "timer", "waiting", "waiting_bytes"),
     )
 
     def __init__(self, caller: str) -> None:
@@ -65,6 +70,8 @@ class _Line:
         """Set while the credit is not whole: when it is no debt any more, or whole again."""
         self.waiting = 0
         self.waiting_bytes = 0
+        self.refused = 0
+        """Calls that are being refused."""
         self.ready: OrderedDict[Ticket, None] = OrderedDict()
         """Those that wait for nothing but a connection."""
         self.is_listed = False
@@ -122,8 +129,10 @@ class Admission:
             self._admit(ticket)
             return ticket
         try:
-            self._refuse_more(ticket)
-            await self._wait(ticket, seconds if line is None else min(seconds, QUEUE_SECONDS))
+            await self._refuse_more(ticket)
+            if line is not None:
+                seconds = min(seconds, QUEUE_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 (nothing secret)
+            await self._wait(ticket, seconds)
         except BaseException:
             self.leave(ticket)
             raise
@@ -166,7 +175,7 @@ class Admission:
             self._forget(ticket.line)
 
     def _forget(self, line: _Line) -> None:
-        if not line.active and not line.waiting and line.timer is None:
+        if not (line.active or line.waiting or line.refused) and line.timer is None:
             self._lines.pop(line.caller, None)
 
     def _watch_credit(self, line: _Line, loop: asyncio.AbstractEventLoop) -> None:
@@ -216,11 +225,17 @@ class Admission:
             self._active_of_callers -= 1
             self._list(ticket.line)
 
-    def _refuse_more(self, ticket: Ticket) -> None:
+    async def _refuse_more(self, ticket: Ticket) -> None:
         line = ticket.line
         if line is None:
             return
         if line.waiting >= MOST_WAITING or line.waiting_bytes + ticket.bytes > MOST_WAITING_BYTES:
+            if ticket.bytes <= MOST_DELAYED_BYTES and line.refused < MOST_WAITING:
+                line.refused += 1
+                try:
+                    await asyncio.sleep(REFUSAL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 (nothing secret)
+                finally:
+                    line.refused -= 1
             raise _too_many()
         if self._waiting_bytes + ticket.bytes > MOST_WAITING_BYTES_OF_ALL:
             raise AppError("DATABASE_BUSY", cause="too many bytes of all callers wait")

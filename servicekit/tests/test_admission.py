@@ -120,7 +120,8 @@ async def test_a_call_that_ends_lets_the_next_of_its_caller_in() -> None:
     assert gate.waiting == 0
 
 
-async def test_more_calls_than_may_wait_are_refused_at_once_and_say_when_to_come_back() -> None:
+async def test_more_calls_than_may_wait_are_refused_and_told_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "REFUSAL_SECONDS", 0.01)
     gate = Admission(3)
     tasks = await entered(gate, *[ADA] * (1 + admission.MOST_WAITING))
     assert gate.waiting == admission.MOST_WAITING
@@ -131,7 +132,23 @@ async def test_more_calls_than_may_wait_are_refused_at_once_and_say_when_to_come
     await gone(tasks)
 
 
-async def test_what_waits_of_one_caller_is_bounded_in_bytes() -> None:
+async def test_refusals_take_a_while_so_that_who_repeats_at_once_makes_no_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "REFUSAL_SECONDS", 600.0)
+    monkeypatch.setattr(admission, "MOST_WAITING", 20)
+    gate = Admission(3)
+    tasks = await entered(gate, *[ADA] * 21)
+    refused = await entered(gate, *[ADA] * 20)
+    assert count(refused) == 0
+    # No more of them than may wait, and none that holds much: those are let go at once.
+    assert (await refusal(gate, ADA)).reason == "TOO_MANY_REQUESTS"
+    assert gate.waiting == 20
+    await gone(refused)
+    assert (await refusal(gate, ADA, size_bytes=admission.MOST_DELAYED_BYTES + 1)).reason == "TOO_MANY_REQUESTS"
+    await gone(tasks)
+
+
+async def test_what_waits_of_one_caller_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "REFUSAL_SECONDS", 0.01)
     gate = Admission(3)
     size = admission.MOST_WAITING_BYTES // 4
     tasks = await entered(gate, ADA) + [entering(gate, ADA, size_bytes=size) for _ in range(4)]
@@ -254,7 +271,7 @@ async def test_whatever_comes_and_goes_no_limit_is_passed_and_everybody_is_serve
                 assert caller is None or active[caller] <= share_of(size)
                 assert not row or rows[row] == 1
                 try:
-                    await asyncio.sleep(chance.random() / 1000)
+                    await asyncio.sleep(chance.random() / 1000)  # work of any length
                 finally:
                     active[caller] -= 1
                     rows[row] -= 1

@@ -46,7 +46,7 @@ async def used(world: RunsWorld) -> int:
 async def another_minute(world: RunsWorld) -> None:
     """Let the minute in which it was counted be over."""
     await world.admin.execute(
-        "update private.message_rates set minute = minute - interval '1 minute' where user_id = $1::text::uuid",
+        "update private.message_rates set began_at = began_at - interval '1 minute' where user_id = $1::text::uuid",
         world.user,
     )
 

@@ -12,13 +12,14 @@ create table private.limits (
 );
 
 comment on table private.limits is
-'What one user may do and keep: one row. `concerto up` and `concerto migrate` write what the environment says; anything '
-'else stays, so it may also be changed here.';
+'What one user may do and keep: one row. `concerto up` and `concerto migrate` write what the environment says; '
+'anything else stays, so it may also be changed here.';
 comment on column private.limits.is_only is 'True: there is one row.';
 comment on column private.limits.messages_per_minute is
 'Messages that one user may have stored in a minute; a large one counts as several, a new session as ten.';
 comment on column private.limits.files_per_user is 'Files that one user may keep in a bucket.';
-comment on column private.limits.file_bytes_per_user is 'Bytes that the files of one user in a bucket may hold together.';
+comment on column private.limits.file_bytes_per_user is
+'Bytes that the files of one user in a bucket may hold together.';
 
 revoke all on table private.limits from public, anon, authenticated, service_role;
 alter table private.limits enable row level security;

@@ -84,9 +84,9 @@ end
 $$;
 
 comment on function private.append_run_events(jsonb) is
-'Appends events to running runs: {batches: [{lease, events}]} -> {lost_run_ids}. An event whose seq is there is passed '
-'over; nothing is stored for runs whose lease is not valid or that are being ended or deleted at this moment, which the '
-'answer names. A writer whose lease is about to end, or has ended unnoticed, gets more time.';
+'Appends events to running runs: {batches: [{lease, events}]} -> {lost_run_ids}. An event whose seq is there is '
+'passed over; nothing is stored for runs whose lease is not valid or that are being ended or deleted at this moment, '
+'which the answer names. A writer whose lease is about to end, or has ended unnoticed, gets more time.';
 
 revoke all on function private.append_run_events(jsonb) from public, anon, authenticated;
 grant execute on function private.append_run_events(jsonb) to concerto_login;

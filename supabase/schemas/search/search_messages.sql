@@ -52,9 +52,9 @@ end
 $$;
 
 comment on function private.search_terms(text) is
-'Takes a query apart: the words that a message must hold, the same as alternatives, what must stand together, what must '
-'be looked up as written, a regular expression of all terms, and whether the words are few. Nothing for a query without '
-'words.';
+'Takes a query apart: the words that a message must hold, the same as alternatives, what must stand together, what '
+'must be looked up as written, a regular expression of all terms, and whether the words are few. Nothing for a query '
+'without words.';
 
 revoke all on function private.search_terms(text) from public, anon, authenticated;
 

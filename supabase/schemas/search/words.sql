@@ -71,8 +71,8 @@ end
 $$;
 
 comment on function private.search_text(text) is
-'Returns the words of private.searched_text set apart by spaces, characters of scripts without spaces as words of their '
-'own.';
+'Returns the words of private.searched_text set apart by spaces, characters of scripts without spaces as words of '
+'their own.';
 
 revoke all on function private.search_text(text) from public, anon, authenticated;
 

@@ -3,15 +3,15 @@
 
 create table private.message_rates (
   user_id uuid primary key references public.users (id) on delete cascade,
-  minute timestamptz not null,
+  began_at timestamptz not null,
   used integer not null
 )
 -- The row changes where it stands.
 with (fillfactor = 50);
 
-comment on table private.message_rates is 'Messages that users have stored in a minute: one row per user, of the last one.';
+comment on table private.message_rates is 'Messages that users have stored in a minute: one row per user, of its last.';
 comment on column private.message_rates.user_id is 'The user.';
-comment on column private.message_rates.minute is 'When the minute began.';
+comment on column private.message_rates.began_at is 'When the minute began.';
 comment on column private.message_rates.used is 'What was counted in it.';
 
 revoke all on table private.message_rates from public, anon, authenticated, service_role;
@@ -34,11 +34,11 @@ begin
     return;
   end if;
 
-  insert into private.message_rates as r (user_id, minute, used)
+  insert into private.message_rates as r (user_id, began_at, used)
   values (caller_id, date_trunc('minute', clock_timestamp()), amount)
   on conflict (user_id) do update set
-    used = case when r.minute < excluded.minute then excluded.used else r.used + excluded.used end,
-    minute = greatest(r.minute, excluded.minute)
+    used = case when r.began_at < excluded.began_at then excluded.used else r.used + excluded.used end,
+    began_at = greatest(r.began_at, excluded.began_at)
   returning r.used into total;
 
   select l.messages_per_minute into most from private.limits as l;

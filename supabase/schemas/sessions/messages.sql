@@ -193,8 +193,9 @@ end
 $$;
 
 comment on function private.count_messages() is
-'Trigger: adds the messages of one statement to their sessions'' message_count, which also moves updated_at, and counts '
-'them for private.limits: ten with every tenth message of a session, and one for each 64 KiB of a large message.';
+'Trigger: adds the messages of one statement to their sessions'' message_count, which also moves updated_at, and '
+'counts them for private.limits: ten with every tenth message of a session, and one for each 64 KiB of a large '
+'message.';
 
 revoke all on function private.count_messages() from public, anon, authenticated;
 

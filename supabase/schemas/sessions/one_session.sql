@@ -147,8 +147,8 @@ end
 $$;
 
 comment on function api.delete_session(jsonb) is
-'Deletes a session with all its messages: {session_id, in_steps?} -> {is_deleted}. With in_steps, of a long one only the '
-'newest 5000 messages and 200 runs: call it until is_deleted. Raises PT404 SESSION_NOT_FOUND.';
+'Deletes a session with all its messages: {session_id, in_steps?} -> {is_deleted}. With in_steps, of a long one only '
+'the newest 5000 messages and 200 runs: call it until is_deleted. Raises PT404 SESSION_NOT_FOUND.';
 
 revoke all on function api.delete_session(jsonb) from public, anon;
 grant execute on function api.delete_session(jsonb) to authenticated;

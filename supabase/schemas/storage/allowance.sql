@@ -38,8 +38,8 @@ end
 $$;
 
 comment on function private.has_room(text, text, uuid) is
-'Says whether the caller may put a file of this name into a bucket: whether its other files there, in the folder named by '
-'its id, leave room in private.limits for one more of the largest size that the bucket takes.';
+'Says whether the caller may put a file of this name into a bucket: whether its other files there, in the folder '
+'named by its id, leave room in private.limits for one more of the largest size that the bucket takes.';
 
 revoke all on function private.has_room(text, text, uuid) from public, anon, authenticated;
 grant execute on function private.has_room(text, text, uuid) to authenticated;

@@ -1,3 +1,5 @@
+-- Fairness and quotas.
+
 set lock_timeout = '5s';
 
 set check_function_bodies = off;
@@ -6,30 +8,35 @@ drop policy "people add avatars to their own folder" on storage.objects;
 
 drop policy "people replace their own avatars" on storage.objects;
 
-drop trigger sessions_count on public.sessions;
-
-alter table private.message_rates
-drop constraint "message_rates_user_id_fkey";
-
-drop function private.count_sessions();
-
 drop function private.find_messages(text, uuid, integer, real, timestamp with time zone, uuid);
 
-drop function private.has_room(text, text, uuid);
+create table private.limits (
+  is_only boolean not null default true,
+  messages_per_minute integer not null default 600,
+  files_per_user integer not null default 20,
+  file_bytes_per_user bigint not null default 20971520,
+  constraint limits_file_bytes_per_user_range check ((file_bytes_per_user >= 0)),
+  constraint limits_files_per_user_range check ((files_per_user >= 0)),
+  constraint limits_is_only check (is_only),
+  constraint limits_messages_per_minute_range check ((messages_per_minute > 0)),
+  constraint limits_pkey primary key (is_only)
+);
 
-drop function private.refuse_long_text(text, text, integer);
+alter table private.limits
+enable row level security;
 
-drop function private.search_terms(text);
+create table private.message_rates (
+  user_id uuid not null,
+  began_at timestamp with time zone not null,
+  used integer not null,
+  constraint message_rates_pkey primary key (user_id)
+);
 
-drop function private.searched_text(text);
+alter table private.message_rates
+enable row level security;
 
-drop function private.shorten_session(uuid, integer, integer);
-
-drop function private.spend_messages(integer);
-
-drop table private.limits;
-
-drop table private.message_rates;
+alter table private.message_rates
+set (fillfactor = 50);
 
 create or replace function api.append_messages(
   args jsonb
@@ -37,6 +44,7 @@ create or replace function api.append_messages(
 returns jsonb
 language plpgsql
 set search_path to ''
+set lock_timeout to '250ms'
 as $function$
 declare
   p record;
@@ -60,6 +68,13 @@ begin
       message = 'INVALID_FIELD',
       detail = '{"field": "messages", "problem": "must have 1 to 100 entries"}',
       hint = 'Append 1 to 100 messages at once.';
+  end if;
+
+  if octet_length(p.messages::text) > 16777216 then
+    raise sqlstate 'PT400' using
+      message = 'FIELD_TOO_LARGE',
+      detail = '{"field": "messages", "limit": "16777216 bytes"}',
+      hint = 'Append fewer messages at once.';
   end if;
 
   -- Numbers like 1e300 grow in jsonb, so what the contract lets through may still be too large for the table.
@@ -167,6 +182,7 @@ create or replace function api.create_session(
 returns jsonb
 language plpgsql
 set search_path to ''
+set lock_timeout to '250ms'
 as $function$
 declare
   p record;
@@ -203,16 +219,24 @@ create or replace function api.delete_session(
 returns jsonb
 language plpgsql
 set search_path to ''
+set lock_timeout to '250ms'
 as $function$
 declare
   wanted_id uuid := (args ->> 'session_id')::uuid;
+  -- A tenth of a second's work or two, for which the session and its runs are locked.
+  most_messages constant integer := 5000;
+  most_runs constant integer := 200;
 begin
+  if (args ->> 'in_steps')::boolean and private.shorten_session(wanted_id, most_messages, most_runs) then
+    return '{"is_deleted": false}';
+  end if;
+
   delete from public.sessions as s where s.id = wanted_id;
   if not found then
     perform private.refuse_session(wanted_id);
   end if;
 
-  return '{}';
+  return '{"is_deleted": true}';
 end
 $function$;
 
@@ -235,6 +259,8 @@ declare
   before_id uuid;
   pattern text;
   answer jsonb;
+  -- Names that one call looks at: more than almost anybody has, and few enough for a moment.
+  most_names constant integer := 5000;
 begin
   select r.* into p
   from jsonb_to_record(args) as r (
@@ -246,7 +272,67 @@ begin
   wants_archived := coalesce(p.is_archived, false);
   before_updated_at := coalesce(p.before_updated_at, 'infinity');
   before_id := coalesce(p.before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
-  pattern := '%' || regexp_replace(coalesce(p.query, ''), '([\\%_])', '\\\1', 'g') || '%';
+
+  if p.query is not null then
+    perform private.refuse_long_text('query', p.query, 200);
+    pattern := '%' || regexp_replace(p.query, '([\\%_])', '\\\1', 'g') || '%';
+    with looked_at as materialized (
+      select
+        s.id, s.user_id, s.name, s.is_archived, s.message_count, s.created_at, s.updated_at,
+        row_number() over (order by s.updated_at desc, s.id desc) as place
+      from public.sessions as s
+      where s.user_id = (select auth.uid())
+        and s.is_archived = wants_archived
+        and (s.updated_at, s.id) < (before_updated_at, before_id)
+      order by s.updated_at desc, s.id desc
+      limit most_names
+    ),
+
+    found as materialized (
+      select l.*
+      from looked_at as l
+      where l.name ilike pattern
+      order by l.place
+      limit page_size + 1
+    ),
+
+    page as (
+      select f.*
+      from found as f
+      order by f.place
+      limit page_size
+    ),
+
+    -- Where the next page goes on: behind the last session of a full page, else behind the last one looked at.
+    last as (
+      select
+        case
+          when (select count(*) from found) > page_size then (select max(g.place) from page as g)
+          when (select count(*) from looked_at) = most_names then most_names
+        end as place
+    )
+
+    select jsonb_build_object(
+      'sessions',
+      coalesce(
+        (
+          select jsonb_agg(to_jsonb(g) - 'place' order by g.place)
+          from page as g
+        ),
+        '[]'
+      ),
+      'has_more',
+      l.place is not null,
+      'next_updated_at',
+      e.updated_at,
+      'next_id',
+      e.id
+    )
+    into answer
+    from last as l
+    left join looked_at as e on l.place = e.place;
+    return answer;
+  end if;
 
   select jsonb_build_object(
     'sessions',
@@ -266,7 +352,6 @@ begin
       where s.user_id = (select auth.uid())
         and s.is_archived = wants_archived
         and (s.updated_at, s.id) < (before_updated_at, before_id)
-        and (p.query is null or s.name ilike pattern)
       order by s.updated_at desc, s.id desc
       limit page_size + 1
     ) as page
@@ -287,6 +372,7 @@ returns jsonb
 language plpgsql
 stable
 set search_path to ''
+set statement_timeout to '3s'
 as $function$
 declare
   p record;
@@ -295,6 +381,8 @@ declare
   since timestamptz;
   grouping text;
   answer jsonb;
+  -- Rows that one call sums up, in a few tenths of a second.
+  most_rows constant integer := 200000;
 begin
   select r.* into p
   from jsonb_to_record(args) as r (
@@ -315,6 +403,21 @@ begin
       message = 'INVALID_FIELD',
       detail = '{"field": "from", "problem": "must not be after to"}',
       hint = 'Ask for a time that ends after it begins.';
+  end if;
+
+  if (
+    select count(*) from (
+      select from public.api_usage as u
+      where u.user_id = (select auth.uid()) and u.created_at >= since and u.created_at < until
+      limit most_rows + 1
+    ) as counted
+  ) > most_rows then
+    raise sqlstate 'PT400' using
+      message = 'INVALID_FIELD',
+      detail = jsonb_build_object(
+        'field', 'from', 'problem', format('there are more than %s runs in this time', most_rows)
+      )::text,
+      hint = 'Ask for a shorter time.';
   end if;
 
   with entry as (
@@ -381,6 +484,7 @@ create or replace function api.request_run_cancellation(
 returns jsonb
 language plpgsql
 set search_path to ''
+set lock_timeout to '250ms'
 as $function$
 declare
   wanted_id uuid := (args ->> 'run_id')::uuid;
@@ -397,10 +501,13 @@ returns jsonb
 language plpgsql
 stable
 set search_path to ''
+set statement_timeout to '3s'
 as $function$
 declare
   p record;
   page_size integer;
+  -- What no text holds. Put before the first match it tells where that is, without a look for all the others.
+  marker constant text := gen_random_uuid()::text;
   answer jsonb;
 begin
   select r.* into p
@@ -413,6 +520,7 @@ begin
     before_id uuid
   );
   page_size := least(greatest(coalesce(p.page_size, 20), 1), 50);
+  perform private.refuse_long_text('query', p.query, 200);
 
   if p.session_id is not null then
     perform from public.sessions as s where s.id = p.session_id;
@@ -441,7 +549,9 @@ begin
       '[]'
     ),
     'has_more',
-    count(*) > page_size
+    count(hit.id) > page_size,
+    'is_partial',
+    coalesce(bool_or(hit.is_partial), false)
   )
   into answer
   from (
@@ -454,19 +564,32 @@ begin
       m."timestamp",
       -- A match begins a little behind the start, so that one sees what it is about.
       substr(
-        m.content, greatest(regexp_instr(left(m.content, 200000), f.pattern, 1, 1, 0, 'i') - 60, 1), 200
+        m.content,
+        greatest(
+          strpos(regexp_replace(private.searched_text(m.content), f.pattern, marker || '\&', 'i'), marker) - 60, 1
+        ),
+        200
       ) as excerpt,
       f.pattern,
       f.rank,
-      f.place
+      f.place,
+      f.is_partial
     from private.find_messages(
       p.query, p.session_id, page_size, p.before_rank, p.before_timestamp, p.before_id
     ) as f
-    inner join public.messages as m on f.message_id = m.id
-    inner join public.sessions as s on m.session_id = s.id
+    left join (
+      public.messages as m
+      inner join public.sessions as s on m.session_id = s.id
+    ) on f.message_id = m.id
   ) as hit;
 
   return answer;
+exception
+  when query_canceled then
+    raise sqlstate 'PT400' using
+      message = 'SEARCH_TOO_BROAD',
+      detail = '{}',
+      hint = 'Use rarer words, or search one session.';
 end
 $function$;
 
@@ -476,6 +599,7 @@ create or replace function api.select_branch(
 returns jsonb
 language plpgsql
 set search_path to ''
+set lock_timeout to '250ms'
 as $function$
 declare
   p record;
@@ -500,6 +624,7 @@ create or replace function api.start_run(
 returns jsonb
 language plpgsql
 set search_path to ''
+set lock_timeout to '250ms'
 as $function$
 declare
   asked record;
@@ -627,6 +752,7 @@ create or replace function api.update_me(
 returns jsonb
 language plpgsql
 set search_path to ''
+set lock_timeout to '250ms'
 as $function$
 declare
   caller_id uuid := auth.uid();
@@ -715,6 +841,7 @@ create or replace function api.update_session(
 returns jsonb
 language plpgsql
 set search_path to ''
+set lock_timeout to '250ms'
 as $function$
 declare
   p record;
@@ -768,12 +895,13 @@ begin
     from jsonb_array_elements(args -> 'batches') as n
   ),
 
-  -- Held until the events are in, so that nobody ends a run in between; renewals do not wait for it.
+  -- Held until the events are in, so that nobody ends a run in between; renewals do not wait for it. Nor does this wait:
+  -- who holds a run otherwise is ending it or deletes it, and the others' events must not stand still for that.
   held as materialized (
     select r.id, r.lease_hash, r.lease_expires_at, r.lease_seconds
     from public.runs as r
     where r.id = any(array(select g.run_id from given as g)) and r.state = 'RUNNING'
-    for key share
+    for key share skip locked
   ),
 
   appended as (
@@ -837,15 +965,46 @@ set search_path to ''
 set enable_hashjoin to 'off'
 set enable_mergejoin to 'off'
 as $function$
+declare
+  due integer;
 begin
-  update public.sessions as s
-  set message_count = s.message_count + a.appended
-  from (
-    select n.session_id, count(*)::integer as appended
-    from appended_messages as n
-    group by n.session_id
-  ) as a
-  where s.id = a.session_id;
+  with counted as (
+    update public.sessions as s
+    set message_count = s.message_count + a.appended
+    from (
+      select
+        n.session_id,
+        count(*)::integer as appended,
+        -- What a message holds beyond the usual counts as further messages. Lengths come from the values' headers.
+        sum(octet_length(n.content) / 65536)::integer as further
+      from appended_messages as n
+      group by n.session_id
+    ) as a
+    where s.id = a.session_id
+    returning (s.message_count / 10 - (s.message_count - a.appended) / 10) * 10 + a.further as due
+  )
+
+  select sum(c.due) into due from counted as c;
+  if due > 0 then
+    perform private.spend_messages(due);
+  end if;
+  return null;
+end
+$function$;
+
+create or replace function private.count_sessions()
+returns trigger
+language plpgsql
+security definer
+set search_path to ''
+as $function$
+begin
+  -- The first ten messages of each, which are not counted when they come.
+  perform private.spend_messages(
+    (
+      select least(count(*), 100000)::integer * 10 from new_sessions
+    )
+  );
   return null;
 end
 $function$;
@@ -862,7 +1021,8 @@ returns table (
   message_id uuid,
   rank real,
   place bigint,
-  pattern text
+  pattern text,
+  is_partial boolean
 )
 language plpgsql
 stable
@@ -870,68 +1030,75 @@ security definer
 set search_path to ''
 as $function$
 declare
-  -- Neither inside a longer word.
-  word_start constant text := '(?<![[:alnum:]])';
-  word_end constant text := '(?![[:alnum:]])';
+  most_messages constant integer := 1000;
+  -- Of their searched texts together: a long one costs as much as hundreds of short ones.
+  most_bytes constant integer := 4194304;
+  most_bytes_each constant integer := 200000;
   caller_id uuid := auth.uid();
-  term text;
-  term_words text[];
-  term_query tsquery;
-  words tsquery;
-  written text[] := '{}';
-  patterns text[] := '{}';
+  terms record;
 begin
-  foreach term in array regexp_split_to_array(lower(btrim(query)), '\s+')
-  loop
-    term_words := array_remove(regexp_split_to_array(private.search_text(term), '\s+'), '');
-    continue when cardinality(term_words) = 0;
-
-    term_query := phraseto_tsquery('pg_catalog.simple', array_to_string(term_words, ' '));
-    if term ~ private.unspaced() or numnode(term_query) = 0 then
-      -- The index forgets positions in long texts and knows no symbols: it only tells that the characters occur.
-      -- Whether they stand there as written is looked up in the text.
-      term_query := plainto_tsquery('pg_catalog.simple', array_to_string(term_words, ' '));
-      written := written || term;
-      patterns := patterns || regexp_replace(term, '([^[:alnum:]])', '\\\1', 'g');
-    else
-      patterns := patterns || (word_start || array_to_string(term_words, '[^[:alnum:]]+') || word_end);
-    end if;
-    continue when numnode(term_query) = 0;
-
-    words := coalesce(words && term_query, term_query);
-  end loop;
-
-  if words is null or caller_id is null then
+  select t.* into terms from private.search_terms(query) as t;
+  if terms.words is null or caller_id is null then
     return;
   end if;
 
   return query
-  with found as materialized (
-    select
-      m.id,
-      m."timestamp" as moment,
-      ts_rank_cd(m.search, words) as rank
+  with newest as materialized (
+    -- By the index alone: no text and no words of it are read here.
+    select m.id, m."timestamp" as moment, m.search, m.content
     from public.messages as m
-    where m.search @@ (words && quote_literal('owner:' || caller_id::text)::tsquery)
+    where m.search @@ (terms.words && quote_literal('owner:' || caller_id::text)::tsquery)
       and (wanted_session_id is null or m.session_id = wanted_session_id)
+    order by m."timestamp" desc, m.id desc
+    limit most_messages + 1
+  ),
+
+  candidate as materialized (
+    select
+      n.*,
+      row_number() over newest_first = 1 or (
+        row_number() over newest_first <= most_messages
+        -- Lengths come from the values' headers.
+        and sum(least(octet_length(n.content), most_bytes_each)) over newest_first <= most_bytes
+      ) as is_read
+    from newest as n
+    window newest_first as (order by n.moment desc, n.id desc rows unbounded preceding)
+  ),
+
+  found as (
+    select
+      c.id,
+      c.moment,
+      -- How near the words are to each other is worth knowing of few: its cost rises with their number to the third.
+      case
+        when terms.is_short then ts_rank_cd(c.search, terms.words) else ts_rank(c.search, terms.ranked)
+      end as rank
+    from candidate as c
+    where c.is_read
+      and (terms.phrases is null or c.search @@ terms.phrases)
       and (
-        cardinality(written) = 0
+        cardinality(terms.written) = 0
         or not exists (
-          select from unnest(written) as w (term)
-          where strpos(lower(m.content), w.term) = 0
+          select from unnest(terms.written) as w (term)
+          where strpos(lower(private.searched_text(c.content)), w.term) = 0
         )
       )
+  ),
+
+  page as (
+    select
+      f.id,
+      f.rank,
+      row_number() over (order by f.rank desc, f.moment desc, f.id desc) as place
+    from found as f
+    where before_id is null or (f.rank, f.moment, f.id) < (before_rank, before_timestamp, before_id)
+    order by f.rank desc, f.moment desc, f.id desc
+    limit page_size + 1
   )
 
-  select
-    f.id,
-    f.rank,
-    row_number() over (order by f.rank desc, f.moment desc, f.id desc),
-    array_to_string(patterns, '|')
-  from found as f
-  where before_id is null or (f.rank, f.moment, f.id) < (before_rank, before_timestamp, before_id)
-  order by f.rank desc, f.moment desc, f.id desc
-  limit page_size + 1;
+  select p.id, p.rank, p.place, terms.pattern, s.is_partial
+  from (select coalesce(bool_or(not c.is_read), false) as is_partial from candidate as c) as s
+  left join page as p on true;
 end
 $function$;
 
@@ -942,6 +1109,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path to ''
+set lock_timeout to '250ms'
 as $function$
 declare
   wanted_id uuid := (args -> 'lease' ->> 'run_id')::uuid;
@@ -1001,6 +1169,47 @@ begin
 end
 $function$;
 
+create or replace function private.has_room(
+  wanted_bucket text,
+  wanted_name text,
+  own_id uuid
+)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path to ''
+as $function$
+declare
+  -- Names begin with the owner's id.
+  folder text := (select auth.uid())::text || '/';
+  most_files integer;
+  most_bytes bigint;
+  files integer;
+  bytes bigint;
+begin
+  select l.files_per_user, l.file_bytes_per_user into most_files, most_bytes from private.limits as l;
+
+  -- A file that is replaced or renamed makes room for itself.
+  select count(*), coalesce(sum((kept.metadata ->> 'size')::bigint), 0) into files, bytes
+  from (
+    select o.metadata
+    from storage.objects as o
+    where o.bucket_id = wanted_bucket and o.name ^@ folder and o.name <> wanted_name and o.id <> own_id
+    limit most_files
+  ) as kept;
+
+  -- How large the new one is is not known here, so there must be room for the largest that the bucket takes.
+  return files < most_files and bytes + coalesce(
+    (
+      select b.file_size_limit from storage.buckets as b
+      where b.id = wanted_bucket
+    ),
+    0
+  ) <= most_bytes;
+end
+$function$;
+
 create or replace function private.open_run(
   run public.runs,
   turn private.turn,
@@ -1036,6 +1245,10 @@ begin
     where r.session_id = run.session_id and r.finished_at is null;
   end if;
 
+  -- Counted now, as it is stored by the services when its turn comes.
+  if must_wait then
+    perform private.spend_messages(1 + octet_length(turn.content) / 65536);
+  end if;
   run.user_message_id := case when not must_wait then private.store_question(run.session_id, turn) end;
   run.lease_seconds := least(coalesce(nullif(run.lease_seconds, 0), 10), 3600);
 
@@ -1090,6 +1303,7 @@ returns jsonb
 language plpgsql
 security definer
 set search_path to ''
+set lock_timeout to '250ms'
 as $function$
 declare
   wanted_id uuid := (args -> 'lease' ->> 'run_id')::uuid;
@@ -1134,6 +1348,26 @@ begin
 end
 $function$;
 
+create or replace function private.refuse_long_text(
+  field text,
+  value text,
+  most_characters integer
+)
+returns void
+language plpgsql
+immutable
+set search_path to ''
+as $function$
+begin
+  if char_length(value) > most_characters then
+    raise sqlstate 'PT400' using
+      message = 'FIELD_TOO_LARGE',
+      detail = jsonb_build_object('field', field, 'limit', most_characters || ' characters')::text,
+      hint = 'Send less.';
+  end if;
+end
+$function$;
+
 create or replace function private.renew_leases(
   args jsonb
 )
@@ -1153,14 +1387,20 @@ begin
     from jsonb_array_elements(args -> 'leases') as n
   ),
 
-  -- In one order, so that two renewals never wait for each other in turn.
-  held as (
+  valid as (
     select r.id
     from public.runs as r
     inner join given as g on r.id = g.run_id and r.lease_hash = g.token_hash
     where r.finished_at is null
+  ),
+
+  -- One that another call holds is renewed the next time: everybody's leases must not wait for it.
+  held as (
+    select r.id
+    from public.runs as r
+    where r.id in (select v.id from valid as v)
     order by r.id
-    for no key update of r
+    for no key update of r skip locked
   ),
 
   renewed as (
@@ -1173,15 +1413,75 @@ begin
 
   select jsonb_build_object(
     'lost_run_ids',
-    coalesce(jsonb_agg(distinct g.run_id) filter (where w.id is null), '[]'),
+    coalesce(jsonb_agg(distinct g.run_id) filter (where v.id is null), '[]'),
     'cancelled_run_ids',
     coalesce(jsonb_agg(distinct w.id) filter (where w.is_cancellation_requested), '[]')
   )
   into answer
   from given as g
+  left join valid as v on g.run_id = v.id
   left join renewed as w on g.run_id = w.id;
 
   return answer;
+end
+$function$;
+
+create or replace function private.search_terms(
+  query text
+)
+returns table (
+  words tsquery,
+  ranked tsquery,
+  phrases tsquery,
+  written text[],
+  pattern text,
+  is_short boolean
+)
+language plpgsql
+immutable
+set search_path to ''
+as $function$
+declare
+  -- Neither inside a longer word.
+  word_start constant text := '(?<![[:alnum:]])';
+  word_end constant text := '(?![[:alnum:]])';
+  term text;
+  term_words text[];
+  term_query tsquery;
+  lexemes text[] := '{}';
+  patterns text[] := '{}';
+begin
+  written := '{}';
+  -- A word that is repeated asks for nothing more.
+  for term in select distinct t.term from regexp_split_to_table(lower(btrim(query)), '\s+') as t (term)
+  loop
+    term_words := array_remove(regexp_split_to_array(private.search_text(term), '\s+'), '');
+    continue when cardinality(term_words) = 0;
+
+    term_query := phraseto_tsquery('pg_catalog.simple', array_to_string(term_words, ' '));
+    lexemes := lexemes || tsvector_to_array(to_tsvector('pg_catalog.simple', array_to_string(term_words, ' ')));
+    if term ~ private.unspaced() or numnode(term_query) = 0 then
+      -- The index forgets positions in long texts and knows no symbols: it only tells that the characters occur.
+      -- Whether they stand there as written is looked up in the text.
+      written := written || term;
+      patterns := patterns || regexp_replace(term, '([^[:alnum:]])', '\\\1', 'g');
+    else
+      patterns := patterns || (word_start || array_to_string(term_words, '[^[:alnum:]]+') || word_end);
+      if numnode(term_query) > 1 then
+        phrases := coalesce(phrases && term_query, term_query);
+      end if;
+    end if;
+  end loop;
+
+  select array_agg(distinct l.lexeme) into lexemes from unnest(lexemes) as l (lexeme);
+  if lexemes is null then
+    return;
+  end if;
+  words := plainto_tsquery('pg_catalog.simple', array_to_string(lexemes, ' '));
+  ranked := replace(words::text, ' & ', ' | ')::tsquery;
+  pattern := array_to_string(patterns, '|');
+  is_short := cardinality(lexemes) <= 3;
+  return next;
 end
 $function$;
 
@@ -1196,7 +1496,7 @@ set search_path to ''
 as $function$
 declare
   -- Punctuation ends words, so that no address, path or number with dots becomes a word of its own.
-  words text := translate(left(content, 200000), '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', repeat(' ', 32));
+  words text := translate(private.searched_text(content), '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', repeat(' ', 32));
 begin
   -- Nothing below concerns ASCII, whose characters are one byte each.
   if octet_length(words) = char_length(words) then
@@ -1219,6 +1519,102 @@ begin
 end
 $function$;
 
+create or replace function private.searched_text(
+  content text
+)
+returns text
+language plpgsql
+immutable
+parallel safe
+set search_path to ''
+as $function$
+begin
+  return left(content, 50000);
+end
+$function$;
+
+create or replace function private.shorten_session(
+  wanted_id uuid,
+  most_messages integer,
+  most_runs integer
+)
+returns boolean
+language plpgsql
+security definer
+set search_path to ''
+as $function$
+declare
+  dropped integer;
+  runs_dropped integer;
+begin
+  perform from public.sessions as s where s.id = wanted_id and s.user_id = (select auth.uid()) for no key update;
+  if not found then
+    return false;
+  end if;
+
+  delete from public.runs as r
+  where r.id in (
+    select n.id from public.runs as n
+    where n.session_id = wanted_id
+    order by n.created_at desc, n.id desc
+    limit most_runs
+  );
+  get diagnostics runs_dropped = row_count;
+
+  -- From the end, so that what is left is a conversation that ends earlier.
+  delete from public.messages as m
+  where m.session_id = wanted_id
+    and m."order" > (
+      select s.message_count - most_messages from public.sessions as s
+      where s.id = wanted_id
+    );
+  get diagnostics dropped = row_count;
+  update public.sessions as s
+  set message_count = s.message_count - dropped
+  where s.id = wanted_id and dropped > 0;
+
+  return dropped = most_messages or runs_dropped = most_runs;
+end
+$function$;
+
+create or replace function private.spend_messages(
+  amount integer
+)
+returns void
+language plpgsql
+security definer
+set search_path to ''
+as $function$
+declare
+  caller_id uuid := auth.uid();
+  most integer;
+  total integer;
+begin
+  -- What the services store for a run, such as its answer, is nobody's doing at that moment.
+  if caller_id is null or amount <= 0 then
+    return;
+  end if;
+
+  insert into private.message_rates as r (user_id, began_at, used)
+  values (caller_id, date_trunc('minute', clock_timestamp()), amount)
+  on conflict (user_id) do update set
+    used = case when r.began_at < excluded.began_at then excluded.used else r.used + excluded.used end,
+    began_at = greatest(r.began_at, excluded.began_at)
+  returning r.used into total;
+
+  select l.messages_per_minute into most from private.limits as l;
+  if total > most then
+    raise sqlstate 'PT429' using
+      message = 'TOO_MANY_MESSAGES',
+      detail = jsonb_build_object(
+        'limit', most::text,
+        'retry_after_seconds', (60 - floor(extract(second from clock_timestamp())))::text
+      )::text,
+      hint = 'Wait for the next minute.';
+  end if;
+end
+$function$;
+
 create or replace function private.text_ranges(
   content text,
   pattern text
@@ -1228,56 +1624,98 @@ language sql
 stable
 set search_path to ''
 as $function$
-  select coalesce(
-    jsonb_agg(
-      jsonb_build_object(
-        'start', regexp_instr(content, pattern, 1, n.n, 0, 'i') - 1,
-        'end', regexp_instr(content, pattern, 1, n.n, 1, 'i') - 1
-      )
-      order by n.n
-    ),
-    '[]'
-  )
-  from generate_series(1, regexp_count(content, pattern, 1, 'i')) as n (n)
+  -- One pass over the text, which puts two characters that nobody writes around each match.
+  select coalesce(jsonb_agg(jsonb_build_object('start', r.start, 'end', r.start + r.length) order by r.n), '[]')
+  from (
+    select
+      p.n,
+      strpos(p.part, e'\x03') - 1 as length,
+      sum(char_length(p.part) - case when p.n > 1 then 1 else 0 end) over (order by p.n) - char_length(p.part) + 1 as start
+    from string_to_table(
+      regexp_replace(translate(content, e'\x02\x03', '  '), pattern, e'\x02\\&\x03', 'gi'), e'\x02'
+    ) with ordinality as p (part, n)
+  ) as r
+  where r.n > 1
 $function$;
+
+alter table private.message_rates
+add constraint message_rates_user_id_fkey foreign key (user_id) references public.users (id) on delete cascade;
+
+create trigger sessions_count
+after insert on public.sessions referencing new table as new_sessions
+for each statement
+execute function private.count_sessions();
 
 create policy "people add avatars to their own folder" on storage.objects
 for insert
 to authenticated
-with check (((bucket_id = 'avatars'::text) and ((storage.foldername(name))[1] = ((select auth.uid() as uid))::text)));
+with check (
+  (
+    (bucket_id = 'avatars'::text)
+    and ((storage.foldername(name))[1] = ((select auth.uid()))::text)
+    and private.has_room(bucket_id, name, id)
+  )
+);
 
 create policy "people replace their own avatars" on storage.objects
 for update
 to authenticated
-using (((bucket_id = 'avatars'::text) and ((storage.foldername(name))[1] = ((select auth.uid() as uid))::text)))
-with check (((bucket_id = 'avatars'::text) and ((storage.foldername(name))[1] = ((select auth.uid() as uid))::text)));
+using (((bucket_id = 'avatars'::text) and ((storage.foldername(name))[1] = ((select auth.uid()))::text)))
+with check (
+  (
+    (bucket_id = 'avatars'::text)
+    and ((storage.foldername(name))[1] = ((select auth.uid()))::text)
+    and private.has_room(bucket_id, name, id)
+  )
+);
+
+comment on column private.limits.file_bytes_per_user is
+'Bytes that the files of one user in a bucket may hold together.';
+
+comment on column private.limits.files_per_user is 'Files that one user may keep in a bucket.';
+
+comment on column private.limits.is_only is 'True: there is one row.';
+
+comment on column private.limits.messages_per_minute is
+'Messages that one user may have stored in a minute; a large one counts as several, a new session as ten.';
+
+comment on column private.message_rates.began_at is 'When the minute began.';
+
+comment on column private.message_rates.used is 'What was counted in it.';
+
+comment on column private.message_rates.user_id is 'The user.';
 
 comment on function api.append_messages(jsonb) is
 'Appends 1 to 100 messages to a session, all or none: {session_id, request_id?, messages: [{role, content, '
 'metadata?}]} -> {messages}. A repeated request_id appends nothing and answers the same. Raises PT404 '
-'SESSION_NOT_FOUND, PT400 INVALID_FIELD and FIELD_TOO_LARGE, PT409 REQUEST_ID_REUSED when it came with other messages.';
+'SESSION_NOT_FOUND, PT400 INVALID_FIELD and FIELD_TOO_LARGE, PT409 REQUEST_ID_REUSED when it came with other messages,'
+' PT429 TOO_MANY_MESSAGES.';
 
 comment on function api.create_session(jsonb) is
 'Creates an empty session of the caller: {name?, request_id?} -> {session}. A repeated request_id answers the session '
-'that it made. Raises PT404 ACCOUNT_NOT_FOUND.';
+'that it made. Raises PT404 ACCOUNT_NOT_FOUND, PT429 TOO_MANY_MESSAGES.';
 
 comment on function api.delete_session(jsonb) is
-'Deletes a session with all its messages: {session_id} -> {}. Raises PT404 SESSION_NOT_FOUND.';
+'Deletes a session with all its messages: {session_id, in_steps?} -> {is_deleted}. With in_steps, of a long one only '
+'the newest 5000 messages and 200 runs: call it until is_deleted. Raises PT404 SESSION_NOT_FOUND.';
 
 comment on function api.list_sessions(jsonb) is
 'Lists the caller''s sessions, newest activity first: {page_size?, is_archived?, query?, before_updated_at?, '
-'before_id?} -> {sessions, has_more}. The last two continue behind a session of the page before; query is a part of '
-'the name, ignoring case.';
+'before_id?} -> {sessions, has_more, next_updated_at?, next_id?}. The last two continue behind a session of the page '
+'before; query is a part of the name, ignoring case. With one, 5000 sessions are looked at: a page may hold fewer than'
+' asked for, or none, and has_more; the answer then tells where it goes on. Raises PT400 FIELD_TOO_LARGE.';
 
 comment on function api.list_usage(jsonb) is
 'Sums up the caller''s usage by day (UTC), model or session: {from?, to?, group_by?, page_size?, after_key?} -> '
 '{entries, has_more, total, from, to}. Without bounds the last 30 days, which the answer tells; entries are sorted by '
-'key and continue behind after_key, total covers the whole time. Raises PT400 INVALID_FIELD.';
+'key and continue behind after_key, total covers the whole time, which may hold 200000 runs. Raises PT400 '
+'INVALID_FIELD.';
 
 comment on function api.search_messages(jsonb) is
 'Finds the caller''s messages that hold every word of a query, best match first, then newest: {query, page_size?, '
-'session_id?, before_rank?, before_timestamp?, before_id?} -> {hits, has_more}. The last three continue behind a hit '
-'of the page before, whose rank is part of it. Raises PT404 SESSION_NOT_FOUND.';
+'session_id?, before_rank?, before_timestamp?, before_id?} -> {hits, has_more, is_partial}. The last three continue '
+'behind a hit of the page before, whose rank is part of it. is_partial: not every message that holds the words was '
+'looked at, only the newest. Raises PT404 SESSION_NOT_FOUND, PT400 FIELD_TOO_LARGE, and SEARCH_TOO_BROAD after 3 s.';
 
 comment on function api.start_run(jsonb) is
 'Stores the user''s message and opens its run, with the contract''s StartRunRequest -> {run, lease?, events, history?,'
@@ -1285,28 +1723,66 @@ comment on function api.start_run(jsonb) is
 'api.list_messages. A repeated request_id answers the run that there is, without history, and with the lease only if '
 'it names the same lease_token. Raises PT404 SESSION_NOT_FOUND and MESSAGE_NOT_FOUND, PT400 MISSING_FIELD, '
 'INVALID_FIELD, FIELD_TOO_LARGE and NOT_A_USER_MESSAGE, PT409 REQUEST_ID_REUSED and RUN_IN_PROGRESS, PT429 '
-'TOO_MANY_RUNS.';
+'TOO_MANY_RUNS and TOO_MANY_MESSAGES.';
 
 comment on function private.append_run_events(jsonb) is
 'Appends events to running runs: {batches: [{lease, events}]} -> {lost_run_ids}. An event whose seq is there is passed'
-' over; nothing is stored for runs whose lease is not valid, which the answer names. A writer whose lease is about to '
-'end, or has ended unnoticed, gets more time.';
+' over; nothing is stored for runs whose lease is not valid or that are being ended or deleted at this moment, which '
+'the answer names. A writer whose lease is about to end, or has ended unnoticed, gets more time.';
 
 comment on function private.count_messages() is
-'Trigger: adds the messages of one statement to their sessions'' message_count, which also moves updated_at.';
+'Trigger: adds the messages of one statement to their sessions'' message_count, which also moves updated_at, and '
+'counts them for private.limits: ten with every tenth message of a session, and one for each 64 KiB of a large '
+'message.';
+
+comment on function private.count_sessions() is
+'Trigger: counts the sessions of one statement as ten messages each.';
 
 comment on function private.find_messages(text, uuid, integer, real, timestamp with time zone, uuid) is
 'Finds messages of the caller, and of nobody else, that hold every term of a query: one page and one more, best first,'
-' and a regular expression of the terms. Row level security would keep the index from being used, so it is passed here'
-' and judges the rows in api.search_messages.';
+' and a regular expression of the terms; one row without a message when none is found. is_partial: more messages hold '
+'the words than were looked at, which are the newest 1000 or 4 MB. Row level security would keep the index from being '
+'used, so it is passed here and judges the rows in api.search_messages.';
+
+comment on function private.has_room(text, text, uuid) is
+'Says whether the caller may put a file of this name into a bucket: whether its other files there, in the folder named'
+' by its id, leave room in private.limits for one more of the largest size that the bucket takes.';
+
+comment on function private.refuse_long_text(text, text, integer) is
+'Raises PT400 FIELD_TOO_LARGE for a value of an argument that is longer than so many characters.';
 
 comment on function private.renew_leases(jsonb) is
 'Moves the end of leases to lease_seconds (10) from now: {leases, lease_seconds?} -> {lost_run_ids, '
-'cancelled_run_ids}. Queued runs are renewed as well.';
+'cancelled_run_ids}. Queued runs are renewed as well; one that is being changed at this moment keeps its end, and is '
+'not lost.';
+
+comment on function private.search_terms(text) is
+'Takes a query apart: the words that a message must hold, the same as alternatives, what must stand together, what '
+'must be looked up as written, a regular expression of all terms, and whether the words are few. Nothing for a query '
+'without words.';
 
 comment on function private.search_text(text) is
-'Returns a text''s words set apart by spaces, characters of scripts without spaces as words of their own. Only the '
-'first 200000 characters: what comes later is not searched, as a tsvector holds 1 MiB and a character up to 4 bytes.';
+'Returns the words of private.searched_text set apart by spaces, characters of scripts without spaces as words of '
+'their own.';
+
+comment on function private.searched_text(text) is
+'Returns the part of a text whose words are found: its first 50000 characters. What an append costs, and what a search'
+' reads of a message, is bounded by it.';
+
+comment on function private.shorten_session(uuid, integer, integer) is
+'Deletes the newest messages and runs of the caller''s session, so many of each, and says whether there may be more.';
+
+comment on function private.spend_messages(integer) is
+'Counts messages of the caller in the present minute. Raises PT429 TOO_MANY_MESSAGES past private.limits.';
+
+comment on table private.limits is
+'What one user may do and keep: one row. `concerto up` and `concerto migrate` write what the environment says; '
+'anything else stays, so it may also be changed here.';
+
+comment on table private.message_rates is
+'Messages that users have stored in a minute: one row per user, of its last.';
+
+revoke all on function private.count_sessions() from public;
 
 revoke all on function private.find_messages(text, uuid, integer, real, timestamp with time zone, uuid) from public;
 
@@ -1314,7 +1790,31 @@ grant execute on function private.find_messages(
   text, uuid, integer, real, timestamp with time zone, uuid
 ) to authenticated;
 
--- The words of messages of which more is searched now, found by the lengths in their rows' headers.
+revoke all on function private.has_room(text, text, uuid) from public;
+
+grant execute on function private.has_room(text, text, uuid) to authenticated;
+
+revoke all on function private.refuse_long_text(text, text, integer) from public;
+
+grant execute on function private.refuse_long_text(text, text, integer) to authenticated;
+
+revoke all on function private.search_terms(text) from public;
+
+revoke all on function private.searched_text(text) from public;
+
+grant execute on function private.searched_text(text) to authenticated;
+
+revoke all on function private.shorten_session(uuid, integer, integer) from public;
+
+grant execute on function private.shorten_session(uuid, integer, integer) to authenticated;
+
+revoke all on function private.spend_messages(integer) from public;
+
+-- The one row of limits, as they are by default.
+insert into private.limits default values
+on conflict do nothing;
+
+-- The words of messages that are longer than what is searched now. Few, and found by the lengths in their rows' headers.
 update public.messages as m
 set search = private.search_vector(s.user_id, m.content)
 from public.sessions as s
