@@ -1247,7 +1247,7 @@ begin
 
   -- Counted now, as it is stored by the services when its turn comes.
   if must_wait then
-    perform private.spend_messages(1 + octet_length(turn.content) / 65536);
+    perform private.spend_messages(1 + octet_length(coalesce(turn.content, '')) / 65536);
   end if;
   run.user_message_id := case when not must_wait then private.store_question(run.session_id, turn) end;
   run.lease_seconds := least(coalesce(nullif(run.lease_seconds, 0), 10), 3600);
@@ -1814,7 +1814,7 @@ revoke all on function private.spend_messages(integer) from public;
 insert into private.limits default values
 on conflict do nothing;
 
--- The words of messages that are longer than what is searched now. Few, and found by the lengths in their rows' headers.
+-- The words of messages that are longer than what is searched now: few, found by the lengths in rows' headers.
 update public.messages as m
 set search = private.search_vector(s.user_id, m.content)
 from public.sessions as s

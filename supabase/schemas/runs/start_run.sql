@@ -35,7 +35,7 @@ begin
 
   -- Counted now, as it is stored by the services when its turn comes.
   if must_wait then
-    perform private.spend_messages(1 + octet_length(turn.content) / 65536);
+    perform private.spend_messages(1 + octet_length(coalesce(turn.content, '')) / 65536);
   end if;
   run.user_message_id := case when not must_wait then private.store_question(run.session_id, turn) end;
   run.lease_seconds := least(coalesce(nullif(run.lease_seconds, 0), 10), 3600);
