@@ -42,7 +42,7 @@ LATEST = FOLDER / "results" / "latest.json"
 RESULTS = FOLDER / "RESULTS.md"
 PROFILES = FOLDER / "PROFILES.md"
 """Written by hand: where the time goes, for the figures that miss their targets above all."""
-GROUPS = ("unary", "streams", "tokens", "memory", "startup", "growth", "soak")
+GROUPS = ("unary", "fairness", "streams", "tokens", "memory", "startup", "growth", "soak")
 """In the order of the table."""
 ALONE = ("startup",)
 """Groups that start a suite of their own, while no other one runs; they come first."""
@@ -70,7 +70,7 @@ def main() -> int:
     chosen = [group for group in GROUPS if group in arguments.groups] if arguments.groups else list(GROUPS)
     if arguments.quick and not arguments.groups:
         chosen = [group for group in chosen if group not in NOT_QUICK]
-    if "unary" in chosen and not wrk.is_installed():
+    if wrk.USERS & set(chosen) and not wrk.is_installed():
         sys.stderr.write(wrk.MISSING + "\n")
         return 2
     is_full = not arguments.groups and not arguments.quick and arguments.mode is None

@@ -282,7 +282,7 @@ def _migrate_embedded(*, seed: bool, undo: int | None, ask: "Ask | None") -> int
             asyncio.run(undo_embedded(ROOT, postgres, console, count=undo, ask=ask))
             stack.notify_schema_changed(state)
             return 0
-        asyncio.run(stack.migrate_running(ROOT, postgres, state, seed=seed, console=console))
+        asyncio.run(stack.migrate_running(settings, ROOT, postgres, state, seed=seed, console=console))
         console.line("The database is up to date.")
         return 0
     if undo is not None:

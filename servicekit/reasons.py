@@ -109,6 +109,11 @@ GENERAL: Mapping[str, Reason] = {
     "PERMISSION_DENIED": Reason(StatusCode.PERMISSION_DENIED, "You may not do this.", "Ask for the permission."),
     "DATABASE_UNAVAILABLE": Reason(StatusCode.UNAVAILABLE, "The database cannot be reached.", _RETRY),
     "DATABASE_BUSY": Reason(StatusCode.UNAVAILABLE, "The database took too long.", _RETRY),
+    "TOO_MANY_REQUESTS": Reason(
+        StatusCode.RESOURCE_EXHAUSTED,
+        "You have too many requests under way.",
+        "Wait as long as Retry-After says, then send fewer at once.",
+    ),
     "DIRECT_DATABASE_NEEDED": Reason(
         StatusCode.FAILED_PRECONDITION,
         "This needs a direct database connection, which is not configured.",

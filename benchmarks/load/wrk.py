@@ -12,8 +12,8 @@ from pathlib import Path
 from local.setup import debian
 
 GROUPS = Path(__file__).resolve().parent.parent / "groups"
-USER = "unary"
-"""The group of measurements that needs it."""
+USERS = frozenset({"unary", "fairness"})
+"""The groups of measurements that need it."""
 MISSING = (
     "`wrk` is not installed, and the load comes from it: apt-get install wrk (Debian, Ubuntu), or brew install wrk."
 )
@@ -27,7 +27,7 @@ def is_installed() -> bool:
 def is_needed(arguments: list[str]) -> bool:
     """Whether what is to be measured needs it: where no group is named, all are measured."""
     named = {argument for argument in arguments if (GROUPS / f"{argument}.py").exists()}
-    return not named or USER in named
+    return not named or bool(USERS & named)
 
 
 def main() -> None:

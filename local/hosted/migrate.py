@@ -11,6 +11,7 @@ from local.console import Console
 from local.embedded.postgres import Postgres
 from local.migrations.apply import migration_files
 from local.migrations.baseline import BASELINE, as_of_baseline, folded_of
+from local.migrations.limits import statement_of
 from local.migrations.supabase_cli import MigrationError, SupabaseCli, Target, address_target, with_tls
 from local.settings import Settings
 
@@ -117,6 +118,12 @@ class HostedProject:
         if answer.code != 0:
             raise MigrationError(f"`supabase db push` failed (exit code {answer.code}):\n{answer.tail}")
 
+    async def set_limits(self, statement: str) -> None:
+        """Write the limits of users that the settings name. Raises MigrationError."""
+        answer = await self._cli.on(self._target, "db", "query", statement, "--yes")
+        if answer.code != 0:
+            raise MigrationError(f"The limits of users were not written (exit code {answer.code}):\n{answer.tail}")
+
     async def advise(self) -> tuple[bool, str]:
         """Ask Supabase's own advisors; returns whether they are content, and the end of what they say."""
         await self.link()
@@ -156,7 +163,7 @@ async def migrate(
     dry_run: bool = False,
     include_late: bool = False,
 ) -> None:
-    """Bring a hosted project's database up to date; says what will be applied and what was.
+    """Bring a hosted project's database up to date, limits of users too; says what will be applied and what was.
 
     ask: None applies without asking. Raises MigrationError when something was applied that is no file here, when a
     pending migration is older than an applied one (unless `include_late`), when only a part of what the baseline holds
@@ -176,6 +183,8 @@ async def migrate(
             await hosted.take_over(folded)
     if not history.pending:
         console.line("Nothing is pending.")
+        if not dry_run:
+            await _set_limits(hosted, settings, console)
         return
     console.line("Pending:" if dry_run else "To be applied:")
     for version in history.pending:
@@ -203,6 +212,14 @@ async def migrate(
     if left:
         raise MigrationError(f"The CLI left out {', '.join(names[version] for version in left)}. Run it again.")
     console.line(f"Applied {len(history.pending)}; nothing is pending.")
+    await _set_limits(hosted, settings, console)
+
+
+async def _set_limits(hosted: HostedProject, settings: Settings, console: Console) -> None:
+    statement = statement_of(settings)
+    if statement:
+        await hosted.set_limits(statement)
+        console.line("The limits of users are as they are set.")
 
 
 def refuse_unknown(history: History) -> None:

@@ -18,6 +18,7 @@ from local.embedded.credentials import Credentials, CredentialsError, ensure_cre
 from local.embedded.postgres import LOGIN_ROLE, Postgres, PostgresError
 from local.files import make_private_folder
 from local.migrations.apply import apply_migrations, apply_seed, pending_versions, set_role_passwords, take_over
+from local.migrations.limits import set_limits
 from local.migrations.supabase_cli import MigrationError
 from local.settings import MOST_REPLICAS, PORT_NAMES, Settings, SettingsError
 from local.setup.bootstrap import can_write
@@ -243,6 +244,7 @@ class Stack:
         supabase = "supabase" in self._plan.names
         if await _is_set_up(postgres, self._plan.project):
             await set_role_passwords(postgres)
+            await set_limits(postgres.admin_url, self._settings)
             await _all(
                 self._start_supabase(credentials, postgres) if supabase else _nothing(),
                 self._start_services(credentials, postgres),
@@ -269,6 +271,7 @@ class Stack:
                 await apply_migrations(self._plan.project, postgres, node=node_program())
             await set_role_passwords(postgres)
             self._supervisor.signal("supabase", signal.SIGHUP)
+        await set_limits(postgres.admin_url, self._settings)
 
     async def _start_services(self, credentials: Credentials, postgres: Postgres | None) -> None:
         names = [name for name in self._plan.names if name not in EMBEDDED]
@@ -343,7 +346,9 @@ async def _is_set_up(postgres: Postgres, project: Path) -> bool:
     return bool(found)
 
 
-async def migrate_running(project: Path, postgres: Postgres, state: State, *, seed: bool, console: Console) -> None:
+async def migrate_running(
+    settings: Settings, project: Path, postgres: Postgres, state: State, *, seed: bool, console: Console
+) -> None:
     """Apply what is pending to the database of a running suite, and let the REST API see it."""
     await take_over(postgres.migration_url)
     pending = await pending_versions(project, postgres.admin_url)
@@ -351,6 +356,7 @@ async def migrate_running(project: Path, postgres: Postgres, state: State, *, se
         with console.step(f"{len(pending)} migration{'s' if len(pending) > 1 else ''}"):
             await apply_migrations(project, postgres, node=node_program())
     await set_role_passwords(postgres)
+    await set_limits(postgres.admin_url, settings)
     notify_schema_changed(state)
     if seed:
         with console.step("seed"):

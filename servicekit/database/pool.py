@@ -43,7 +43,6 @@ class Connections:
         self._closings: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
-        measures.watch_pool(self)
 
     def counts(self) -> measures.Counts:
         """Return what its connections do now, and how many calls wait for one."""
@@ -55,17 +54,27 @@ class Connections:
             waiting=sum(not waiting.done() for waiting in tuple(self._waiting)),
         )
 
-    async def fetchval(self, statement: str, *args: Any, timeout: float) -> Any:  # noqa: ASYNC109 (asyncpg's own form)
+    async def fetchval(
+        self,
+        statement: str,
+        *args: Any,
+        timeout: float,  # noqa: ASYNC109 (asyncpg's own form)
+        statement_seconds: float | None = None,
+    ) -> Any:
         """Run one statement in a transaction of its own; return the first value of its first row.
 
-        timeout: seconds for the statement, and as many for waiting until a connection is free.
+        timeout: seconds for the statement, and as many for waiting until a connection is free. statement_seconds: after
+        which the server itself ends the statement; None for what holds for the role. Takes two round trips more.
         Raises TimeoutError, OSError and asyncpg's errors.
         """
         connection = self._take_idle()
         if connection is None:
             connection = await self._take(timeout)
         try:
-            value = await connection.fetchval(statement, *args, timeout=timeout)
+            if statement_seconds is None:
+                value = await connection.fetchval(statement, *args, timeout=timeout)
+            else:
+                value = await _fetch_within(statement_seconds, connection, statement, args, timeout)
         except asyncpg.PostgresError:
             self._release(connection)
             raise
@@ -190,6 +199,21 @@ class Connections:
             self._discard(connection)
         if self._idle:
             self._timer = loop.call_at(self._idle[0][1] + self._idle_seconds, self._close_idle)
+
+
+async def _fetch_within(
+    statement_seconds: float, connection: asyncpg.Connection, statement: str, args: tuple[Any, ...], seconds: float
+) -> Any:
+    # Set before the statement begins, which is when the server looks, and for this transaction only: behind a pooler
+    # the next one may be somebody else's.
+    await connection.execute(f"begin; set local statement_timeout = {round(statement_seconds * 1000)}", timeout=seconds)
+    try:
+        value = await connection.fetchval(statement, *args, timeout=seconds)
+    except asyncpg.PostgresError:
+        await connection.execute("rollback", timeout=seconds)
+        raise
+    await connection.execute("commit", timeout=seconds)
+    return value
 
 
 def _expire(waiting: "asyncio.Future[asyncpg.Connection | None]") -> None:

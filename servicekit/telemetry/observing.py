@@ -29,6 +29,7 @@ _UNWATCHED_PATHS = frozenset({"/healthz", "/readyz"})
 _FAILURES = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 _OUTCOMES = {
     "DATABASE_BUSY": "busy",
+    "TOO_MANY_REQUESTS": "throttled",
     "DATABASE_UNAVAILABLE": "unavailable",
     "INTERNAL": "failed",
     "CANCELLED": "cancelled",
@@ -325,7 +326,7 @@ def code_of(error: BaseException | None) -> str:
 
 
 def outcome_of(error: BaseException | None) -> str:
-    """Return how an operation of the database ended: ok, refused (by its own rules), busy, unavailable, …"""
+    """Return how an operation of the database ended: ok, refused (by its own rules), throttled, busy, …"""
     if error is None:
         return "ok"
     if isinstance(error, AppError):

@@ -21,7 +21,7 @@ class AuthStore:
     async def update_me(self, changes: auth_pb2.UpdateMeRequest, caller: Caller) -> auth_pb2.User:
         """Change the caller's account and return it. Raises ACCOUNT_NOT_FOUND, USERNAME_TAKEN, INVALID_USERNAME."""
         # Unset fields are null there, and the operation leaves alone what is null.
-        answer = await self._database.call("update_me", converter.to_json(changes), caller)
+        answer = await self._database.call("update_me", converter.to_json(changes), caller, row=caller.user_id)
         return converter.from_json(auth_pb2.User, answer["user"], ignore_unknown=True)
 
     async def ping(self) -> None:

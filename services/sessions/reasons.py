@@ -8,6 +8,9 @@ from servicekit import reasons
 from servicekit.reasons import Reason
 
 REASONS: Mapping[str, Reason] = {
+    "ACCOUNT_NOT_FOUND": Reason(
+        StatusCode.NOT_FOUND, "The account does not exist any more.", "Log in with another account."
+    ),
     "SESSION_NOT_FOUND": Reason(
         StatusCode.NOT_FOUND, "Session {session_id} was not found.", "Check the id; it may have been deleted."
     ),
@@ -39,6 +42,16 @@ REASONS: Mapping[str, Reason] = {
         StatusCode.RESOURCE_EXHAUSTED,
         "Too many runs are under way ({scope}).",
         "Wait as long as Retry-After says, or let a run end first.",
+    ),
+    "TOO_MANY_MESSAGES": Reason(
+        StatusCode.RESOURCE_EXHAUSTED,
+        "You have stored {limit} messages in this minute, which is as many as you may.",
+        "Wait as long as Retry-After says. Operators: CONCERTO_MESSAGES_PER_MINUTE.",
+    ),
+    "SEARCH_TOO_BROAD": Reason(
+        StatusCode.FAILED_PRECONDITION,
+        "The search took too long.",
+        "Use rarer words, or search one session.",
     ),
     "LEASE_LOST": Reason(
         StatusCode.ABORTED, "Run {run_id} is no longer this process's.", "Stop working on it; it has been ended."

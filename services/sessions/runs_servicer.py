@@ -1,6 +1,7 @@
 """The rpcs of RunsService: the durable log of answers in the making."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC
 from typing import Any
@@ -95,14 +96,23 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
         caller = current_caller()
         after_seq = request.after_seq
         watch = watches.NOTHING
+        has_looked = False
         with self._notifications.watch(request.run_id) as wake:
             while True:
                 # Cleared before the look, so that nothing between the two is missed.
                 wake.clear()
-                with watch:
-                    page = await self._store.read_events(
-                        caller, request.run_id, after_seq=after_seq, page_size=EVENTS_PER_RESPONSE
-                    )
+                try:
+                    with watch:
+                        page = await self._store.read_events(
+                            caller, request.run_id, after_seq=after_seq, page_size=EVENTS_PER_RESPONSE
+                        )
+                except AppError as error:
+                    # The caller's other calls have its share of the database for a moment; nothing is lost by waiting.
+                    if error.reason != "TOO_MANY_REQUESTS" or not has_looked or self._is_draining:
+                        raise
+                    await asyncio.sleep(random.uniform(0, POLL_SECONDS))  # noqa: S311 (nothing secret)
+                    continue
+                has_looked = True
                 watch = observing.untraced()  # the first look says how long one takes; many follow
                 if page.events:
                     after_seq = page.events[-1].seq

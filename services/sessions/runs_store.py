@@ -62,7 +62,7 @@ class RunsStore:
         """
         args = converter.to_json(request)
         args["turn"] = _given(args["turn"])
-        answer = await self._database.call("start_run", args, caller)
+        answer = await self._database.call("start_run", args, caller, row=request.session_id)
         return converter.from_json(pb.StartRunResponse, answer, ignore_unknown=True)
 
     async def get(self, caller: Caller, run_id: str) -> pb.Run:
@@ -89,7 +89,7 @@ class RunsStore:
 
     async def request_cancellation(self, caller: Caller, run_id: str) -> pb.Run:
         """Ask that a run be cancelled. Raises RUN_NOT_FOUND."""
-        answer = await self._database.call("request_run_cancellation", {"run_id": run_id}, caller)
+        answer = await self._database.call("request_run_cancellation", {"run_id": run_id}, caller, row=run_id)
         return _run(answer["run"])
 
     async def read_events(self, caller: Caller, run_id: str, *, after_seq: int, page_size: int) -> EventPage:

@@ -47,12 +47,9 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
             query=request.query,
             before=before,
         )
-        response = page.response
-        if page.has_more:
-            last = response.sessions[-1]
-            position = last.updated_at.ToDatetime(UTC).isoformat()
-            response.next_page_token = paging.encode(filters, position, last.id)
-        return response
+        if page.next_position is not None:
+            page.response.next_page_token = paging.encode(filters, *page.next_position)
+        return page.response
 
     async def GetSession(self, request: pb.GetSessionRequest, _: Context) -> pb.GetSessionResponse:
         """Return one session."""
@@ -132,7 +129,7 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
         if page.has_more:
             last = page.hits[-1]
             token = paging.encode(filters, page.last_rank, last.timestamp.ToDatetime(UTC).isoformat(), last.message_id)
-        return pb.SearchMessagesResponse(hits=page.hits, next_page_token=token)
+        return pb.SearchMessagesResponse(hits=page.hits, next_page_token=token, is_partial=page.is_partial)
 
     async def ListUsage(self, request: pb.ListUsageRequest, _: Context) -> pb.ListUsageResponse:
         """Sum up what the caller has used."""

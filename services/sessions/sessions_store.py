@@ -1,6 +1,7 @@
 """The sessions service's operations in the database: one method per function of schema `api`."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC
 from typing import Any, NamedTuple, TypeVar
 
 from concerto.sessions.v1 import sessions_pb2 as pb
@@ -12,14 +13,20 @@ from servicekit.rpc.identity import Caller
 
 M = TypeVar("M", bound=Message)
 
+STATEMENT_SECONDS = 3.0
+"""How long the database may work on what reads very many rows of a caller: on a search, and on sums of usage.
+
+The functions' own settings say the same, where Supabase's REST interface finds it.
+"""
+
 
 class SessionPage(NamedTuple):
     """A part of the list of sessions, newest activity first."""
 
     response: pb.ListSessionsResponse
     """The sessions, still without the token of the next page."""
-    has_more: bool
-    """True when the list goes on after the last session."""
+    next_position: tuple[str, str] | None
+    """`updated_at` (RFC 3339) and id of the session behind which the list goes on; None at its end."""
 
 
 class MessagePage(NamedTuple):
@@ -39,6 +46,8 @@ class HitPage(NamedTuple):
     """How well the last hit matches, as the database writes it; empty without hits."""
     has_more: bool
     """True when the list goes on after the last hit."""
+    is_partial: bool
+    """True when not every message that holds the words was looked at, only the newest."""
 
 
 class UsagePage(NamedTuple):
@@ -68,7 +77,7 @@ class SessionsStore:
     async def create_session(self, caller: Caller, *, name: str, request_id: str) -> pb.Session:
         """Create a session, or return the one that this request_id (empty: none) has created."""
         args = {"name": name, "request_id": request_id or None}
-        answer = await self._database.call("create_session", args, caller)
+        answer = await self._database.call("create_session", args, caller, row=request_id)
         return _read(pb.Session, answer["session"])
 
     async def list_sessions(
@@ -82,6 +91,7 @@ class SessionsStore:
     ) -> SessionPage:
         """Return up to `page_size` (at most 100) sessions whose name contains `query` (empty: any name).
 
+        Of very many sessions so many are looked at for a query, so a page may be empty and the list go on.
         before: `updated_at` (RFC 3339) and id of the session to continue behind; None begins with the newest.
         """
         before_updated_at, before_id = before or (None, None)
@@ -93,7 +103,13 @@ class SessionsStore:
             "before_id": before_id,
         }
         answer = await self._database.call("list_sessions", args, caller)
-        return SessionPage(_read(pb.ListSessionsResponse, answer), answer["has_more"])
+        response = _read(pb.ListSessionsResponse, answer)
+        if not answer["has_more"]:
+            return SessionPage(response, None)
+        if answer.get("next_id"):
+            return SessionPage(response, (answer["next_updated_at"], answer["next_id"]))
+        last = response.sessions[-1]
+        return SessionPage(response, (last.updated_at.ToDatetime(UTC).isoformat(), last.id))
 
     async def get_session(self, caller: Caller, session_id: str) -> pb.Session:
         """Return a session."""
@@ -116,12 +132,14 @@ class SessionsStore:
             "is_archived": is_archived,
             "expected_name": expected_name,
         }
-        answer = await self._database.call("update_session", args, caller)
+        answer = await self._database.call("update_session", args, caller, row=session_id)
         return _read(pb.Session, answer["session"])
 
     async def delete_session(self, caller: Caller, session_id: str) -> None:
-        """Delete a session with its messages."""
-        await self._database.call("delete_session", {"session_id": session_id}, caller)
+        """Delete a session with its messages; a long one in steps, between which others have their turn."""
+        args = {"session_id": session_id, "in_steps": True}
+        while not (await self._database.call("delete_session", args, caller, row=session_id)).get("is_deleted", True):
+            pass
 
     async def append_messages(
         self, caller: Caller, session_id: str, messages: Iterable[pb.NewMessage], *, request_id: str
@@ -135,7 +153,7 @@ class SessionsStore:
             "request_id": request_id or None,
             "messages": [converter.to_json(message) for message in messages],
         }
-        answer = await self._database.call("append_messages", args, caller)
+        answer = await self._database.call("append_messages", args, caller, row=session_id)
         return _read(pb.AppendMessagesResponse, answer)
 
     async def list_messages(
@@ -168,7 +186,7 @@ class SessionsStore:
     async def select_branch(self, caller: Caller, session_id: str, message_id: str) -> pb.Session:
         """Make the branch that holds a message the active one. Raises MESSAGE_NOT_FOUND, RUN_IN_PROGRESS."""
         args = {"session_id": session_id, "message_id": message_id}
-        answer = await self._database.call("select_branch", args, caller)
+        answer = await self._database.call("select_branch", args, caller, row=session_id)
         return _read(pb.Session, answer["session"])
 
     async def search_messages(
@@ -176,6 +194,7 @@ class SessionsStore:
     ) -> HitPage:
         """Return up to `page_size` (at most 50) messages of a session (empty: of all) that hold every word.
 
+        Raises SEARCH_TOO_BROAD when the database needs longer than STATEMENT_SECONDS.
         before: rank, `timestamp` (RFC 3339) and id of the hit to continue behind; None begins with the best.
         """
         before_rank, before_timestamp, before_id = before or (None, None, None)
@@ -187,9 +206,10 @@ class SessionsStore:
             "before_timestamp": before_timestamp,
             "before_id": before_id,
         }
-        answer = await self._database.call("search_messages", args, caller)
+        answer = await self._database.call("search_messages", args, caller, statement_seconds=STATEMENT_SECONDS)
         hits = [_read(pb.MessageHit, entry) for entry in answer["hits"]]
-        return HitPage(hits, str(answer["hits"][-1]["rank"]) if hits else "", answer["has_more"])
+        last_rank = str(answer["hits"][-1]["rank"]) if hits else ""
+        return HitPage(hits, last_rank, answer["has_more"], answer.get("is_partial", False))
 
     async def list_usage(
         self,
@@ -207,7 +227,7 @@ class SessionsStore:
         after_key: the entry to continue behind; None begins with the first.
         """
         args = {"from": since, "to": until, "group_by": group_by, "page_size": page_size, "after_key": after_key}
-        answer = await self._database.call("list_usage", args, caller)
+        answer = await self._database.call("list_usage", args, caller, statement_seconds=STATEMENT_SECONDS)
         entries = [_read(pb.UsageEntry, entry) for entry in answer["entries"]]
         return UsagePage(
             entries, _read(pb.UsageEntry, answer["total"]), answer["has_more"], answer["from"], answer["to"]

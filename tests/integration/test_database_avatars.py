@@ -1,6 +1,8 @@
+import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,3 +221,62 @@ async def test_a_file_of_unknown_length_is_refused(stack: RunningStack, uploader
 
 def test_a_picture_of_the_largest_size_is_taken(uploader: Uploader) -> None:
     assert uploader.run(upload("owner", bytes=MEBIBYTE))[0]["error"] is None
+
+
+@asynccontextmanager
+async def limited(stack: RunningStack, *, files: int = 20, size: int = 20 * MEBIBYTE) -> AsyncIterator[None]:
+    """Let everybody keep so much and no more."""
+    change = "update private.limits set files_per_user = $1, file_bytes_per_user = $2"
+    admin = await asyncpg.connect(stack.admin_db_url)
+    before = await admin.fetchrow("select files_per_user, file_bytes_per_user from private.limits")
+    await admin.execute(change, files, size)
+    try:
+        yield
+    finally:
+        await admin.execute(change, *before)
+        await admin.close()
+
+
+async def test_one_keeps_so_many_files_and_no_more(gallery: Gallery, stack: RunningStack) -> None:
+    add = "insert into storage.objects (bucket_id, name) values ('avatars', $1) returning id"
+    rename = "update storage.objects set name = $2 where bucket_id = 'avatars' and name = $1 returning id"
+    for files, expected in ((0, REFUSED), (1, REFUSED), (2, FOUND)):
+        async with limited(stack, files=files):
+            assert await gallery.outcome("owner", add, f"{gallery.people['owner']}/second.webp") == expected
+    async with limited(stack, files=1):
+        # What is replaced or renamed needs no more room, and others have room of their own.
+        assert await gallery.outcome("owner", STATEMENTS["update"], gallery.picture) == FOUND
+        assert await gallery.outcome("owner", rename, gallery.picture, f"{gallery.people['owner']}/b.webp") == FOUND
+        assert await gallery.outcome("owner", STATEMENTS["delete"], gallery.picture) == FOUND
+        assert await gallery.outcome("stranger", add, f"{gallery.people['stranger']}/first.webp") == FOUND
+
+
+async def test_uploads_stop_where_files_are_as_many_as_allowed(uploader: Uploader, stack: RunningStack) -> None:
+    folder = uploader.path.split("/")[0]
+    names = [f"{folder}/{number}.webp" for number in range(3)]
+    async with limited(stack, files=2):
+        first, second, third, replaced, _, after = await asyncio.to_thread(
+            uploader.run,
+            *(upload("owner", path=name) for name in names),
+            upload("owner", path=names[1], upsert=True),
+            {"by": "owner", "verb": "remove", "path": names[0]},
+            upload("owner", path=names[2]),
+        )
+    assert [step["error"] for step in (first, second, replaced, after)] == [None] * 4
+    assert third["error"]["status"] in (400, 403)
+
+
+async def test_uploads_stop_where_files_are_as_large_as_allowed(uploader: Uploader, stack: RunningStack) -> None:
+    folder = uploader.path.split("/")[0]
+    async with limited(stack, size=2 * MEBIBYTE):
+        small, first, second = await asyncio.to_thread(
+            uploader.run,
+            upload("owner", path=f"{folder}/0.webp", bytes=1000),
+            # The largest that the bucket takes must fit, as a policy does not know how large this one is.
+            upload("owner", path=f"{folder}/1.webp", bytes=MEBIBYTE - 1000),
+            upload("owner", path=f"{folder}/2.webp", bytes=1000),
+        )
+    assert (small["error"], first["error"], second["error"]) == (None, None, None)
+    async with limited(stack, size=2 * MEBIBYTE - 1):
+        (refused,) = await asyncio.to_thread(uploader.run, upload("owner", path=f"{folder}/3.webp", bytes=1000))
+    assert refused["error"]["status"] in (400, 403)

@@ -9,6 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from services.sessions.sessions_store import STATEMENT_SECONDS
 from tests.support.database import OLD_PLATFORM, PLATFORM, with_database
 from tests.support.expectations import HELPERS, SYSTEM_OPERATIONS
 from tests.support.suites import RunningStack
@@ -186,6 +187,27 @@ async def test_every_foreign_key_and_policy_column_begins_an_index(admin: asyncp
         """
     )
     assert [tuple(row) for row in rows] == []
+
+
+async def test_what_waits_for_a_row_waits_for_a_moment(admin: asyncpg.Connection) -> None:
+    """The services repeat it without a connection in hand: servicekit/database/client.py."""
+    rows = await admin.fetch(
+        "select p.oid::regprocedure::text as name, coalesce(p.proconfig, '{}') as settings from pg_proc as p"
+        " where p.provolatile = 'v' and (p.pronamespace = 'api'::regnamespace"
+        " or p.oid = any(array['private.finish_run(jsonb)', 'private.promote_run(jsonb)']::regprocedure[]))"
+    )
+    assert len(rows) > 5
+    assert [row["name"] for row in rows if "lock_timeout=250ms" not in row["settings"]] == []
+
+
+async def test_what_reads_very_many_rows_has_a_time_of_its_own(admin: asyncpg.Connection) -> None:
+    """The REST interface takes it from the function's settings, the services set it before the statement."""
+    rows = await admin.fetch(
+        "select p.proname as name, s.setting from pg_proc as p, unnest(p.proconfig) as s (setting)"
+        " where p.pronamespace = 'api'::regnamespace and s.setting like 'statement_timeout=%'"
+    )
+    expected = f"statement_timeout={STATEMENT_SECONDS:g}s"
+    assert {row["name"]: row["setting"] for row in rows} == dict.fromkeys(("search_messages", "list_usage"), expected)
 
 
 def test_migrations_are_named_by_time_and_subject_and_each_has_its_rollback() -> None:

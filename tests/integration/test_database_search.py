@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.database import add_user
+from tests.support.database import add_user, call
 from tests.support.runs import RunsWorld, refused, user_message_of
 
 TEXTS = {
@@ -123,9 +123,94 @@ async def test_the_largest_message_of_any_kind_is_kept(world: RunsWorld, unit: s
 
 
 async def test_what_stands_far_behind_is_not_searched(world: RunsWorld) -> None:
-    await session_with(world, "x " * 99_990 + "early " + "x " * 100 + "late")
+    await session_with(world, "x " * 24_990 + "early " + "x " * 100 + "late")
     assert len(await found(world, "early")) == 1
     assert await found(world, "late") == []
+
+
+async def test_a_word_that_is_repeated_asks_for_nothing_more(world: RunsWorld) -> None:
+    await session_with(world, *TEXTS.values())
+    once = await world.call("search_messages", query="fox lazy-dog 3.14")
+    assert await world.call("search_messages", query="fox lazy-dog 3.14 FOX " * 8) == once
+    repeated = (await world.call("search_messages", query="fox " * 50))["hits"]
+    assert repeated == (await world.call("search_messages", query="fox"))["hits"]
+
+
+async def test_a_query_may_have_as_many_words_as_fit(world: RunsWorld) -> None:
+    words = [chr(letter) + other for letter in range(ord("a"), ord("z")) for other in "xyz"][:66]
+    await session_with(world, " ".join(words), " ".join(words[1:]))
+    assert await found(world, " ".join(words)) == [" ".join(words)[:200]]
+
+
+async def test_every_match_in_an_excerpt_is_told(world: RunsWorld) -> None:
+    text = "\x02a\x03 a " * 28 + "b"
+    await session_with(world, text)
+    [hit] = (await world.call("search_messages", query="A"))["hits"]
+    marked = [hit["excerpt"][match["start"] : match["end"]] for match in hit["matches"]]
+    assert marked == ["a"] * hit["excerpt"].count("a")
+    assert len(marked) > 50
+
+
+async def test_a_search_looks_at_the_newest_of_very_many_messages_and_says_so(world: RunsWorld) -> None:
+    session_id, other = await session_with(world, "needle needle needle"), await session_with(world, "needle")
+    assert (await world.call("search_messages", query="needle"))["is_partial"] is False
+    await world.admin.execute(
+        "insert into public.messages (session_id, role, content)"
+        " select $1::text::uuid, 'user', 'needle ' || n from generate_series(1, 1000) as n",
+        other,
+    )
+    answer = await world.call("search_messages", query="needle", page_size=50)
+    assert answer["is_partial"] is True
+    # The best match is older than all that was looked at; what is more particular, or one session, leads to it.
+    assert {hit["session_id"] for hit in answer["hits"]} == {other}
+    within = await world.call("search_messages", query="needle", session_id=session_id)
+    assert (within["is_partial"], len(within["hits"])) == (False, 1)
+    rare = await world.call("search_messages", query="needle 17")
+    assert (rare["is_partial"], [hit["excerpt"] for hit in rare["hits"]]) == (False, ["needle 17"])
+    nothing = await world.call("search_messages", query="needle-needle-nothing")
+    assert (nothing["is_partial"], nothing["hits"], nothing["has_more"]) == (False, [], False)
+
+
+async def test_a_search_looks_at_fewer_messages_where_they_are_long(world: RunsWorld) -> None:
+    session_id = await world.new_session()
+    await world.admin.execute(
+        "insert into public.messages (session_id, role, content)"
+        " select $1::text::uuid, 'user', 'needle ' || repeat('hay ', 60000) from generate_series(1, 50)",
+        session_id,
+    )
+    answer = await world.call("search_messages", query="needle hay", page_size=50)
+    assert answer["is_partial"] is True
+    assert 15 < len(answer["hits"]) < 30
+    newest = [hit["order"] for hit in answer["hits"]]
+    assert newest == list(range(50, 50 - len(newest), -1))
+
+
+async def test_a_phrase_that_nothing_holds_is_not_found_among_partial_results(world: RunsWorld) -> None:
+    session_id = await session_with(world, "one-two")
+    await world.admin.execute(
+        "insert into public.messages (session_id, role, content)"
+        " select $1::text::uuid, 'user', 'two one ' || n from generate_series(1, 1000) as n",
+        session_id,
+    )
+    answer = await world.call("search_messages", query="one-two")
+    assert (answer["hits"], answer["has_more"], answer["is_partial"]) == ([], False, True)
+
+
+async def test_a_query_past_the_contracts_limit_is_refused_whichever_way_it_comes(world: RunsWorld) -> None:
+    await refused("PT400", "FIELD_TOO_LARGE", found(world, "x" * 201))
+    await refused("PT400", "FIELD_TOO_LARGE", found(world, "a b " * 1_000_000))
+
+
+async def test_a_search_that_takes_too_long_is_ended_and_says_what_to_do(world: RunsWorld) -> None:
+    await session_with(world, "needle")
+    async with world.admin.transaction(), world.pool.acquire() as login:
+        # What a search reads cannot be read meanwhile.
+        await world.admin.execute("lock table public.messages in access exclusive mode")
+        transaction = login.transaction()
+        await transaction.start()
+        await login.execute("set local statement_timeout = '300ms'")
+        await refused("PT400", "SEARCH_TOO_BROAD", call(login, world.user, "search_messages", query="needle"))
+        await transaction.rollback()
 
 
 async def test_hits_are_paged_best_first_then_newest(world: RunsWorld) -> None:

@@ -151,6 +151,8 @@ def stack_environment(home: Path, base_port: int, **extra: str) -> dict[str, str
     own = {"CONCERTO_HOME": str(home), "CONCERTO_PORT": str(base_port), "CONCERTO_ENV_FILE": "/dev/null"}
     # All the tests' people sign in from one address.
     limits = dict.fromkeys(("GATEWAY_LOGIN_LIMIT_PER_EMAIL", "GATEWAY_LOGIN_LIMIT_PER_ADDRESS"), "100000/minute")
+    # One of them stores what many people would in a day.
+    limits |= {"CONCERTO_MESSAGES_PER_MINUTE": "100000000"}
     return {**inherited, **own, **limits, "PYTHONUNBUFFERED": "1", **extra}
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 STARTUP, CODE_BYTES = 196608, 8
 BIND, EXECUTE, SYNC = "B", "E", "S"
 PASSWORD = "p"
+QUERY = "Q"
 PREPARE = ["P", "D", "H"]
 # What a client sends for one statement that the connection has prepared: one Sync is one wait for the server.
 ONE_ROUND_TRIP = [BIND, EXECUTE, SYNC]

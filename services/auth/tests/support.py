@@ -86,7 +86,15 @@ class Client:
 class UnreachableDatabase:
     """A database that cannot be reached, for tests of the auth server alone."""
 
-    async def call(self, operation: str, args: Any, caller: Caller) -> dict[str, Any]:
+    async def call(
+        self,
+        operation: str,
+        args: Any,
+        caller: Caller,
+        *,
+        row: str = "",
+        statement_seconds: float | None = None,
+    ) -> dict[str, Any]:
         raise AppError("DATABASE_UNAVAILABLE")
 
     async def ping(self) -> None:

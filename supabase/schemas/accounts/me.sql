@@ -60,6 +60,7 @@ language plpgsql
 volatile
 security invoker
 set search_path = ''
+set lock_timeout = '250ms'
 as $$
 declare
   caller_id uuid := auth.uid();

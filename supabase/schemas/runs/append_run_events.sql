@@ -21,12 +21,13 @@ begin
     from jsonb_array_elements(args -> 'batches') as n
   ),
 
-  -- Held until the events are in, so that nobody ends a run in between; renewals do not wait for it.
+  -- Held until the events are in, so that nobody ends a run in between; renewals do not wait for it. Nor does this wait:
+  -- who holds a run otherwise is ending it or deletes it, and the others' events must not stand still for that.
   held as materialized (
     select r.id, r.lease_hash, r.lease_expires_at, r.lease_seconds
     from public.runs as r
     where r.id = any(array(select g.run_id from given as g)) and r.state = 'RUNNING'
-    for key share
+    for key share skip locked
   ),
 
   appended as (
@@ -83,9 +84,9 @@ end
 $$;
 
 comment on function private.append_run_events(jsonb) is
-'Appends events to running runs: {batches: [{lease, events}]} -> {lost_run_ids}. An event whose seq is there is passed '
-'over; nothing is stored for runs whose lease is not valid, which the answer names. A writer whose lease is about to '
-'end, or has ended unnoticed, gets more time.';
+'Appends events to running runs: {batches: [{lease, events}]} -> {lost_run_ids}. An event whose seq is there is '
+'passed over; nothing is stored for runs whose lease is not valid or that are being ended or deleted at this moment, '
+'which the answer names. A writer whose lease is about to end, or has ended unnoticed, gets more time.';
 
 revoke all on function private.append_run_events(jsonb) from public, anon, authenticated;
 grant execute on function private.append_run_events(jsonb) to concerto_login;

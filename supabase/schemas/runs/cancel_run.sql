@@ -32,6 +32,7 @@ language plpgsql
 volatile
 security invoker
 set search_path = ''
+set lock_timeout = '250ms'
 as $$
 declare
   wanted_id uuid := (args ->> 'run_id')::uuid;

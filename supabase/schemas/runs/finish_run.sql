@@ -126,6 +126,7 @@ language plpgsql
 volatile
 security definer
 set search_path = ''
+set lock_timeout = '250ms'
 as $$
 declare
   wanted_id uuid := (args -> 'lease' ->> 'run_id')::uuid;

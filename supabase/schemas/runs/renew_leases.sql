@@ -18,14 +18,20 @@ begin
     from jsonb_array_elements(args -> 'leases') as n
   ),
 
-  -- In one order, so that two renewals never wait for each other in turn.
-  held as (
+  valid as (
     select r.id
     from public.runs as r
     inner join given as g on r.id = g.run_id and r.lease_hash = g.token_hash
     where r.finished_at is null
+  ),
+
+  -- One that another call holds is renewed the next time: everybody's leases must not wait for it.
+  held as (
+    select r.id
+    from public.runs as r
+    where r.id in (select v.id from valid as v)
     order by r.id
-    for no key update of r
+    for no key update of r skip locked
   ),
 
   renewed as (
@@ -38,12 +44,13 @@ begin
 
   select jsonb_build_object(
     'lost_run_ids',
-    coalesce(jsonb_agg(distinct g.run_id) filter (where w.id is null), '[]'),
+    coalesce(jsonb_agg(distinct g.run_id) filter (where v.id is null), '[]'),
     'cancelled_run_ids',
     coalesce(jsonb_agg(distinct w.id) filter (where w.is_cancellation_requested), '[]')
   )
   into answer
   from given as g
+  left join valid as v on g.run_id = v.id
   left join renewed as w on g.run_id = w.id;
 
   return answer;
@@ -52,7 +59,8 @@ $$;
 
 comment on function private.renew_leases(jsonb) is
 'Moves the end of leases to lease_seconds (10) from now: {leases, lease_seconds?} -> {lost_run_ids, '
-'cancelled_run_ids}. Queued runs are renewed as well.';
+'cancelled_run_ids}. Queued runs are renewed as well; one that is being changed at this moment keeps its end, and is '
+'not lost.';
 
 revoke all on function private.renew_leases(jsonb) from public, anon, authenticated;
 grant execute on function private.renew_leases(jsonb) to concerto_login;

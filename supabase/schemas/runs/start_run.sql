@@ -33,6 +33,10 @@ begin
     where r.session_id = run.session_id and r.finished_at is null;
   end if;
 
+  -- Counted now, as it is stored by the services when its turn comes.
+  if must_wait then
+    perform private.spend_messages(1 + octet_length(coalesce(turn.content, '')) / 65536);
+  end if;
   run.user_message_id := case when not must_wait then private.store_question(run.session_id, turn) end;
   run.lease_seconds := least(coalesce(nullif(run.lease_seconds, 0), 10), 3600);
 
@@ -95,6 +99,7 @@ language plpgsql
 volatile
 security invoker
 set search_path = ''
+set lock_timeout = '250ms'
 as $$
 declare
   asked record;
@@ -222,7 +227,7 @@ comment on function api.start_run(jsonb) is
 'api.list_messages. A repeated request_id answers the run that there is, without history, and with the lease only if '
 'it names the same lease_token. Raises PT404 SESSION_NOT_FOUND and MESSAGE_NOT_FOUND, PT400 MISSING_FIELD, '
 'INVALID_FIELD, FIELD_TOO_LARGE and NOT_A_USER_MESSAGE, PT409 REQUEST_ID_REUSED and RUN_IN_PROGRESS, PT429 '
-'TOO_MANY_RUNS.';
+'TOO_MANY_RUNS and TOO_MANY_MESSAGES.';
 
 revoke all on function api.start_run(jsonb) from public, anon;
 grant execute on function api.start_run(jsonb) to authenticated;

@@ -18,6 +18,25 @@ comment on function private.unspaced() is
 
 revoke all on function private.unspaced() from public, anon, authenticated;
 
+create function private.searched_text(content text)
+returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+begin
+  return left(content, 50000);
+end
+$$;
+
+comment on function private.searched_text(text) is
+'Returns the part of a text whose words are found: its first 50000 characters. What an append costs, and what a search '
+'reads of a message, is bounded by it.';
+
+revoke all on function private.searched_text(text) from public, anon, authenticated;
+grant execute on function private.searched_text(text) to authenticated;
+
 -- Every append pays for it: no regular expressions over plain ASCII.
 create function private.search_text(content text)
 returns text
@@ -28,7 +47,7 @@ set search_path = ''
 as $$
 declare
   -- Punctuation ends words, so that no address, path or number with dots becomes a word of its own.
-  words text := translate(left(content, 200000), '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', repeat(' ', 32));
+  words text := translate(private.searched_text(content), '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', repeat(' ', 32));
 begin
   -- Nothing below concerns ASCII, whose characters are one byte each.
   if octet_length(words) = char_length(words) then
@@ -52,8 +71,8 @@ end
 $$;
 
 comment on function private.search_text(text) is
-'Returns a text''s words set apart by spaces, characters of scripts without spaces as words of their own. Only the '
-'first 200000 characters: what comes later is not searched, as a tsvector holds 1 MiB and a character up to 4 bytes.';
+'Returns the words of private.searched_text set apart by spaces, characters of scripts without spaces as words of '
+'their own.';
 
 revoke all on function private.search_text(text) from public, anon, authenticated;
 

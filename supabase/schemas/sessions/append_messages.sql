@@ -6,6 +6,7 @@ language plpgsql
 volatile
 security invoker
 set search_path = ''
+set lock_timeout = '250ms'
 as $$
 declare
   p record;
@@ -29,6 +30,13 @@ begin
       message = 'INVALID_FIELD',
       detail = '{"field": "messages", "problem": "must have 1 to 100 entries"}',
       hint = 'Append 1 to 100 messages at once.';
+  end if;
+
+  if octet_length(p.messages::text) > 16777216 then
+    raise sqlstate 'PT400' using
+      message = 'FIELD_TOO_LARGE',
+      detail = '{"field": "messages", "limit": "16777216 bytes"}',
+      hint = 'Append fewer messages at once.';
   end if;
 
   -- Numbers like 1e300 grow in jsonb, so what the contract lets through may still be too large for the table.
@@ -134,7 +142,7 @@ comment on function api.append_messages(jsonb) is
 'Appends 1 to 100 messages to a session, all or none: {session_id, request_id?, messages: [{role, content, '
 'metadata?}]} -> {messages}. A repeated request_id appends nothing and answers the same. Raises PT404 '
 'SESSION_NOT_FOUND, PT400 INVALID_FIELD and FIELD_TOO_LARGE, PT409 REQUEST_ID_REUSED when it came with other '
-'messages.';
+'messages, PT429 TOO_MANY_MESSAGES.';
 
 revoke all on function api.append_messages(jsonb) from public, anon;
 grant execute on function api.append_messages(jsonb) to authenticated;

@@ -96,6 +96,7 @@ language plpgsql
 volatile
 security invoker
 set search_path = ''
+set lock_timeout = '250ms'
 as $$
 declare
   p record;

@@ -6,6 +6,7 @@ language plpgsql
 volatile
 security invoker
 set search_path = ''
+set lock_timeout = '250ms'
 as $$
 declare
   p record;
@@ -38,7 +39,7 @@ $$;
 
 comment on function api.create_session(jsonb) is
 'Creates an empty session of the caller: {name?, request_id?} -> {session}. A repeated request_id answers the '
-'session that it made. Raises PT404 ACCOUNT_NOT_FOUND.';
+'session that it made. Raises PT404 ACCOUNT_NOT_FOUND, PT429 TOO_MANY_MESSAGES.';
 
 revoke all on function api.create_session(jsonb) from public, anon;
 grant execute on function api.create_session(jsonb) to authenticated;

@@ -21,6 +21,8 @@ declare
   before_id uuid;
   pattern text;
   answer jsonb;
+  -- Names that one call looks at: more than almost anybody has, and few enough for a moment.
+  most_names constant integer := 5000;
 begin
   select r.* into p
   from jsonb_to_record(args) as r (
@@ -32,7 +34,67 @@ begin
   wants_archived := coalesce(p.is_archived, false);
   before_updated_at := coalesce(p.before_updated_at, 'infinity');
   before_id := coalesce(p.before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
-  pattern := '%' || regexp_replace(coalesce(p.query, ''), '([\\%_])', '\\\1', 'g') || '%';
+
+  if p.query is not null then
+    perform private.refuse_long_text('query', p.query, 200);
+    pattern := '%' || regexp_replace(p.query, '([\\%_])', '\\\1', 'g') || '%';
+    with looked_at as materialized (
+      select
+        s.id, s.user_id, s.name, s.is_archived, s.message_count, s.created_at, s.updated_at,
+        row_number() over (order by s.updated_at desc, s.id desc) as place
+      from public.sessions as s
+      where s.user_id = (select auth.uid())
+        and s.is_archived = wants_archived
+        and (s.updated_at, s.id) < (before_updated_at, before_id)
+      order by s.updated_at desc, s.id desc
+      limit most_names
+    ),
+
+    found as materialized (
+      select l.*
+      from looked_at as l
+      where l.name ilike pattern
+      order by l.place
+      limit page_size + 1
+    ),
+
+    page as (
+      select f.*
+      from found as f
+      order by f.place
+      limit page_size
+    ),
+
+    -- Where the next page goes on: behind the last session of a full page, else behind the last one looked at.
+    last as (
+      select
+        case
+          when (select count(*) from found) > page_size then (select max(g.place) from page as g)
+          when (select count(*) from looked_at) = most_names then most_names
+        end as place
+    )
+
+    select jsonb_build_object(
+      'sessions',
+      coalesce(
+        (
+          select jsonb_agg(to_jsonb(g) - 'place' order by g.place)
+          from page as g
+        ),
+        '[]'
+      ),
+      'has_more',
+      l.place is not null,
+      'next_updated_at',
+      e.updated_at,
+      'next_id',
+      e.id
+    )
+    into answer
+    from last as l
+    left join looked_at as e on l.place = e.place;
+    return answer;
+  end if;
 
   select jsonb_build_object(
     'sessions',
@@ -52,7 +114,6 @@ begin
       where s.user_id = (select auth.uid())
         and s.is_archived = wants_archived
         and (s.updated_at, s.id) < (before_updated_at, before_id)
-        and (p.query is null or s.name ilike pattern)
       order by s.updated_at desc, s.id desc
       limit page_size + 1
     ) as page
@@ -68,8 +129,9 @@ $$;
 
 comment on function api.list_sessions(jsonb) is
 'Lists the caller''s sessions, newest activity first: {page_size?, is_archived?, query?, before_updated_at?, '
-'before_id?} -> {sessions, has_more}. The last two continue behind a session of the page before; query is a part '
-'of the name, ignoring case.';
+'before_id?} -> {sessions, has_more, next_updated_at?, next_id?}. The last two continue behind a session of the page '
+'before; query is a part of the name, ignoring case. With one, 5000 sessions are looked at: a page may hold fewer than '
+'asked for, or none, and has_more; the answer then tells where it goes on. Raises PT400 FIELD_TOO_LARGE.';
 
 revoke all on function api.list_sessions(jsonb) from public, anon;
 grant execute on function api.list_sessions(jsonb) to authenticated;

@@ -165,21 +165,37 @@ set search_path = ''
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
+declare
+  due integer;
 begin
-  update public.sessions as s
-  set message_count = s.message_count + a.appended
-  from (
-    select n.session_id, count(*)::integer as appended
-    from appended_messages as n
-    group by n.session_id
-  ) as a
-  where s.id = a.session_id;
+  with counted as (
+    update public.sessions as s
+    set message_count = s.message_count + a.appended
+    from (
+      select
+        n.session_id,
+        count(*)::integer as appended,
+        -- What a message holds beyond the usual counts as further messages. Lengths come from the values' headers.
+        sum(octet_length(n.content) / 65536)::integer as further
+      from appended_messages as n
+      group by n.session_id
+    ) as a
+    where s.id = a.session_id
+    returning (s.message_count / 10 - (s.message_count - a.appended) / 10) * 10 + a.further as due
+  )
+
+  select sum(c.due) into due from counted as c;
+  if due > 0 then
+    perform private.spend_messages(due);
+  end if;
   return null;
 end
 $$;
 
 comment on function private.count_messages() is
-'Trigger: adds the messages of one statement to their sessions'' message_count, which also moves updated_at.';
+'Trigger: adds the messages of one statement to their sessions'' message_count, which also moves updated_at, and '
+'counts them for private.limits: ten with every tenth message of a session, and one for each 64 KiB of a large '
+'message.';
 
 revoke all on function private.count_messages() from public, anon, authenticated;
 

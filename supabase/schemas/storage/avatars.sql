@@ -17,12 +17,18 @@ using (bucket_id = 'avatars' and (storage.foldername(name))[1] = (select auth.ui
 
 create policy "people add avatars to their own folder" on storage.objects
 for insert to authenticated
-with check (bucket_id = 'avatars' and (storage.foldername(name))[1] = (select auth.uid())::text);
+with check (
+  bucket_id = 'avatars' and (storage.foldername(name))[1] = (select auth.uid())::text
+  and private.has_room(bucket_id, name, id)
+);
 
 create policy "people replace their own avatars" on storage.objects
 for update to authenticated
 using (bucket_id = 'avatars' and (storage.foldername(name))[1] = (select auth.uid())::text)
-with check (bucket_id = 'avatars' and (storage.foldername(name))[1] = (select auth.uid())::text);
+with check (
+  bucket_id = 'avatars' and (storage.foldername(name))[1] = (select auth.uid())::text
+  and private.has_room(bucket_id, name, id)
+);
 
 create policy "people delete their own avatars" on storage.objects
 for delete to authenticated

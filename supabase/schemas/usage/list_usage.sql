@@ -6,6 +6,8 @@ language plpgsql
 stable
 security invoker
 set search_path = ''
+-- As in api.search_messages.
+set statement_timeout = '3s'
 as $$
 declare
   p record;
@@ -14,6 +16,8 @@ declare
   since timestamptz;
   grouping text;
   answer jsonb;
+  -- Rows that one call sums up, in a few tenths of a second.
+  most_rows constant integer := 200000;
 begin
   select r.* into p
   from jsonb_to_record(args) as r (
@@ -34,6 +38,21 @@ begin
       message = 'INVALID_FIELD',
       detail = '{"field": "from", "problem": "must not be after to"}',
       hint = 'Ask for a time that ends after it begins.';
+  end if;
+
+  if (
+    select count(*) from (
+      select from public.api_usage as u
+      where u.user_id = (select auth.uid()) and u.created_at >= since and u.created_at < until
+      limit most_rows + 1
+    ) as counted
+  ) > most_rows then
+    raise sqlstate 'PT400' using
+      message = 'INVALID_FIELD',
+      detail = jsonb_build_object(
+        'field', 'from', 'problem', format('there are more than %s runs in this time', most_rows)
+      )::text,
+      hint = 'Ask for a shorter time.';
   end if;
 
   with entry as (
@@ -97,7 +116,8 @@ $$;
 comment on function api.list_usage(jsonb) is
 'Sums up the caller''s usage by day (UTC), model or session: {from?, to?, group_by?, page_size?, after_key?} -> '
 '{entries, has_more, total, from, to}. Without bounds the last 30 days, which the answer tells; entries are sorted by '
-'key and continue behind after_key, total covers the whole time. Raises PT400 INVALID_FIELD.';
+'key and continue behind after_key, total covers the whole time, which may hold 200000 runs. Raises PT400 '
+'INVALID_FIELD.';
 
 revoke all on function api.list_usage(jsonb) from public, anon;
 grant execute on function api.list_usage(jsonb) to authenticated;

@@ -76,6 +76,6 @@ EXPECTED = Domain(
         ("POST", "/sessions/{session_id}/messages"): {"messages": [{"role": "user", "content": "x"}]},
         ("POST", "/sessions/{session_id}/branch"): {"message_id": str(uuid4())},
     },
-    helpers=frozenset({"private.show_newest(uuid,uuid)"}),
+    helpers=frozenset({"private.show_newest(uuid,uuid)", "private.shorten_session(uuid,integer,integer)"}),
     fill=fill,
 )

@@ -65,6 +65,7 @@ export function SearchPage() {
       <p role="status" className={search.hits.length > 0 && !isEmpty ? "text-sm text-muted-foreground" : "sr-only"}>
         {isEmpty ? "" : countSentence(search)}
       </p>
+      {search.isPartial && !isEmpty ? <p className="text-sm text-muted-foreground">{sentences.partial}</p> : null}
       <div aria-busy={search.isFetching && !search.isFetchingNextPage} className="grid grid-cols-1 gap-4">
         {isEmpty ? (
           <EmptyState icon={<Search />} title={sentences.begin}>

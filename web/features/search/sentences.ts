@@ -13,6 +13,7 @@ export const sentences = {
   failed: "The messages could not be searched.",
   moreFailed: "More messages could not be loaded.",
   showMore: "Show more",
+  partial: "Very many messages have these words, so only the newest were searched. Rarer words find older ones.",
   onlyIn: (title: string) => `Only in “${title}”`,
   onlyInOneChat: "Only in one chat",
   searchAllChats: "Search all chats",

@@ -43,5 +43,5 @@ export function useSearch(query: string, sessionId: string | null) {
       if (!found.has(hit.message_id)) found.set(hit.message_id, hit);
     return [...found.values()];
   }, [pages]);
-  return { ...result, hits };
+  return { ...result, hits, isPartial: pages?.some((page) => page.is_partial) ?? false };
 }

@@ -11,7 +11,13 @@ import { usePendingDeletions } from "./deletions";
 
 const PAGE_SIZE = 50;
 
-function fetchPage(filter: SessionFilter, pageToken: string, signal: AbortSignal): Promise<SessionPage> {
+async function fetchPage(filter: SessionFilter, pageToken: string, signal: AbortSignal): Promise<SessionPage> {
+  const page = await fetchOnePage(filter, pageToken, signal);
+  // Among thousands of chats a page may hold none that fits, and the list still go on.
+  return page.sessions.length === 0 && page.next_page_token ? fetchPage(filter, page.next_page_token, signal) : page;
+}
+
+function fetchOnePage(filter: SessionFilter, pageToken: string, signal: AbortSignal): Promise<SessionPage> {
   return unwrap(
     api.GET("/sessions", {
       params: {
