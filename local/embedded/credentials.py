@@ -47,7 +47,7 @@ class Credentials(BaseModel):
     migration_password: str
     login_password: str
     signing_key: str = ""
-    """Signs access tokens (ES256), a private JSON Web Key; empty in a file of an earlier version until the next start."""
+    """Signs access tokens (ES256): a private JSON Web Key. Empty until the next start in an earlier version's file."""
     forwarding_key: str = ""
     """With which the auth service says that it speaks for several people; empty likewise."""
 

@@ -155,7 +155,9 @@ def service_environment(name: str, settings: Settings, suite: dict[str, str]) ->
     environment.setdefault("CONCERTO_ENVIRONMENT", settings.environment)
     wanted = {"SUPABASE_URL", "SUPABASE_PUBLIC_URL", "SUPABASE_JWT_SECRET", "SUPABASE_JWT_ISSUER"}
     wanted |= {parts.named(called).target_variable for called in part.calls}
-    wanted |= {f"{part.variable}_{suffix}" for suffix in ("HOST", "PORT", "PUBLIC_URL", "COOKIE_SECRET", "FORWARDING_KEY")}
+    wanted |= {
+        f"{part.variable}_{suffix}" for suffix in ("HOST", "PORT", "PUBLIC_URL", "COOKIE_SECRET", "FORWARDING_KEY")
+    }
     if part.database:
         wanted.add("SUPABASE_DB_URL")
         wanted |= {"SUPABASE_LISTEN_DB_URL"} if part.database.listeners else set()

@@ -57,6 +57,7 @@ export class Limits {
 
   /** Counts one request. Returns 0, or in how many seconds the next one is taken. */
   take(kind, address) {
+    if (this.#per[kind] === Infinity) return 0;
     const perSecond = this.#per[kind] / WINDOW_SECONDS;
     const key = `${kind} ${networkOf(address)}`;
     const now = this.#now();

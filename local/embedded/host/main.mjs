@@ -38,10 +38,11 @@ const settings = {
   // Absent: tokens stay as Lite signs them, with the shared secret.
   signingKey: process.env.HOST_SIGNING_KEY ?? "",
   forwardingKey: process.env.HOST_FORWARDING_KEY ?? "",
-  signInLimit: Number(need("HOST_SIGN_IN_LIMIT")),
-  codeLimit: Number(need("HOST_CODE_LIMIT")),
-  tokenLimit: Number(need("HOST_TOKEN_LIMIT")),
-  mailSeconds: Number(need("HOST_MAIL_SECONDS")),
+  // What each address may do in five minutes, and the pause between mails; absent: anything, and none.
+  signInLimit: Number(process.env.HOST_SIGN_IN_LIMIT || Infinity),
+  codeLimit: Number(process.env.HOST_CODE_LIMIT || Infinity),
+  tokenLimit: Number(process.env.HOST_TOKEN_LIMIT || Infinity),
+  mailSeconds: Number(process.env.HOST_MAIL_SECONDS || 0),
 };
 const CODE_SECONDS = 3600;
 for (const name of Object.keys(process.env)) if (name.startsWith("HOST_")) delete process.env[name];

@@ -9,6 +9,7 @@ const MOST_CHARACTERS = 512;
 // Which columns of auth.users a code of a type may stand in.
 const COLUMNS = {
   signup: ["confirmation_token"],
+  invite: ["confirmation_token"],
   recovery: ["recovery_token"],
   magiclink: ["recovery_token", "confirmation_token"],
   email_change: ["email_change_token_current", "email_change_token_new"],
@@ -90,7 +91,8 @@ export class OneTime {
     const headers = new Headers(request.headers);
     headers.delete("content-length");
     headers.set("content-type", "application/json");
-    const body = JSON.stringify({ type, token_hash: hash });
+    // To Lite an invitation is a sign-up.
+    const body = JSON.stringify({ type: type === "invite" ? "signup" : type, token_hash: hash });
     return forward(new Request(request.url, { method: "POST", headers, body }));
   }
 
