@@ -12,9 +12,12 @@ const COLUMNS = {
   invite: ["confirmation_token"],
   recovery: ["recovery_token"],
   magiclink: ["recovery_token", "confirmation_token"],
+  email: ["recovery_token", "confirmation_token"],
   email_change: ["email_change_token_current", "email_change_token_new"],
   reauthentication: ["reauthentication_token"],
 };
+// What Lite calls the types that it does not know.
+const IN_LITE = { invite: "signup", email: "magiclink" };
 const HALF = "Confirmation link accepted. Please proceed to confirm link sent to the other email";
 
 /** Verifies codes and links in front of Lite. `sql` is its connection, `secret` the key of the seals. */
@@ -91,8 +94,7 @@ export class OneTime {
     const headers = new Headers(request.headers);
     headers.delete("content-length");
     headers.set("content-type", "application/json");
-    // To Lite an invitation is a sign-up.
-    const body = JSON.stringify({ type: type === "invite" ? "signup" : type, token_hash: hash });
+    const body = JSON.stringify({ type: IN_LITE[type] ?? type, token_hash: hash });
     return forward(new Request(request.url, { method: "POST", headers, body }));
   }
 
