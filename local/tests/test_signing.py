@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import jwt
-import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from supabase import AsyncClient
 

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from playwright.async_api import Page, expect
 
+from local.embedded.credentials import read_credentials
 from local.embedded.mailbox import Mail, read_mails
 from local.settings import ROOT
 from local.suite.processes import Mode, node_program
@@ -63,6 +64,7 @@ def project(suite: RunningStack, mode: Mode) -> Iterator[Project]:
         "HOST_JWT_SECRET": suite.jwt_secret,
         "HOST_PUBLISHABLE_KEY": suite.publishable_key,
         "HOST_SECRET_KEY": suite.secret_key,
+        "HOST_SIGNING_KEY": read_credentials(suite.home).signing_key,
         "HOST_API_URL": url,
         "HOST_SITE_URL": site,
         "HOST_REDIRECT_URLS": json.dumps([f"{site}/**"]),

@@ -1,6 +1,5 @@
 from typing import Any
 
-import httpx
 import pytest
 
 from local.embedded.mailbox import Mail, read_mails

@@ -7,7 +7,7 @@ import { safeReturnPath } from "@/lib/paths";
 import { AccountFrame } from "./account-frame";
 import { pathAfter } from "./confirm";
 import { LinkFailure } from "./links/link-failure-notice";
-import { LinkOutcome } from "./links/link-outcome";
+import { LinkOutcome, titleOf } from "./links/link-outcome";
 import { useLink } from "./links/use-link";
 import { sentences } from "./sentences";
 
@@ -17,9 +17,8 @@ export function Callback() {
   const link = useLink();
   const next = safeReturnPath(useSearchParams().get("next"));
   const onSignedIn = useCallback((type: OtpType | null) => router.replace(pathAfter(type) ?? next), [router, next]);
-  const title = link?.kind === "one-time" ? sentences.oneTime.titles[link.type] : sentences.titles.callback;
   return (
-    <AccountFrame title={title}>
+    <AccountFrame title={titleOf(link, sentences.titles.callback)}>
       <LinkOutcome link={link} onSignedIn={onSignedIn}>
         <LinkFailure sentence={sentences.callback.noLink} />
       </LinkOutcome>

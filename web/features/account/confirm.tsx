@@ -10,7 +10,7 @@ import { paths } from "@/lib/paths";
 import { AccountFooter, AccountFrame } from "./account-frame";
 import { MailHint } from "./fields/mail-hint";
 import { CodeForm } from "./links/code-form";
-import { LinkOutcome } from "./links/link-outcome";
+import { LinkOutcome, titleOf } from "./links/link-outcome";
 import { useLink } from "./links/use-link";
 import { sentences } from "./sentences";
 
@@ -26,7 +26,7 @@ export function Confirm() {
     [router],
   );
   return (
-    <AccountFrame title={sentences.titles.confirm}>
+    <AccountFrame title={titleOf(link, sentences.titles.confirm)}>
       <LinkOutcome link={link} onSignedIn={onSignedIn}>
         {type ? (
           <>

@@ -4,10 +4,17 @@ import { type ReactNode, useCallback, useState } from "react";
 import { Skeleton } from "@/components/ui/skeleton";
 import { type LinkResult, otpTypeOf } from "@/lib/auth/link-result";
 import type { OtpType } from "@/lib/api/types";
+import { sentences } from "../sentences";
 import { Adoption } from "./adoption";
 import { takeMark } from "./begun";
 import { HalfDone, LinkError } from "./link-failure-notice";
 import { OneTimeLink } from "./one-time-link";
+
+/** What a page is called whose address brings this along. */
+export function titleOf(link: LinkResult | undefined, otherwise: string): string {
+  if (link?.kind === "one-time") return sentences.oneTime.titles[link.type];
+  return link?.kind === "tokens" ? sentences.titles.callback : otherwise;
+}
 
 type LinkOutcomeProps = {
   /** Undefined until the address has been looked at. */
