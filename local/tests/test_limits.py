@@ -1,6 +1,6 @@
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -94,6 +94,16 @@ async def test_a_route_spelt_otherwise_is_no_way_around(limited: RunningStack) -
             assert answer.status_code in (401, 404, 405), path
         query = "grant_type=password&grant_type=refresh_token"
         assert 429 in await statuses(client, ("POST", f"/token?{query}", PASSWORDS[2]), 2 * BURST)
+
+
+async def test_a_body_that_is_no_accounts_is_refused_unread(limited: RunningStack) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"email": "a@example.com"}'
+
+    async with caller(limited) as client:
+        large = await client.post("/signup", content=b'{"email": "' + b"a" * 70_000 + b'"}')
+        unknown = await client.post("/signup", content=chunks())
+    assert (large.status_code, unknown.status_code) == (413, 411)
 
 
 async def test_the_auth_service_speaks_for_many(limited: RunningStack) -> None:

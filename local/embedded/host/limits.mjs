@@ -6,6 +6,7 @@ import { isIPv4, isIPv6 } from "node:net";
 const BURST = 30;
 const WINDOW_SECONDS = 300;
 const MOST_BUCKETS = 20_000;
+const MOST_BODY_BYTES = 64 * 1024;
 const AUTH = "/auth/v1/";
 const FORWARDING_KEY = "x-concerto-forwarding-key";
 
@@ -17,6 +18,14 @@ export function isForwarded({ headers }, key) {
   const given = Buffer.from(headers.get(FORWARDING_KEY) ?? "");
   const right = Buffer.from(key);
   return right.length > 0 && given.length === right.length && timingSafeEqual(given, right);
+}
+
+/** Refuses what no account is: a body for the auth server that is large, or does not say how large it is. Otherwise null. */
+export function refuseLarge({ headers }, { pathname }) {
+  if (!pathname.startsWith(AUTH)) return null;
+  if (headers.has("transfer-encoding")) return refusal(411, "request_length_required", "Send the length of the body");
+  if (Number(headers.get("content-length") ?? 0) <= MOST_BODY_BYTES) return null;
+  return refusal(413, "request_too_large", `The body is larger than ${MOST_BODY_BYTES} bytes`);
 }
 
 /** Which kind of request it is, and so whose bucket it empties; null for one that is not limited. */
@@ -73,9 +82,11 @@ export class Limits {
 
 /** Answers a request that came too often, in a hosted project's words. */
 export function tooMany(seconds) {
-  const body = { code: 429, error_code: "over_request_rate_limit", msg: "Request rate limit reached" };
-  const headers = { "x-sb-error-code": body.error_code, "retry-after": String(seconds) };
-  return Response.json(body, { status: 429, headers });
+  return refusal(429, "over_request_rate_limit", "Request rate limit reached", { "retry-after": String(seconds) });
+}
+
+function refusal(status, code, msg, headers = {}) {
+  return Response.json({ code: status, error_code: code, msg }, { status, headers: { "x-sb-error-code": code, ...headers } });
 }
 
 /** Who an address counts as: an IPv4 address, or the /64 network that one IPv6 customer has. */

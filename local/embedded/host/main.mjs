@@ -5,7 +5,7 @@ import { serve } from "@hono/node-server";
 import { App, setExperimental } from "@supabase/lite";
 import { openConnection } from "./connection.mjs";
 import { answerPreflight, readableElsewhere } from "./cors.mjs";
-import { isForwarded, kindOf, Limits, tooMany } from "./limits.mjs";
+import { isForwarded, kindOf, Limits, refuseLarge, tooMany } from "./limits.mjs";
 import { Mailer, requestedRedirect } from "./mail.mjs";
 import { MailPauses } from "./mail-pauses.mjs";
 import { OneTime } from "./one-time.mjs";
@@ -112,7 +112,7 @@ async function answer(request, env) {
   const url = new URL(request.url);
   const peerAddress = env.incoming.socket.remoteAddress ?? null;
   const forward = (each) => app.fetch(each, { peerAddress });
-  const refusal = refuse(url) ?? signing?.answerKeySet(request, url);
+  const refusal = refuse(url) ?? refuseLarge(request, url) ?? signing?.answerKeySet(request, url);
   if (refusal) return refusal;
   const limited = kindOf(request, url);
   const wait = limited && !isForwarded(request, settings.forwardingKey) ? limits.take(limited, peerAddress) : 0;
