@@ -1,3 +1,4 @@
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -131,3 +132,39 @@ async def test_one_address_gets_a_mail_of_a_kind_a_minute(limited: RunningStack,
         assert len(mails_to(limited, known)) == before + 1
     async with caller(limited) as elsewhere:  # the pause is the address's, whoever asks
         assert (await elsewhere.post("/recover", json={"email": known})).status_code == 429
+
+
+async def test_many_requests_at_once_send_one_mail(limited: RunningStack) -> None:
+    email = f"known-{uuid.uuid4().hex[:12]}@example.com"
+    async with caller(limited) as client:
+        assert (await client.post("/signup", json={"email": email, "password": PASSWORD})).is_success
+        before = len(mails_to(limited, email))
+        answers = await asyncio.gather(*(client.post("/recover", json={"email": email}) for _ in range(10)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [429] * 9
+    assert len(mails_to(limited, email)) == before + 1
+
+
+async def test_a_request_that_sends_no_mail_makes_nobody_wait(limited: RunningStack) -> None:
+    email = f"known-{uuid.uuid4().hex[:12]}@example.com"
+    async with caller(limited) as client:
+        assert (await client.post("/signup", json={"email": email, "password": PASSWORD})).is_success
+        refused = await client.post("/recover", json={"email": email}, headers={"apikey": "none"})
+        assert refused.status_code == 401
+        refused = await client.put("/user", json={"email": f"new-{email}"}, headers={"authorization": "Bearer x"})
+        assert refused.status_code in (401, 403)
+        assert (await client.post("/recover", json={"email": email})).is_success
+
+
+async def test_a_change_of_address_is_asked_of_the_same_one_once_a_minute(limited: RunningStack) -> None:
+    async with caller(limited) as client:
+        answer = await client.post(
+            "/signup", json={"email": f"known-{uuid.uuid4().hex[:12]}@example.com", "password": PASSWORD}
+        )
+        head = {"authorization": f"Bearer {answer.json()['access_token']}"}
+        wanted = f"new-{uuid.uuid4().hex[:12]}@example.com"
+        assert (await client.put("/user", json={"email": wanted}, headers=head)).is_success
+        assert (await client.put("/user", json={"email": wanted.upper()}, headers=head)).status_code == 429
+        assert (await client.put("/user", json={"data": {"a": 1}}, headers=head)).is_success
+        assert (await client.get("/reauthenticate", headers=head)).is_success
+        assert (await client.get("/reauthenticate", headers=head)).status_code == 429
+    assert len(mails_to(limited, wanted)) == 1

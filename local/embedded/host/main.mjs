@@ -121,20 +121,19 @@ async function answer(request, env) {
   const look = await oneTime.answerLook(request, url, target);
   if (look) return look;
   const own = signing ? await signing.incoming(request) : request;
-  const response = await answerAs(own, url, forward, target);
+  const response = await pauses.between(own, url, () => answerAs(own, url, forward, target));
   return signing ? signing.outgoing(response, url) : response;
 }
 
 async function answerAs(request, url, forward, target) {
-  const pause = await pauses.refuse(request, url);
-  if (pause) return pause;
   const several = await signSeveral(request, url, forward);
   if (several) return several;
   const verified = await oneTime.answerVerification(request, url, forward);
   if (verified) return verified;
   const plain = await unwrapUpload(request, url);
   if (plain instanceof Response) return plain;
-  const redirect = url.searchParams.has("redirect_to") ? await target() : null;
+  const mayMail = url.pathname.startsWith("/auth/v1/") && (request.method === "POST" || request.method === "PUT");
+  const redirect = mayMail && url.searchParams.has("redirect_to") ? await target() : null;
   return requestedRedirect.run(redirect, () => answerByLite(plain, url, forward));
 }
 
@@ -159,7 +158,15 @@ async function allowedRedirect({ origin, searchParams }, forward) {
 }
 
 async function answerPage(request, env) {
-  return answerPreflight(request) ?? readableElsewhere(await answer(request, env));
+  const preflight = answerPreflight(request);
+  if (preflight) return preflight;
+  try {
+    return readableElsewhere(await answer(request, env));
+  } catch (error) {
+    console.error("unanswered:", error); // as while Postgres is away
+    const body = { code: 500, error_code: "unexpected_failure", msg: "Internal server error" };
+    return readableElsewhere(Response.json(body, { status: 500 }));
+  }
 }
 
 const server = serve({ port: settings.port, hostname: settings.listen, fetch: answerPage }, () => {
