@@ -21,10 +21,7 @@ export function Confirm() {
   const router = useRouter();
   const link = useLink();
   const type = otpTypeOf(useSearchParams().get("type"));
-  const onSignedIn = useCallback(
-    (kind: OtpType | null) => router.replace(pathAfter(kind) ?? paths.home),
-    [router],
-  );
+  const onSignedIn = useCallback((kind: OtpType | null) => router.replace(pathAfter(kind) ?? paths.home), [router]);
   return (
     <AccountFrame title={titleOf(link, sentences.titles.confirm)}>
       <LinkOutcome link={link} onSignedIn={onSignedIn}>

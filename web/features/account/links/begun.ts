@@ -14,7 +14,9 @@ type Asked = { email: string; at: number };
 
 /** Begins a sign-in with a provider. Returns a mark that comes back with its end, in the same tab. */
 export function beginSignIn(): string {
-  const mark = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const mark = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+    byte.toString(16).padStart(2, "0"),
+  ).join("");
   write(() => window.sessionStorage, MARK, mark);
   return mark;
 }

@@ -2,10 +2,10 @@
 
 import { type ReactNode, useCallback, useState } from "react";
 import { Skeleton } from "@/components/ui/skeleton";
-import { type LinkResult, otpTypeOf } from "@/lib/auth/link-result";
 import type { OtpType } from "@/lib/api/types";
+import { type LinkResult, otpTypeOf } from "@/lib/auth/link-result";
 import { sentences } from "../sentences";
-import { Adoption } from "./adoption";
+import { Adoption, type Consent } from "./adoption";
 import { takeMark } from "./begun";
 import { HalfDone, LinkError } from "./link-failure-notice";
 import { OneTimeLink } from "./one-time-link";
@@ -48,7 +48,7 @@ type LinkedTokensProps = {
 };
 
 function LinkedTokens({ link, onSignedIn }: LinkedTokensProps) {
-  const [consent] = useState(() => (takeMark(link.mark) ? "expected" : "unknown"));
+  const [consent] = useState<Consent>(() => (takeMark(link.mark) ? "expected" : "unknown"));
   const onAdopted = useCallback(() => onSignedIn(otpTypeOf(link.type)), [link, onSignedIn]);
   return <Adoption tokens={link} consent={consent} onSignedIn={onAdopted} />;
 }
