@@ -111,9 +111,8 @@ async def test_the_auth_service_speaks_for_many(limited: RunningStack) -> None:
     key = json.loads((limited.home / "secrets.json").read_text())["forwarding_key"]
     async with caller(limited, **{"x-concerto-forwarding-key": key}) as service:
         assert 429 not in await statuses(service, PASSWORDS, 2 * BURST)
-    for wrong in ("", key[:-1], f"{key}x", "ü"):
-        async with caller(limited) as client:
-            client.headers["x-concerto-forwarding-key"] = wrong.encode()  # type: ignore[assignment]
+    for wrong in ("", key[:-1], f"{key}x"):
+        async with caller(limited, **{"x-concerto-forwarding-key": wrong}) as client:
             assert 429 in await statuses(client, PASSWORDS, 2 * BURST)
 
 

@@ -151,7 +151,7 @@ async function readProof(request) {
   const body = await request.json().catch(() => null);
   if (typeof body !== "object" || body === null) return null;
   const { type, email, token, token_hash: tokenHash } = body;
-  if (!Object.hasOwn(COLUMNS, type)) return null;
+  if (typeof type !== "string" || !Object.hasOwn(COLUMNS, type)) return null;
   if (isText(tokenHash)) return { type, tokenHash };
   return isText(email) && isText(token) ? { type, email, token } : null;
 }
