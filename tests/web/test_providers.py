@@ -208,6 +208,7 @@ async def test_who_has_not_confirmed_is_led_to_the_code_by_the_log_in(hosted: We
     account = AccountPages(page)
     await account.log_in(mail.to, PASSWORD)
     await page.get_by_role("main").get_by_role("link", name="Enter a code").click()
+    await expect(account.heading("Enter a code")).to_be_visible()
     await account.enter_code(mail.code or "", email=mail.to, submit="Confirm")
     await expect(Chat(page).box).to_be_visible()
 
