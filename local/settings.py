@@ -53,7 +53,7 @@ class Settings(BaseModel):
     embedded_signing: Literal["ES256", "HS256"] = Field("ES256", validation_alias="CONCERTO_EMBEDDED_SIGNING")
     embedded_sign_in_limit: int = Field(30, validation_alias="CONCERTO_EMBEDDED_SIGN_IN_LIMIT", ge=1)
     embedded_code_limit: int = Field(30, validation_alias="CONCERTO_EMBEDDED_CODE_LIMIT", ge=1)
-    embedded_token_limit: int = Field(150, validation_alias="CONCERTO_EMBEDDED_TOKEN_LIMIT", ge=1)
+    embedded_refresh_limit: int = Field(150, validation_alias="CONCERTO_EMBEDDED_REFRESH_LIMIT", ge=1)
     embedded_mail_seconds: int = Field(60, validation_alias="CONCERTO_EMBEDDED_MAIL_SECONDS", ge=0, le=86_400)
     supabase_url: str = Field("", validation_alias="SUPABASE_URL")
     project_id: str = Field("", validation_alias="SUPABASE_PROJECT_ID")

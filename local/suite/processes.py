@@ -239,7 +239,7 @@ def supabase_spec(settings: Settings, credentials: Credentials, postgres: Postgr
         "HOST_ACCESS_TOKEN_SECONDS": str(settings.access_token_seconds),
         "HOST_SIGN_IN_LIMIT": str(settings.embedded_sign_in_limit),
         "HOST_CODE_LIMIT": str(settings.embedded_code_limit),
-        "HOST_TOKEN_LIMIT": str(settings.embedded_token_limit),
+        "HOST_REFRESH_LIMIT": str(settings.embedded_refresh_limit),
         "HOST_MAIL_SECONDS": str(settings.embedded_mail_seconds),
         "HOST_HOME": str(settings.home),
         "HOST_PORT": str(settings.port_of("supabase")),

@@ -32,7 +32,7 @@ LIMITED = {
 @pytest.fixture(scope="module")
 def limited(launch: Callable[..., RunningStack]) -> RunningStack:
     """The embedded Supabase with the limits that it has by itself."""
-    names = ("SIGN_IN_LIMIT", "CODE_LIMIT", "TOKEN_LIMIT", "MAIL_SECONDS")
+    names = ("SIGN_IN_LIMIT", "CODE_LIMIT", "REFRESH_LIMIT", "MAIL_SECONDS")
     return launch(only="postgres,supabase", **{f"CONCERTO_EMBEDDED_{name}": "" for name in names})
 
 

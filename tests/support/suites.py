@@ -30,7 +30,7 @@ PORTS = len(PORT_NAMES)
 OF_A_PROJECT = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_DB_URL", "SUPABASE_JWT_SECRET")
 """What the services are told of a hosted project; how to administer it is for tests alone."""
 EMBEDDED_LIMITS = {
-    **dict.fromkeys((f"CONCERTO_EMBEDDED_{kind}_LIMIT" for kind in ("SIGN_IN", "CODE", "TOKEN")), "1000000"),
+    **dict.fromkeys((f"CONCERTO_EMBEDDED_{kind}_LIMIT" for kind in ("SIGN_IN", "CODE", "REFRESH")), "1000000"),
     "CONCERTO_EMBEDDED_MAIL_SECONDS": "0",
 }
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")

@@ -41,7 +41,7 @@ const settings = {
   // What each address may do in five minutes, and the pause between mails; absent: anything, and none.
   signInLimit: Number(process.env.HOST_SIGN_IN_LIMIT || Infinity),
   codeLimit: Number(process.env.HOST_CODE_LIMIT || Infinity),
-  tokenLimit: Number(process.env.HOST_TOKEN_LIMIT || Infinity),
+  refreshLimit: Number(process.env.HOST_REFRESH_LIMIT || Infinity),
   mailSeconds: Number(process.env.HOST_MAIL_SECONDS || 0),
 };
 const CODE_SECONDS = 3600;
@@ -54,7 +54,7 @@ setExperimental("storage", true);
 const connection = openConnection(settings.databaseUrl);
 const { signInLimit: signIns } = settings;
 const limits = new Limits({
-  password: signIns, signup: signIns, mail: signIns, user: signIns, code: settings.codeLimit, token: settings.tokenLimit,
+  password: signIns, signup: signIns, mail: signIns, user: signIns, code: settings.codeLimit, token: settings.refreshLimit,
 });
 const pauses = new MailPauses(settings.mailSeconds);
 const oneTime = new OneTime({
