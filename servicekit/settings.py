@@ -71,7 +71,7 @@ class TokenSettings(ProcessSettings):
     supabase_jwt_secret: SecretStr | None = Field(None, validation_alias="SUPABASE_JWT_SECRET")
     """Verifies HS256 tokens (legacy projects, earlier embedded ones); absent accepts only the project's key set."""
     supabase_jwt_issuer: str | None = Field(None, validation_alias="SUPABASE_JWT_ISSUER")
-    """The `iss` of tokens. Absent: SUPABASE_URL/auth/v1 or SUPABASE_PUBLIC_URL/auth/v1, unchecked for HS256 tokens."""
+    """The `iss` of tokens; `*` is any. Absent: /auth/v1 of SUPABASE_URL or SUPABASE_PUBLIC_URL, unchecked for HS256."""
 
     @field_validator("supabase_url", "supabase_public_url", mode="after")
     @classmethod

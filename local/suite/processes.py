@@ -133,6 +133,7 @@ def suite_variables(
             "SUPABASE_PUBLISHABLE_KEY": credentials.publishable_key,
             "SUPABASE_DB_URL": postgres.login_url,
             "SUPABASE_JWT_SECRET": credentials.jwt_secret,
+            "SUPABASE_JWT_ISSUER": "*",  # the address moves with the port, and sign-ins stay
             "AUTH_FORWARDING_KEY": credentials.forwarding_key,
         }
     return made | chosen

@@ -193,6 +193,16 @@ async def test_a_project_is_known_by_the_address_that_browsers_have(project: Pro
     await verifier.close()
 
 
+async def test_the_issuer_may_be_anybody_where_the_setting_says_so_and_the_key_may_not(project: Project) -> None:
+    settings = TokenSettings(_env_file=None, supabase_url=project.url, supabase_jwt_issuer="*")
+    verifier = Verifier(settings.model_copy(update={"supabase_jwt_secret": SecretStr(JWT_SECRET)}))
+    for claims in ({"iss": "http://127.0.0.1:8101/auth/v1"}, {"iss": "x"}):
+        assert (await verifier.verify(project.token(**claims))).user_id == USER
+    assert (await verifier.verify(mint_token(USER))).user_id == USER
+    assert await refusal(verifier, project.token("foreign")) == "TOKEN_INVALID"
+    await verifier.close()
+
+
 async def test_no_keys_at_all_is_an_outage_not_a_bad_token(verifier: Verifier, project: Project) -> None:
     project.down = True
     assert await refusal(verifier, project.token()) == "KEYS_UNAVAILABLE"
