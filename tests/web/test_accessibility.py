@@ -42,6 +42,8 @@ MOVING = """() => document.getAnimations()
   .filter((each) => each.playState === "running" && Number(each.effect?.getComputedTiming().duration) > 17)
   .map((each) => `${each.animationName ?? each.transitionProperty} ${each.effect?.target?.className}`.slice(0, 120))"""
 
+DRAWN = "async () => { for (let frame = 0; frame < 2; frame += 1) await new Promise(requestAnimationFrame); }"
+
 # Until every colour has arrived: transitions begin with the next frame, and last one where motion is unwanted.
 PAINT = """async (colours) => {
   document.documentElement.classList.toggle("dark", colours === "dark");
@@ -182,6 +184,9 @@ async def test_everything_of_a_turn_goes_by_the_keyboard(web: Web) -> None:
     assert await page.evaluate("document.activeElement.matches(':focus-visible')")
     await page.keyboard.press("Enter")
     await expect(chat.answer).to_contain_text("Yes, all of it.")
+    # The box takes the focus once more when the turn is over, behind the drawing of it.
+    await expect(chat.stop_button).to_be_hidden()
+    await page.evaluate(DRAWN)
     await page.evaluate("document.activeElement.blur()")
     await page.keyboard.press("/")
     await expect(chat.box).to_be_focused()

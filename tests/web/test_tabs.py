@@ -112,6 +112,7 @@ async def test_a_tab_closed_in_the_middle_of_its_exchange_costs_the_others_nothi
         answer = await route.fetch()
         assert answer.ok
         await first.close()
+        await route.abort()
         closed.set()
 
     await first.route("**/auth/v1/token?*", close)
