@@ -40,7 +40,7 @@ export function ForgotPasswordForm() {
             <p>
               <RichText
                 sentence={sentences.forgotPassword.linkSent}
-                parts={{ email: <strong className="break-all">{sentTo}</strong> }}
+                parts={{ email: <strong className="wrap-anywhere">{sentTo}</strong> }}
               />
             </p>
           </div>

@@ -86,7 +86,7 @@ function NewPasswordForm({ email }: { email: string | null }) {
         <p className="text-sm text-muted-foreground">
           <RichText
             sentence={sentences.resetPassword.account}
-            parts={{ email: <strong className="break-all text-foreground">{email}</strong> }}
+            parts={{ email: <strong className="wrap-anywhere text-foreground">{email}</strong> }}
           />
         </p>
       ) : null}

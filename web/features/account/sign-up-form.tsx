@@ -100,7 +100,7 @@ function WaitsForMail({ email, next, onBack }: WaitsForMailProps) {
         <p>
           <RichText
             sentence={sentences.signUp.linkSent}
-            parts={{ email: <strong className="break-all">{email}</strong> }}
+            parts={{ email: <strong className="wrap-anywhere">{email}</strong> }}
           />
         </p>
       </div>

@@ -102,7 +102,7 @@ export function OneTimeLink({ link, onSignedIn }: OneTimeLinkProps) {
       <p className="text-sm">
         <RichText
           sentence={sentences.oneTime.intro[link.type]}
-          parts={{ email: <strong className="break-all">{linked}</strong> }}
+          parts={{ email: <strong className="wrap-anywhere">{linked}</strong> }}
         />
       </p>
       <div>

@@ -13,11 +13,11 @@ type QuestionProps = {
 };
 
 // An address may be longer than a phone is wide.
-const WRAPPING = "h-auto min-h-9 max-w-full py-1.5 text-left whitespace-normal break-words [overflow-wrap:anywhere]";
+const WRAPPING = "h-auto min-h-9 max-w-full py-1.5 text-left whitespace-normal wrap-anywhere";
 
 /** Asks before a link signs somebody in: it can be anybody's, and nobody shall write into a stranger's account. */
 export function Question({ current, linked, isUnderWay = false, onContinue, onStay }: QuestionProps) {
-  const account = <strong className="break-all">{linked}</strong>;
+  const account = <strong className="wrap-anywhere">{linked}</strong>;
   return (
     <>
       <p className="text-sm">
@@ -26,7 +26,7 @@ export function Question({ current, linked, isUnderWay = false, onContinue, onSt
         ) : (
           <RichText
             sentence={sentences.callback.otherAccount}
-            parts={{ current: <strong className="break-all">{current}</strong>, linked: account }}
+            parts={{ current: <strong className="wrap-anywhere">{current}</strong>, linked: account }}
           />
         )}
       </p>
