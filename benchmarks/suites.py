@@ -215,11 +215,12 @@ async def running(mode: Mode) -> AsyncIterator[Suite]:
 
 
 def start_reference(name: str, stack: RunningStack, *, model_url: str, log: Path) -> Program:
-    """Start `reference/<name>.py` on the database of `stack`, with the secret that its tokens are signed with."""
+    """Start `reference/<name>.py` on the database of `stack`, with the keys that its tokens are signed with."""
     env = {
         **stack_environment(stack.home.parent / "none", stack.base_port),
         "DATABASE_URL": stack.db_url,
         "JWT_SECRET": stack.jwt_secret,
+        "KEYS_URL": f"{stack.supabase_url}/auth/v1/.well-known/jwks.json",
         "MODEL_URL": model_url,
         "MODEL": MODEL,
     }

@@ -90,6 +90,8 @@ SECRETS = {
     **{secret.variable: {part.name} for part in parts.PARTS for secret in part.secrets},
     "CONCERTO_EMBEDDED_LOGIN_PASSWORD": {EMBEDDED},
     "CONCERTO_EMBEDDED_JWT_SECRET": {EMBEDDED},
+    "CONCERTO_EMBEDDED_FORWARDING_KEY": {EMBEDDED},
+    "AUTH_FORWARDING_KEY": {"auth"},
 }
 
 

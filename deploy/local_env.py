@@ -22,6 +22,7 @@ SUPABASE_PUBLISHABLE_KEY=sb_publishable_{publishable_key}
 SUPABASE_JWT_SECRET={jwt_secret}
 SUPABASE_DB_URL=postgresql://concerto_login:{login_password}@supabase:8002/postgres
 CONCERTO_EMBEDDED_LOGIN_PASSWORD={login_password}
+AUTH_FORWARDING_KEY={forwarding_key}
 GATEWAY_COOKIE_SECRET={cookie_secret}
 """
 
@@ -31,7 +32,7 @@ def text(*, public_url: str = "http://127.0.0.1:8001") -> str:
 
     public_url: where browsers find the embedded Supabase.
     """
-    names = ("publishable_key", "jwt_secret", "login_password", "cookie_secret")
+    names = ("publishable_key", "jwt_secret", "login_password", "forwarding_key", "cookie_secret")
     return TEXT.format(public_url=public_url, **{name: secrets.token_urlsafe(32) for name in names})
 
 

@@ -187,7 +187,7 @@ def _environment(part: Part) -> str:
     anchors = yaml.safe_load("\n".join(_SHARED.findall(compose)))
     provided = {*anchors["x-common"], *(anchors["x-database"] if part.database else ())}
     if not part.publishable_key:
-        provided |= {"SUPABASE_PUBLISHABLE_KEY", "SUPABASE_PUBLIC_URL"}
+        provided |= {"SUPABASE_PUBLISHABLE_KEY"}
     provided |= {f"{part.variable}_HOST", f"{part.variable}_PORT"}  # set in the image
     targets = {parts.named(name).target_variable: _address(parts.named(name)) for name in part.calls}
     lines = []

@@ -13,7 +13,7 @@ from gateway import addresses
 from gateway.settings import Settings
 from servicekit.errors import AppError
 
-LIMITED = frozenset({"LogIn", "SignUp", "RequestPasswordReset"})
+LIMITED = frozenset({"LogIn", "SignUp", "RequestPasswordReset", "VerifyOtp"})
 """The operations whose attempts are counted, each by itself."""
 
 
@@ -34,7 +34,9 @@ class Attempts:
 
         message: the valid request; its `email` names the account. Raises AppError TOO_MANY_ATTEMPTS.
         """
-        await self._hit(self._per_email, operation, "email", message.email.strip().casefold())  # type: ignore[attr-defined]
+        email: str = message.email.strip().casefold()  # type: ignore[attr-defined]
+        if email:  # a mail's link names none
+            await self._hit(self._per_email, operation, "email", email)
 
     async def _hit(self, limit: RateLimitItem, *key: str) -> None:
         if await self._limiter.hit(limit, *key):

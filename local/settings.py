@@ -52,6 +52,12 @@ class Settings(BaseModel):
     embedded_publishable_key: SecretStr | None = Field(None, validation_alias="CONCERTO_EMBEDDED_PUBLISHABLE_KEY")
     embedded_jwt_secret: SecretStr | None = Field(None, validation_alias="CONCERTO_EMBEDDED_JWT_SECRET")
     embedded_login_password: SecretStr | None = Field(None, validation_alias="CONCERTO_EMBEDDED_LOGIN_PASSWORD")
+    embedded_forwarding_key: SecretStr | None = Field(None, validation_alias="CONCERTO_EMBEDDED_FORWARDING_KEY")
+    embedded_signing: Literal["ES256", "HS256"] = Field("ES256", validation_alias="CONCERTO_EMBEDDED_SIGNING")
+    embedded_sign_in_limit: int = Field(30, validation_alias="CONCERTO_EMBEDDED_SIGN_IN_LIMIT", ge=1)
+    embedded_code_limit: int = Field(30, validation_alias="CONCERTO_EMBEDDED_CODE_LIMIT", ge=1)
+    embedded_refresh_limit: int = Field(150, validation_alias="CONCERTO_EMBEDDED_REFRESH_LIMIT", ge=1)
+    embedded_mail_seconds: int = Field(60, validation_alias="CONCERTO_EMBEDDED_MAIL_SECONDS", ge=0, le=86_400)
     supabase_url: str = Field("", validation_alias="SUPABASE_URL")
     project_id: str = Field("", validation_alias="SUPABASE_PROJECT_ID")
     access_token: SecretStr = Field(SecretStr(""), validation_alias="SUPABASE_ACCESS_TOKEN")
@@ -79,7 +85,9 @@ class Settings(BaseModel):
     def _absolute_link(cls, file: Path | None) -> Path | None:
         return None if file is None else ROOT / file.expanduser()  # a link stays one, as it may lead elsewhere later
 
-    @field_validator("embedded_publishable_key", "embedded_jwt_secret", "embedded_login_password")
+    @field_validator(
+        "embedded_publishable_key", "embedded_jwt_secret", "embedded_login_password", "embedded_forwarding_key"
+    )
     @classmethod
     def _long_and_plain(cls, value: SecretStr | None) -> SecretStr | None:
         # They stand in headers and addresses, so nothing in them may need quoting.
@@ -113,6 +121,7 @@ class Settings(BaseModel):
             "publishable_key": self.embedded_publishable_key,
             "jwt_secret": self.embedded_jwt_secret,
             "login_password": self.embedded_login_password,
+            "forwarding_key": self.embedded_forwarding_key,
         }
         return {name: value.get_secret_value() for name, value in chosen.items() if value is not None}
 

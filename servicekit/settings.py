@@ -69,9 +69,9 @@ class TokenSettings(ProcessSettings):
     supabase_public_url: str = Field("", validation_alias="SUPABASE_PUBLIC_URL")
     """Where browsers find the Supabase project; absent means SUPABASE_URL. `browser_supabase_url` is the one to use."""
     supabase_jwt_secret: SecretStr | None = Field(None, validation_alias="SUPABASE_JWT_SECRET")
-    """Verifies HS256 tokens (embedded Supabase, legacy projects); absent accepts only the project's key set."""
+    """Verifies HS256 tokens (legacy projects, earlier embedded ones); absent accepts only the project's key set."""
     supabase_jwt_issuer: str | None = Field(None, validation_alias="SUPABASE_JWT_ISSUER")
-    """The `iss` that tokens must carry; absent means SUPABASE_URL/auth/v1, and is not checked for HS256 tokens."""
+    """The `iss` of tokens; `*` is any. Absent: /auth/v1 of SUPABASE_URL or SUPABASE_PUBLIC_URL, unchecked for HS256."""
 
     @field_validator("supabase_url", "supabase_public_url", mode="after")
     @classmethod

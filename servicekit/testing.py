@@ -58,10 +58,15 @@ def acting_as(caller: Caller | None) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def served(
-    registrations: Sequence[server.Registration], *, secret: str = JWT_SECRET, within_process: bool = False
+    registrations: Sequence[server.Registration],
+    *,
+    secret: str = JWT_SECRET,
+    supabase_url: str = "http://127.0.0.1:9",
+    within_process: bool = False,
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Serve the registrations on a free port with the real interceptor, and yield a channel to them.
 
+    secret: of HS256 tokens. supabase_url: the project whose key set verifies others; by default there is none.
     within_process: the channel calls them within the process, not over the port.
     """
     settings = ServiceSettings(
@@ -69,7 +74,7 @@ async def served(
         port=0,
         drain_seconds=1.0,
         supabase_jwt_secret=SecretStr(secret),
-        supabase_url="http://127.0.0.1:9",
+        supabase_url=supabase_url,
     )
     async with contextlib.AsyncExitStack() as serving:
         port = await serving.enter_async_context(server.serving(settings, registrations))

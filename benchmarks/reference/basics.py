@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     database_url: str
     """As the role concerto_login."""
     jwt_secret: str
+    keys_url: str
+    """Where the project's key set is."""
     model_url: str = ""
     model: str = ""
 
@@ -65,8 +67,9 @@ class Caller:
 class Tokens:
     """Verifies access tokens, and remembers those that it has verified until they expire."""
 
-    def __init__(self, secret: str) -> None:
-        self._secret = secret
+    def __init__(self, settings: Settings) -> None:
+        self._secret = settings.jwt_secret
+        self._keys = jwt.PyJWKClient(settings.keys_url)
         self._known: dict[str, Caller] = {}
 
     def caller(self, token: str) -> Caller:
@@ -75,10 +78,11 @@ class Tokens:
         if known is not None and known.expires_at > time.time():
             return known
         try:
+            algorithm = jwt.get_unverified_header(token)["alg"]
             claims = jwt.decode(
                 token,
-                self._secret,
-                algorithms=["HS256"],
+                self._secret if algorithm == "HS256" else self._keys.get_signing_key_from_jwt(token),
+                algorithms=["HS256" if algorithm == "HS256" else "ES256"],
                 audience="authenticated",
                 leeway=LEEWAY_SECONDS,
                 options={"require": ["exp", "sub", "role", "aud"]},

@@ -1,6 +1,6 @@
 """The reference for single calls: FastAPI and asyncpg in one process, with the same SQL operations and answers.
 
-DATABASE_URL=… JWT_SECRET=… python -m benchmarks.reference.monolith      prints its address, serves until SIGINT
+DATABASE_URL=… JWT_SECRET=… KEYS_URL=… python -m benchmarks.reference.monolith      prints its address
 """
 
 import base64
@@ -111,7 +111,7 @@ class SessionPage(BaseModel):
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the pool, and close it at the end."""
     settings = Settings()
-    app.state.tokens = Tokens(settings.jwt_secret)
+    app.state.tokens = Tokens(settings)
     async with asyncpg.create_pool(settings.database_url, min_size=POOL_SIZE, max_size=POOL_SIZE) as pool:
         app.state.operations = Operations(pool)
         yield

@@ -1,6 +1,6 @@
 """The reference for turns: FastAPI and ChatOpenAI.astream in one process, which saves both messages.
 
-DATABASE_URL=… JWT_SECRET=… MODEL_URL=… MODEL=… python -m benchmarks.reference.stream      prints its address
+DATABASE_URL=… JWT_SECRET=… KEYS_URL=… MODEL_URL=… MODEL=… python -m benchmarks.reference.stream      prints its address
 
 It keeps what was said only once the answer is complete: a client that goes away, or a restart, loses it.
 """
@@ -45,7 +45,7 @@ class Turn(BaseModel):
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open pool and model, and close the pool at the end."""
     settings = Settings()
-    app.state.tokens = Tokens(settings.jwt_secret)
+    app.state.tokens = Tokens(settings)
     app.state.chat = ChatOpenAI(
         model=settings.model,
         base_url=settings.model_url,

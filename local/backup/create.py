@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -31,6 +32,8 @@ from local.suite.state import end_orphans, read_state, supervisor_lock
 
 SHARED_SECRETS = ("jwt_secret", "publishable_key", "secret_key", "cookie_secret")
 """What `--with-secrets` keeps. The passwords of the database are never in a backup: each cluster has its own."""
+LATER_SECRETS = ("signing_key",)
+"""What it keeps besides, and backups of earlier versions lack."""
 ATTEMPTS, PAUSE_SECONDS = 5, 0.5
 
 
@@ -79,7 +82,7 @@ async def back_up(
             writer = ArchiveWriter(stream)
             manifest = await _write(settings, postgres, writer, console)
             if with_secrets:
-                writer.add(archive.SECRETS, credentials.model_dump_json(include=set(SHARED_SECRETS)).encode())
+                writer.add(archive.SECRETS, json.dumps(_shared(credentials)).encode())
             manifest = manifest.model_copy(update={"members": dict(writer.members)})
             writer.seal(manifest)
             stream.flush()
@@ -89,6 +92,12 @@ async def back_up(
             if checked.manifest != manifest:
                 raise BackupError(f"{file} does not hold what was written to it. Is the disk failing?")
     return manifest
+
+
+def _shared(credentials: Credentials) -> dict[str, str]:
+    """The keys that another machine needs to take the tokens that this one has issued."""
+    kept = credentials.model_dump(include={*SHARED_SECRETS, *LATER_SECRETS})
+    return {name: value for name, value in kept.items() if value}  # a folder of an earlier version has fewer
 
 
 @asynccontextmanager

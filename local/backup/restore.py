@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from local.backup import archive, dump, fingerprint, objects
 from local.backup.archive import Archive, Manifest
-from local.backup.create import SHARED_SECRETS
+from local.backup.create import LATER_SECRETS, SHARED_SECRETS
 from local.backup.faults import BackupError
 from local.backup.fingerprint import Fingerprint
 from local.backup.swap import STAGING, exchange, finish_exchange, journal_file
@@ -81,7 +81,8 @@ def _shared_secrets(backup: Archive) -> dict[str, str]:
         found = json.loads(backup.text(archive.SECRETS))
     except ValueError:
         found = None
-    if not isinstance(found, dict) or {*found} != {*SHARED_SECRETS} or not all(map(_is_text, found.values())):
+    is_known = isinstance(found, dict) and {*found} - {*LATER_SECRETS} == {*SHARED_SECRETS}
+    if not is_known or not all(map(_is_text, found.values())):
         raise BackupError(f"{backup.file} holds keys that are none of Concerto's. Use another copy of it.")
     return {name: str(value) for name, value in found.items()}
 

@@ -5,7 +5,10 @@ import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import uuid4
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from local.files import make_private_folder, write_private
@@ -25,6 +28,12 @@ def _key() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
+def _signing_key() -> str:
+    """A private key for ES256 as a JSON Web Key, as `supabase gen signing-key` writes it."""
+    key = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()), as_dict=True)
+    return json.dumps({**key, "kid": str(uuid4()), "alg": "ES256", "use": "sig"})
+
+
 class Credentials(BaseModel):
     """Everything secret that the embedded stack needs. Never printed; `repr` hides all of it."""
 
@@ -37,6 +46,10 @@ class Credentials(BaseModel):
     admin_password: str
     migration_password: str
     login_password: str
+    signing_key: str = ""
+    """Signs access tokens (ES256): a private JSON Web Key. Empty until the next start in an earlier version's file."""
+    forwarding_key: str = ""
+    """With which the auth service says that it speaks for several people; empty likewise."""
 
     def __repr__(self) -> str:
         return "Credentials(hidden)"
@@ -54,6 +67,8 @@ class Credentials(BaseModel):
             admin_password=_token(),
             migration_password=_token(),
             login_password=_token(),
+            signing_key=_signing_key(),
+            forwarding_key=_token(),
         )
 
 
@@ -92,7 +107,8 @@ def ensure_credentials(home: Path, chosen: Mapping[str, str] | None = None) -> C
         write_private(file, Credentials.generate().model_dump_json(indent=2) + "\n")
     file.chmod(0o600)
     known = read_credentials(home)
-    wanted = known.model_copy(update=dict(chosen or {}))
+    later = {"signing_key": known.signing_key or _signing_key(), "forwarding_key": known.forwarding_key or _token()}
+    wanted = known.model_copy(update={**later, **(chosen or {})})
     if wanted != known:
         write_private(file, wanted.model_dump_json(indent=2) + "\n")
     return wanted

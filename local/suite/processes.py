@@ -133,6 +133,8 @@ def suite_variables(
             "SUPABASE_PUBLISHABLE_KEY": credentials.publishable_key,
             "SUPABASE_DB_URL": postgres.login_url,
             "SUPABASE_JWT_SECRET": credentials.jwt_secret,
+            "SUPABASE_JWT_ISSUER": "*",  # the address moves with the port, and sign-ins stay
+            "AUTH_FORWARDING_KEY": credentials.forwarding_key,
         }
     return made | chosen
 
@@ -154,7 +156,9 @@ def service_environment(name: str, settings: Settings, suite: dict[str, str]) ->
     environment.setdefault("CONCERTO_ENVIRONMENT", settings.environment)
     wanted = {"SUPABASE_URL", "SUPABASE_PUBLIC_URL", "SUPABASE_JWT_SECRET", "SUPABASE_JWT_ISSUER"}
     wanted |= {parts.named(called).target_variable for called in part.calls}
-    wanted |= {f"{part.variable}_{suffix}" for suffix in ("HOST", "PORT", "PUBLIC_URL", "COOKIE_SECRET")}
+    wanted |= {
+        f"{part.variable}_{suffix}" for suffix in ("HOST", "PORT", "PUBLIC_URL", "COOKIE_SECRET", "FORWARDING_KEY")
+    }
     if part.database:
         wanted.add("SUPABASE_DB_URL")
         wanted |= {"SUPABASE_LISTEN_DB_URL"} if part.database.listeners else set()
@@ -226,12 +230,18 @@ def supabase_spec(settings: Settings, credentials: Credentials, postgres: Postgr
         "HOST_JWT_SECRET": credentials.jwt_secret,
         "HOST_PUBLISHABLE_KEY": credentials.publishable_key,
         "HOST_SECRET_KEY": credentials.secret_key,
+        "HOST_FORWARDING_KEY": credentials.forwarding_key,
+        "HOST_SIGNING_KEY": credentials.signing_key if settings.embedded_signing == "ES256" else "",
         "HOST_API_URL": settings.embedded_url,
         "HOST_SITE_URL": site,
         "HOST_REDIRECT_URLS": json.dumps(redirects),
         "HOST_PROVIDERS": json.dumps(providers),
         "HOST_CONFIRM_EMAIL": "true" if settings.confirm_email else "false",
         "HOST_ACCESS_TOKEN_SECONDS": str(settings.access_token_seconds),
+        "HOST_SIGN_IN_LIMIT": str(settings.embedded_sign_in_limit),
+        "HOST_CODE_LIMIT": str(settings.embedded_code_limit),
+        "HOST_REFRESH_LIMIT": str(settings.embedded_refresh_limit),
+        "HOST_MAIL_SECONDS": str(settings.embedded_mail_seconds),
         "HOST_HOME": str(settings.home),
         "HOST_PORT": str(settings.port_of("supabase")),
         "HOST_LISTEN": settings.embedded_host,

@@ -22,6 +22,12 @@ def mails_to(stack: RunningStack, address: str) -> list[Mail]:
     return [mail for mail in read_mails(stack.home) if mail.to == address]
 
 
+def read_link(link: str) -> tuple[str, httpx.QueryParams]:
+    """Return where a mail's link leads, and what the page there finds in the address."""
+    target, _, fragment = link.partition("#")
+    return target, httpx.QueryParams(fragment)
+
+
 async def new_client(stack: RunningStack, *, key: str | None = None) -> AsyncClient:
     options = AsyncClientOptions(auto_refresh_token=False, persist_session=False, httpx_client=httpx.AsyncClient())
     return await acreate_client(stack.supabase_url, key or stack.publishable_key, options=options)
@@ -40,15 +46,21 @@ async def anonymous(embedded: RunningStack) -> AsyncIterator[AsyncClient]:
     await close_client(client)
 
 
-@pytest.fixture
-async def member(embedded: RunningStack) -> AsyncIterator[AsyncClient]:
-    """A client of a person who has signed up, confirmed by the mailed code, and is logged in."""
-    client = await new_client(embedded)
+async def new_member(stack: RunningStack) -> AsyncClient:
+    """Return a client of a person who has signed up, confirmed by the mailed code, and is logged in."""
+    client = await new_client(stack)
     email = f"member-{uuid.uuid4().hex[:12]}@example.com"
     await client.auth.sign_up({"email": email, "password": PASSWORD, "options": {"data": {"display_name": "Ada"}}})
-    (mail,) = mails_to(embedded, email)
+    (mail,) = mails_to(stack, email)
     assert mail.code is not None
     await client.auth.verify_otp({"email": email, "token": mail.code, "type": "signup"})
+    return client
+
+
+@pytest.fixture
+async def member(embedded: RunningStack) -> AsyncIterator[AsyncClient]:
+    """A client of a person who is logged in."""
+    client = await new_member(embedded)
     yield client
     await close_client(client)
 

@@ -12,7 +12,7 @@ import pytest
 from supabase import AsyncClient
 from supabase_auth.errors import AuthApiError, AuthWeakPasswordError
 
-from local.tests.conftest import PASSWORD, close_client, mails_to, new_client
+from local.tests.conftest import PASSWORD, close_client, mails_to, new_client, read_link
 from tests.support.suites import RunningStack
 from tests.support.waiting import until
 
@@ -40,7 +40,7 @@ async def user_id(client: AsyncClient) -> str:
     return session.user.id
 
 
-async def test_confirmation_mail_becomes_a_private_file_whose_link_leads_to_the_api(
+async def test_confirmation_mail_becomes_a_private_file_whose_link_leads_to_a_page(
     embedded: RunningStack, anonymous: AsyncClient
 ) -> None:
     email = f"new-{uuid.uuid4().hex[:12]}@example.com"
@@ -52,15 +52,15 @@ async def test_confirmation_mail_becomes_a_private_file_whose_link_leads_to_the_
 
     (mail,) = mails_to(embedded, email)
     assert re.fullmatch(r"\d{6}", mail.code or "")
-    assert mail.links[0].startswith(f"{embedded.supabase_url}/auth/v1/verify?")
+    target, fragment = read_link(mail.links[0])
+    assert target == embedded.gateway_url
+    assert (fragment["type"], fragment["email"]) == ("signup", email)
     files = list((embedded.home / "mail").iterdir())
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert stat.S_IMODE((embedded.home / "mail").stat().st_mode) == 0o700
 
-    async with httpx.AsyncClient() as browser:
-        followed = await browser.get(mail.links[0])
-    assert followed.status_code == httpx.codes.SEE_OTHER
-    assert followed.headers["location"].startswith(f"{embedded.gateway_url}#access_token=")
+    redeemed = await anonymous.auth.verify_otp({"type": "signup", "token_hash": fragment["token_hash"]})
+    assert redeemed.session is not None
     assert (await anonymous.auth.sign_in_with_password({"email": email, "password": PASSWORD})).session is not None
 
 
@@ -85,10 +85,7 @@ async def test_reset_link_leads_to_the_page_that_was_asked_for_but_not_to_a_fore
     wanted = f"{embedded.gateway_url}/reset"
     for target, expected in ((wanted, wanted), ("https://elsewhere.example/", embedded.gateway_url)):
         await member.auth.reset_password_for_email(email, {"redirect_to": target})
-        link = mails_to(embedded, email)[-1].links[0]
-        async with httpx.AsyncClient() as browser:
-            location = (await browser.get(link)).headers["location"]
-        assert location.partition("#")[0].rstrip("/") == expected
+        assert read_link(mails_to(embedded, email)[-1].links[0])[0] == expected
 
 
 async def test_mail_command_shows_the_last_mail_with_its_code(embedded: RunningStack, member: AsyncClient) -> None:
@@ -314,6 +311,139 @@ def _all_files(home: Path) -> list[str]:
     return [str(file) for name in ("storage", "mail") for file in (home / name).rglob("*")] + [
         str(file) for file in home.iterdir()
     ]
+
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000002000001e221bc33"
+    "0000000049454e44ae426082"
+)
+JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
+WEBP = b"RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00/\x00\x00\x00\x10\x07\x10\x11\x11\x88\x88\xfe\x07\x00"
+HTML = b"<!doctype html><script>alert(1)</script>"
+SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'
+
+
+@pytest.fixture(scope="module")
+async def pictures(embedded: RunningStack, bucket: str) -> str:
+    """A public bucket for some types, in which each member has a folder; the bucket beside it takes anything."""
+    connection = await asyncpg.connect(embedded.migration_db_url)
+    await connection.execute(
+        """
+        insert into storage.buckets (id, name, public, file_size_limit, allowed_mime_types)
+        values ('pictures', 'pictures', true, 1000, array['image/png', 'image/jpeg', 'image/webp', 'image/svg+xml',
+                                                          'text/plain']);
+        create policy "members keep their pictures" on storage.objects for all to authenticated
+        using (bucket_id = 'pictures' and (storage.foldername(name))[1] = (select auth.uid())::text)
+        with check (bucket_id = 'pictures' and (storage.foldername(name))[1] = (select auth.uid())::text);
+        """
+    )
+    await connection.close()
+    return "pictures"
+
+
+@pytest.mark.parametrize(
+    ("content", "declared"),
+    [
+        (PNG, "image/png"),
+        (JPEG, "image/jpeg"),
+        (WEBP, "image/webp"),
+        (SVG, "image/svg+xml"),
+        (b"nothing but words", "text/plain"),
+    ],
+)
+async def test_a_file_that_is_what_it_says_is_taken(
+    member: AsyncClient, pictures: str, content: bytes, declared: str
+) -> None:
+    path = f"{await user_id(member)}/{declared.replace('/', '.')}"
+    await member.storage.from_(pictures).upload(path, content, {"content-type": declared})
+    assert await member.storage.from_(pictures).download(path) == content
+
+
+@pytest.mark.parametrize(
+    ("content", "declared"),
+    [
+        (HTML, "image/png"),
+        (SVG, "image/png"),
+        (b"", "image/png"),
+        (PNG[:8], "image/png"),
+        (b" " + PNG, "image/png"),
+        (JPEG, "image/png"),
+        (PNG, "image/webp"),
+        (PNG, "image/svg+xml"),
+        (PNG, "text/plain"),
+        (b"PK\x03\x04" + bytes(26) + b"a", "image/jpeg"),
+    ],
+)
+@pytest.mark.parametrize("way", ["upload", "replace", "form", "signed"])
+async def test_a_file_that_is_not_what_it_says_is_refused_and_not_kept(
+    embedded: RunningStack,
+    member: AsyncClient,
+    anonymous: AsyncClient,
+    pictures: str,
+    content: bytes,
+    declared: str,
+    way: str,
+) -> None:
+    path = f"{await user_id(member)}/picture"
+    files = member.storage.from_(pictures)
+    before = len(_all_files(embedded.home))
+    head = {**headers(embedded, await access_token(member)), "x-upsert": "true"}
+    url = f"{embedded.supabase_url}/storage/v1/object/{pictures}/{path}"
+    async with httpx.AsyncClient() as client:
+        match way:
+            case "form":
+                answer = await client.post(url, headers=head, files={"": ("picture", content, declared)})
+            case "signed":
+                signed = await files.create_signed_upload_url(path)
+                address = f"{embedded.supabase_url}/storage/v1/object/upload/sign/{pictures}/{path}"
+                answer = await client.put(
+                    address, params={"token": signed["token"]}, content=content, headers={"content-type": declared}
+                )
+            case _:
+                method = "POST" if way == "upload" else "PUT"
+                answer = await client.request(method, url, content=content, headers={**head, "content-type": declared})
+        assert answer.status_code == httpx.codes.BAD_REQUEST, answer.text
+        assert (answer.json()["statusCode"], answer.json()["error"]) == ("415", "invalid_mime_type")
+        seen = await client.get(f"{embedded.supabase_url}/storage/v1/object/public/{pictures}/{path}")
+        assert not seen.is_success
+    assert len(_all_files(embedded.home)) == before
+
+
+@pytest.mark.parametrize("verb", ["copy", "move"])
+async def test_a_file_comes_into_a_bucket_with_rules_by_them_only(
+    embedded: RunningStack, member: AsyncClient, bucket: str, pictures: str, verb: str
+) -> None:
+    folder = await user_id(member)
+    head = headers(embedded, await access_token(member))
+    refused = {"page": (HTML, "text/html"), "disguised": (HTML, "image/png"), "large": (PNG + bytes(1000), "image/png")}
+    for name, (content, declared) in {**refused, "good": (PNG, "image/png")}.items():
+        await member.storage.from_(bucket).upload(f"{folder}/{verb}-{name}", content, {"content-type": declared})
+        body = {
+            "bucketId": bucket,
+            "sourceKey": f"{folder}/{verb}-{name}",
+            "destinationBucket": pictures,
+            "destinationKey": f"{folder}/{verb}-{name}",
+        }
+        async with httpx.AsyncClient(base_url=embedded.supabase_url) as client:
+            answer = await client.post(f"/storage/v1/object/{verb}", json=body, headers=head)
+            seen = await client.get(f"/storage/v1/object/public/{pictures}/{folder}/{verb}-{name}")
+        assert answer.is_success is seen.is_success is (name not in refused), answer.text
+
+
+async def test_no_answer_is_taken_for_another_type_than_it_says(
+    embedded: RunningStack, member: AsyncClient, bucket: str
+) -> None:
+    path = f"{await user_id(member)}/words"
+    await member.storage.from_(bucket).upload(path, b"<b>words</b>", {"content-type": "text/plain"})
+    head = headers(embedded, await access_token(member))
+    async with httpx.AsyncClient(base_url=embedded.supabase_url, headers=head) as client:
+        for address in (
+            "/auth/v1/health",
+            f"/storage/v1/object/{bucket}/{path}",
+            "/rest/v1/sessions",
+            "/functions/v1/x",
+        ):
+            assert (await client.get(address)).headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("path", ["/realtime/v1/websocket", "/functions/v1/hello"])

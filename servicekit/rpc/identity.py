@@ -26,7 +26,11 @@ LEEWAY_SECONDS = 10.0
 # A project's key set is cached 10 minutes at the edge; clients keep it no longer than that.
 KEYS_TTL_SECONDS = 600.0
 KEYS_REFETCH_SECONDS = 30.0
+# After a fetch that failed: a project that was away for a moment must not be one for half a minute.
+KEYS_RETRY_SECONDS = 1.0
 VERIFIED_TOKENS = 10_000
+# In place of an issuer: whoever signs with the project's keys. The embedded project's address moves with its port.
+ANY_ISSUER = "*"
 MAX_TOKEN_BYTES = 16_384
 # A NUL as JSON writes it; with another backslash before it, it would be a text of six characters.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -96,12 +100,14 @@ class KeySet:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched_at = -KEYS_TTL_SECONDS
         self._tried_at = -KEYS_TTL_SECONDS
+        self._has_failed = False
         self._lock = asyncio.Lock()
 
     async def key(self, kid: str) -> jwt.PyJWK:
         """Return the key named `kid`.
 
-        An unknown name fetches the set again, at most every 30 s, so that forged names cost no requests.
+        An unknown name fetches the set again, at most every 30 s, so that forged names cost no requests; after a fetch
+        that failed, every second.
         Raises AppError TOKEN_INVALID for an unknown key, KEYS_UNAVAILABLE when no set could ever be fetched.
         """
         now = time.monotonic()
@@ -117,9 +123,10 @@ class KeySet:
         async with self._lock:
             now = time.monotonic()
             fresh = now - self._fetched_at <= KEYS_TTL_SECONDS
-            if (fresh and kid in self._keys) or now - self._tried_at < KEYS_REFETCH_SECONDS:
+            pause = KEYS_RETRY_SECONDS if self._has_failed else KEYS_REFETCH_SECONDS
+            if (fresh and kid in self._keys) or now - self._tried_at < pause:
                 return
-            self._tried_at = now
+            self._has_failed = True
             try:
                 response = await self._client.get(self._url, timeout=5.0)
                 response.raise_for_status()
@@ -127,6 +134,10 @@ class KeySet:
             except (httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
                 _LOG.warning("keys.fetch_failed", url=self._url, error=type(error).__name__)
                 return
+            finally:
+                # From the end on: who waited for one that took long does not begin the next at once.
+                self._tried_at = time.monotonic()
+            self._has_failed = False
             self._keys = {key.key_id: key for key in keys if key.key_id}
             self._fetched_at = now
 
@@ -144,7 +155,9 @@ class Verifier:
         secret = settings.supabase_jwt_secret
         self._secret = secret.get_secret_value() if secret else None
         self._issuer = settings.supabase_jwt_issuer
-        self._default_issuer = f"{settings.supabase_url}/auth/v1"
+        self._is_any_issuer = settings.supabase_jwt_issuer == ANY_ISSUER
+        # One project, which knows itself by the address that browsers have.
+        self._default_issuers = [f"{url}/auth/v1" for url in {settings.supabase_url, settings.browser_supabase_url}]
         self._verified: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
     async def verify(self, token: str) -> Caller:
@@ -178,11 +191,13 @@ class Verifier:
             key = await self._keys.key(kid)
             if key.algorithm_name != algorithm:
                 raise AppError("TOKEN_INVALID", cause="algorithm does not fit the key")
-            issuer: str | None = self._issuer or self._default_issuer
+            issuer: str | list[str] | None = self._issuer or self._default_issuers
         elif algorithm == "HS256" and self._secret:
             key, issuer = self._secret, self._issuer
         else:
             raise AppError("TOKEN_INVALID", cause="algorithm or key id not accepted")
+        if self._is_any_issuer:
+            issuer = None
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,

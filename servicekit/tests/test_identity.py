@@ -245,6 +245,37 @@ async def test_known_keys_outlive_a_project_that_is_down(
     assert project.requests == 2
 
 
+async def test_keys_are_there_soon_after_a_project_that_was_down_at_first(
+    verifier: Verifier, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.down = True
+    assert await refusal(verifier, project.token()) == "KEYS_UNAVAILABLE"
+    assert await refusal(verifier, project.token(n=1)) == "KEYS_UNAVAILABLE"
+    assert project.requests == 1
+    project.down = False
+    monkeypatch.setattr(identity, "KEYS_RETRY_SECONDS", 0.0)
+    assert (await verifier.verify(project.token(n=2))).user_id == USER
+
+
+async def test_a_project_is_known_by_the_address_that_browsers_have(project: Project) -> None:
+    public = "https://api.example.com"
+    verifier = Verifier(TokenSettings(_env_file=None, supabase_url=project.url, supabase_public_url=public))
+    assert (await verifier.verify(project.token(iss=f"{public}/auth/v1"))).user_id == USER
+    assert (await verifier.verify(project.token())).user_id == USER
+    assert await refusal(verifier, project.token(iss="https://evil.example/auth/v1")) == "TOKEN_INVALID"
+    await verifier.close()
+
+
+async def test_the_issuer_may_be_anybody_where_the_setting_says_so_and_the_key_may_not(project: Project) -> None:
+    settings = TokenSettings(_env_file=None, supabase_url=project.url, supabase_jwt_issuer="*")
+    verifier = Verifier(settings.model_copy(update={"supabase_jwt_secret": SecretStr(JWT_SECRET)}))
+    for claims in ({"iss": "http://127.0.0.1:8101/auth/v1"}, {"iss": "x"}):
+        assert (await verifier.verify(project.token(**claims))).user_id == USER
+    assert (await verifier.verify(mint_token(USER))).user_id == USER
+    assert await refusal(verifier, project.token("foreign")) == "TOKEN_INVALID"
+    await verifier.close()
+
+
 async def test_no_keys_at_all_is_an_outage_not_a_bad_token(verifier: Verifier, project: Project) -> None:
     project.down = True
     assert await refusal(verifier, project.token()) == "KEYS_UNAVAILABLE"

@@ -31,6 +31,7 @@ async def build(settings: Settings) -> AsyncIterator[Sequence[server.Registratio
                 settings.supabase_publishable_key,
                 http,
                 browser_url=settings.browser_supabase_url,
+                forwarding_key=settings.forwarding_key,
             ),
             AuthStore(database),
             verifier,

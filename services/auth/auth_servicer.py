@@ -17,6 +17,7 @@ from services.auth.gotrue import GoTrue, SignIn, Tokens
 _LOG = structlog.stdlib.get_logger(__name__)
 
 _SCOPES = {number: name for name, number in enum_spellings(auth_pb2.LogOutScope.DESCRIPTOR).items()}
+_OTP_TYPES = {number: name for name, number in enum_spellings(auth_pb2.OtpType.DESCRIPTOR).items()}
 _PROVIDERS = {number: name for name, number in enum_spellings(auth_pb2.SocialProvider.DESCRIPTOR).items()}
 
 # Temporary failures, which do not make a sign-in invalid that Supabase Auth has just granted.
@@ -82,6 +83,16 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         await self._gotrue.request_password_reset(request.email, redirect_to=request.redirect_to)
         return auth_pb2.RequestPasswordResetResponse()
 
+    async def VerifyOtp(
+        self, request: auth_pb2.VerifyOtpRequest, context: ServicerContext[Any, Any]
+    ) -> auth_pb2.VerifyOtpResponse:
+        """See the contract."""
+        sign_in = await self._gotrue.verify_otp(_OTP_TYPES[request.type], _proof(request))
+        if sign_in is None:
+            return auth_pb2.VerifyOtpResponse()
+        user, session = await self._signed_in(sign_in, _need_tokens(sign_in))
+        return auth_pb2.VerifyOtpResponse(user=user, session=session)
+
     async def UpdatePassword(
         self, request: auth_pb2.UpdatePasswordRequest, context: ServicerContext[Any, Any]
     ) -> auth_pb2.UpdatePasswordResponse:
@@ -138,6 +149,21 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         # The client did nothing wrong: the service is set up for another project.
         cause = "a new token does not verify: check SUPABASE_URL, SUPABASE_JWT_SECRET and SUPABASE_JWT_ISSUER"
         raise AppError("INTERNAL", cause=cause)
+
+
+def _proof(request: auth_pb2.VerifyOtpRequest) -> dict[str, str]:
+    """Return what proves that the mail was read. Raises MISSING_FIELD, INVALID_FIELD where it is not one of the two."""
+    if request.token_hash:
+        for field in ("email", "token"):
+            if getattr(request, field):
+                raise AppError(
+                    "INVALID_FIELD", metadata={"field": field, "problem": "must be absent beside token_hash"}
+                )
+        return {"token_hash": request.token_hash}
+    for field in ("email", "token"):
+        if not getattr(request, field):
+            raise AppError("MISSING_FIELD", metadata={"field": field if request.email else "token_hash"})
+    return {"email": request.email, "token": request.token}
 
 
 def _need_tokens(sign_in: SignIn) -> Tokens:

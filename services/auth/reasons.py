@@ -14,7 +14,12 @@ REASONS: Mapping[str, Reason] = {
     "EMAIL_NOT_CONFIRMED": Reason(
         StatusCode.FAILED_PRECONDITION,
         "The e-mail address is not confirmed yet.",
-        "Follow the link in the confirmation mail.",
+        "Open the link in the confirmation mail, or enter its code.",
+    ),
+    "OTP_INVALID": Reason(
+        StatusCode.UNAUTHENTICATED,
+        "This link or code is wrong, has expired or has been used before.",
+        "Check the code, or ask for a new mail.",
     ),
     "EMAIL_TAKEN": Reason(
         StatusCode.ALREADY_EXISTS,

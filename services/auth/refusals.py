@@ -24,6 +24,7 @@ class Call(StrEnum):
     PASSWORD_RESET = "password_reset"  # noqa: S105 (the name of a call)
     PASSWORD_UPDATE = "password_update"  # noqa: S105 (the name of a call)
     CODE_EXCHANGE = "code_exchange"
+    VERIFICATION = "verification"
     INSPECTION = "inspection"
 
 
@@ -45,6 +46,8 @@ REASONS_BY_CODE: Mapping[str, str] = {
     "same_password": "SAME_PASSWORD",
     "reauthentication_needed": "REAUTHENTICATION_NEEDED",
     "reauthentication_not_valid": "REAUTHENTICATION_NEEDED",
+    # Links and codes of mails
+    "otp_expired": "OTP_INVALID",
     # Tokens
     "refresh_token_not_found": "REFRESH_TOKEN_INVALID",
     "session_expired": "REFRESH_TOKEN_INVALID",
@@ -75,6 +78,8 @@ REASONS_BY_CALL: Mapping[tuple[Call, str], str] = {
     (Call.SIGN_UP, "email_provider_disabled"): "SIGNUP_DISABLED",
     (Call.REFRESH, "validation_failed"): "REFRESH_TOKEN_INVALID",
     (Call.REFRESH, "user_not_found"): "REFRESH_TOKEN_INVALID",
+    (Call.VERIFICATION, "validation_failed"): "OTP_INVALID",
+    (Call.VERIFICATION, "user_not_found"): "OTP_INVALID",
     (Call.CODE_EXCHANGE, "validation_failed"): "SOCIAL_LOGIN_FAILED",
     (Call.CODE_EXCHANGE, "user_not_found"): "SOCIAL_LOGIN_FAILED",
     (Call.CODE_EXCHANGE, "invalid_credentials"): "SOCIAL_LOGIN_FAILED",

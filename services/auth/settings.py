@@ -16,3 +16,5 @@ class Settings(ServiceSettings, DatabaseSettings):
     """Most connections of one process."""
     supabase_publishable_key: SecretStr = Field(validation_alias="SUPABASE_PUBLISHABLE_KEY")
     """The project's publishable key (or legacy anon key); every call of Supabase Auth carries it."""
+    forwarding_key: SecretStr | None = Field(None, validation_alias="AUTH_FORWARDING_KEY")
+    """Tells the embedded Supabase that calls are for many people, whom the gateway limits one by one."""

@@ -22,7 +22,7 @@ from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import RunningStack, stop_stack
 
 NAME = "Jörg Müller-Lüdenscheidt"
-PICTURE = os.urandom(50_000)
+PICTURE = b"RIFF\x10\0\0\0WEBPVP8 " + os.urandom(50_000)
 
 
 @asynccontextmanager

@@ -152,7 +152,7 @@ async def test_a_new_project_gets_every_migration_over_its_address_alone(hosted:
 async def test_the_doctor_finds_nothing_wrong_and_tells_no_secret(migrated: Hosted) -> None:
     done = migrated.concerto("doctor", "--target", "hosted")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "a shared secret (HS256), given by SUPABASE_JWT_SECRET" in done.stdout
+    assert "ES256, by the project's key set" in done.stdout
     assert f"all {len(VERSIONS)} applied" in done.stdout
     for subject in ("schema api: exposed", "login role: concerto_login can", "notifications: arrive", "redirect"):
         assert subject in done.stdout
@@ -168,7 +168,6 @@ async def test_the_doctor_finds_nothing_wrong_and_tells_no_secret(migrated: Host
         ("SUPABASE_PUBLISHABLE_KEY", "sb_publishable_of_another", "is refused by the project"),
         ("SUPABASE_DB_URL", "as postgres", "logs in as postgres"),
         ("SUPABASE_DB_URL", "wrong password", "alter role concerto_login password"),
-        ("SUPABASE_JWT_SECRET", "", "the key set holds no ES256 or RS256 key"),
         ("SUPABASE_URL", "http://127.0.0.1:9", "does not answer"),
         ("GATEWAY_PUBLIC_URL", "https://elsewhere.example", "https://elsewhere.example/reset-password/"),
         ("CONCERTO_DB_POOL_SIZE", "500", "CONCERTO_DB_POOL_SIZE"),

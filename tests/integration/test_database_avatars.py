@@ -196,6 +196,8 @@ def test_nobody_else_lists_replaces_moves_or_deletes_it_or_adds_beside_it(upload
         {"type": "image/svg+xml"},
         {"type": "application/octet-stream"},
         {"bytes": MEBIBYTE + 1},
+        {"type": "text/html", "claims": "image/png"},
+        {"type": "image/jpeg", "claims": "image/webp"},
     ],
     ids=str,
 )

@@ -29,6 +29,10 @@ STOP_SECONDS = 60
 PORTS = len(PORT_NAMES)
 OF_A_PROJECT = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_DB_URL", "SUPABASE_JWT_SECRET")
 """What the services are told of a hosted project; how to administer it is for tests alone."""
+EMBEDDED_LIMITS = {
+    **dict.fromkeys((f"CONCERTO_EMBEDDED_{kind}_LIMIT" for kind in ("SIGN_IN", "CODE", "REFRESH")), "1000000"),
+    "CONCERTO_EMBEDDED_MAIL_SECONDS": "0",
+}
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -153,7 +157,7 @@ def stack_environment(home: Path, base_port: int, **extra: str) -> dict[str, str
     limits = dict.fromkeys(("GATEWAY_LOGIN_LIMIT_PER_EMAIL", "GATEWAY_LOGIN_LIMIT_PER_ADDRESS"), "100000/minute")
     # One of them stores what many people would in a day.
     limits |= {"CONCERTO_MESSAGES_PER_MINUTE": "100000000"}
-    return {**inherited, **own, **limits, "PYTHONUNBUFFERED": "1", **extra}
+    return {**inherited, **own, **limits, **EMBEDDED_LIMITS, "PYTHONUNBUFFERED": "1", **extra}
 
 
 def free_base_port(replicas: int = 1) -> int:

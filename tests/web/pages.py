@@ -36,6 +36,13 @@ class AccountPages:
         await self.field("Password").fill(password)
         await self.button("Log in").click()
 
+    async def enter_code(self, code: str, *, submit: str, email: str = "") -> None:
+        """Type in the code of a mail, with the address where the page asks for it, and send it."""
+        if email:
+            await self.field("Email").fill(email)
+        await self.field("Code").fill(code)
+        await self.button(submit).click()
+
     async def sign_up(self, email: str, password: str, name: str = "") -> None:
         """Fill in the sign-up form and send it."""
         await expect(self.heading("Create your account")).to_be_visible()

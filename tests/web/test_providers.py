@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
+from local.embedded.credentials import read_credentials
 from local.embedded.mailbox import Mail, read_mails
 from local.settings import ROOT
 from local.suite.processes import Mode, node_program
@@ -63,6 +64,7 @@ def project(suite: RunningStack, mode: Mode) -> Iterator[Project]:
         "HOST_JWT_SECRET": suite.jwt_secret,
         "HOST_PUBLISHABLE_KEY": suite.publishable_key,
         "HOST_SECRET_KEY": suite.secret_key,
+        "HOST_SIGNING_KEY": read_credentials(suite.home).signing_key,
         "HOST_API_URL": url,
         "HOST_SITE_URL": site,
         "HOST_REDIRECT_URLS": json.dumps([f"{site}/**"]),
@@ -150,10 +152,12 @@ async def test_a_refusal_at_the_provider_is_said_in_words(hosted: Web) -> None:
     await expect(AccountPages(page).heading("Log in")).to_be_visible()
 
 
-async def test_an_address_is_confirmed_through_the_mail(hosted: Web, project: Project) -> None:
+async def signs_up(hosted: Web, project: Project) -> tuple[Page, Mail]:
+    """Sign up on the page; return it, as it waits for the mail, and the mail."""
     email = f"confirm-{time.monotonic_ns()}@example.com"
     page = await hosted.visit(path="/signup/")
     await AccountPages(page).sign_up(email, PASSWORD)
+    await expect(AccountPages(page).field("Code")).to_be_visible()
     await expect(page.get_by_role("main")).to_contain_text(email)
 
     async def came() -> bool:
@@ -161,6 +165,71 @@ async def test_an_address_is_confirmed_through_the_mail(hosted: Web, project: Pr
 
     await until(came, "the mail")
     (mail,) = project.mails(email)
-    await page.goto(mail.links[0])
+    return page, mail
+
+
+async def test_an_address_is_confirmed_through_the_mails_link(hosted: Web, project: Project) -> None:
+    page, mail = await signs_up(hosted, project)
+    link = mail.links[0]
+    for method in ("HEAD", "GET"):
+        await hosted.client.request(method, link, follow_redirects=True)
+    await page.goto(link)
+    await AccountPages(page).button("Confirm").click()
     await expect(Chat(page).box).to_be_visible()
-    assert "access_token" not in page.url
+    assert "token" not in page.url
+    await page.goto(link)
+    await expect(Chat(page).box).to_be_visible()
+    # On another device that knows nothing of it: confirmed by name, and signed in as whom the link names.
+    hosted.watch.allow("401")
+    elsewhere = await hosted.visit(path=link)
+    await AccountPages(elsewhere).button("Confirm").click()
+    await expect(AccountPages(elsewhere).alert).to_contain_text("used before")
+
+
+async def test_an_address_is_confirmed_in_another_browser_than_the_sign_up(hosted: Web, project: Project) -> None:
+    _, mail = await signs_up(hosted, project)
+    elsewhere = await hosted.visit(path=mail.links[0])
+    await expect(elsewhere.get_by_role("main")).to_contain_text(mail.to)
+    await AccountPages(elsewhere).button("Confirm").click()
+    await expect(Chat(elsewhere).box).to_be_visible()
+
+
+async def test_an_address_is_confirmed_by_the_code_that_is_typed_in(hosted: Web, project: Project) -> None:
+    page, mail = await signs_up(hosted, project)
+    assert mail.code is not None
+    await AccountPages(page).enter_code(mail.code, submit="Confirm")
+    await expect(Chat(page).box).to_be_visible()
+
+
+async def test_who_has_not_confirmed_is_led_to_the_code_by_the_log_in(hosted: Web, project: Project) -> None:
+    _, mail = await signs_up(hosted, project)
+    hosted.watch.allow("400", "401", "403")
+    page = await hosted.visit(path="/login/")
+    account = AccountPages(page)
+    await account.log_in(mail.to, PASSWORD)
+    await page.get_by_role("main").get_by_role("link", name="Enter a code").click()
+    await expect(account.heading("Enter a code")).to_be_visible()
+    await account.enter_code(mail.code or "", email=mail.to, submit="Confirm")
+    await expect(Chat(page).box).to_be_visible()
+
+
+async def test_a_sign_in_with_a_provider_that_this_browser_did_not_begin_is_refused(
+    hosted: Web, project: Project
+) -> None:
+    """Somebody else's way back from the provider, whose code this browser has no verifier for."""
+    hosted.watch.allow("400", "401", "403")
+    eve = await hosted.visit(path="/login/")
+    back: list[str] = []
+    eve.on("request", lambda request: back.append(request.url) if "/auth/callback?" in request.url else None)
+    await eve.route("**/auth/callback?**", lambda route: route.abort())
+    await AccountPages(eve).button("Continue with GitHub").click()
+    await eve.get_by_role("link", name="Authorize").click()
+
+    async def is_on_the_way() -> bool:
+        return bool(back)
+
+    await until(is_on_the_way, "the way back")
+    page = await hosted.visit(path=back[0])
+    await expect(page.get_by_role("main").get_by_role("alert")).to_be_visible()
+    await page.goto("/chat/")
+    await expect(AccountPages(page).heading("Log in")).to_be_visible()

@@ -208,7 +208,7 @@ async def _(at: Walk) -> Page:
     return at.signed_out
 
 
-@state("reset-password")
+@state("reset-password-link")
 async def _(at: Walk) -> Page:
     email = at.house.newcomer.user["email"]
 
@@ -219,6 +219,13 @@ async def _(at: Walk) -> Page:
     await at.signed_out.goto(
         next(mail.links[0] for mail in reversed(read_mails(at.web.stack.home)) if mail.to == email)
     )
+    await expect(AccountPages(at.signed_out).button("Go on")).to_be_visible()
+    return at.signed_out
+
+
+@state("reset-password")
+async def _(at: Walk) -> Page:
+    await AccountPages(at.signed_out).button("Go on").click()
     await expect(AccountPages(at.signed_out).button("Save password")).to_be_visible()
     return at.signed_out
 
@@ -230,6 +237,68 @@ async def _(at: Walk) -> Page:
     await page.emulate_media(color_scheme=await colours(at.signed_out))
     await page.goto("/reset-password/#error=access_denied&error_code=otp_expired&error_description=Link+has+expired")
     await expect(page.get_by_role("main").get_by_role("alert")).to_be_visible()
+    return page
+
+
+async def fresh(at: Walk, path: str) -> Page:
+    """Open a page in the browser of somebody who is not signed in."""
+    page = await (await at.web.context(reduced_motion="reduce", viewport=at.signed_out.viewport_size)).new_page()
+    await page.emulate_media(color_scheme=await colours(at.signed_out))
+    await page.goto(path)
+    return page
+
+
+@state("callback-asks-a-stranger")
+async def _(at: Walk) -> Page:
+    tokens = at.house.newcomer.tokens
+    fragment = f"access_token={tokens['access_token']}&refresh_token={tokens['refresh_token']}"
+    page = await fresh(at, f"/callback/#{fragment}")
+    await expect(AccountPages(page).button("Not now")).to_be_visible()
+    return page
+
+
+@state("callback-asks-somebody-else")
+async def _(at: Walk) -> Page:
+    await at.new.goto("/callback/#token_hash=x&type=signup&email=" + f"a-rather-long-name.{'x' * 60}%40example.com")
+    await expect(AccountPages(at.new).heading("Confirm your email")).to_be_visible()
+    await expect(at.new.get_by_role("button", name=re.compile("^Stay"))).to_be_visible()
+    return at.new
+
+
+@state("callback-link")
+async def _(at: Walk) -> Page:
+    page = await fresh(at, "/callback/#token_hash=x&type=signup&email=ada%40example.com")
+    await expect(AccountPages(page).button("Confirm")).to_be_visible()
+    return page
+
+
+@state("callback-link-used")
+async def _(at: Walk) -> Page:
+    page = await fresh(at, "/callback/#token_hash=x&type=signup&email=ada%40example.com")
+    await AccountPages(page).button("Confirm").click()
+    await expect(AccountPages(page).alert).to_contain_text("used before")
+    return page
+
+
+@state("confirm")
+async def _(at: Walk) -> Page:
+    page = await fresh(at, "/confirm/")
+    await expect(page.get_by_role("link", name="To confirm a new account")).to_be_visible()
+    return page
+
+
+@state("confirm-code")
+async def _(at: Walk) -> Page:
+    page = await fresh(at, "/confirm/?type=signup")
+    await expect(AccountPages(page).field("Code")).to_be_visible()
+    return page
+
+
+@state("confirm-code-wrong")
+async def _(at: Walk) -> Page:
+    page = await fresh(at, "/confirm/?type=signup")
+    await AccountPages(page).enter_code("123456", email="ada@example.com", submit="Confirm")
+    await expect(AccountPages(page).alert).to_contain_text("wrong")
     return page
 
 

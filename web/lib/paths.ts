@@ -1,3 +1,5 @@
+import type { OtpType } from "@/lib/api/types";
+
 /** Addresses of the pages; nothing else spells them. Pages end with a slash, as the exported folders do. */
 export const paths = {
   home: "/",
@@ -6,6 +8,8 @@ export const paths = {
   forgotPassword: "/forgot-password/",
   resetPassword: "/reset-password/",
   callback: "/callback/",
+  /** Where the code of a mail is typed in; with what the mail was sent for. */
+  confirm: (type: OtpType | null = null) => (type ? `/confirm/?type=${type}` : "/confirm/"),
   /** Without an id: a new chat, whose session begins with its first message. */
   newChat: "/chat/",
   /** A chat; with a message, scrolled to it. */

@@ -22,11 +22,12 @@ export function answerPreflight(request) {
   });
 }
 
-/** The response as pages of other origins may read it. */
+/** The response as pages of other origins may read it, and as no browser takes for another type than it says. */
 export function readableElsewhere(response) {
   const headers = new Headers(response.headers);
   for (const name of LITES_OWN) headers.delete(name);
   headers.set("access-control-allow-origin", "*");
   headers.set("access-control-expose-headers", EXPOSED);
+  headers.set("x-content-type-options", "nosniff");
   return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
 }

@@ -5,10 +5,14 @@ import { serve } from "@hono/node-server";
 import { App, setExperimental } from "@supabase/lite";
 import { openConnection } from "./connection.mjs";
 import { answerPreflight, readableElsewhere } from "./cors.mjs";
-import { FileMailDriver, requestedRedirect } from "./mail.mjs";
-import { correctSignedUrls, hideExistingAccount, refuse, signSeveral } from "./responses.mjs";
+import { isForwarded, kindOf, Limits, refuseLarge, tooMany } from "./limits.mjs";
+import { Mailer, requestedRedirect } from "./mail.mjs";
+import { MailPauses } from "./mail-pauses.mjs";
+import { OneTime } from "./one-time.mjs";
+import { correctSignedUrls, hideExistingAccount, refuse, resendConfirmation, signSeveral } from "./responses.mjs";
 import { prepareDatabase } from "./schema.mjs";
-import { FileStorageAdapter } from "./storage.mjs";
+import { Signing } from "./signing.mjs";
+import { FileStorageAdapter, withRefusals } from "./storage.mjs";
 import { MAX_FILE_BYTES, unwrapUpload } from "./uploads.mjs";
 
 const need = (name) => {
@@ -31,7 +35,16 @@ const settings = {
   providers: JSON.parse(process.env.HOST_PROVIDERS ?? "{}"),
   accessTokenSeconds: Number(need("HOST_ACCESS_TOKEN_SECONDS")),
   confirmEmail: process.env.HOST_CONFIRM_EMAIL === "true",
+  // Absent: tokens stay as Lite signs them, with the shared secret.
+  signingKey: process.env.HOST_SIGNING_KEY ?? "",
+  forwardingKey: process.env.HOST_FORWARDING_KEY ?? "",
+  // What each address may do in five minutes, and the pause between mails; absent: anything, and none.
+  signInLimit: Number(process.env.HOST_SIGN_IN_LIMIT || Infinity),
+  codeLimit: Number(process.env.HOST_CODE_LIMIT || Infinity),
+  refreshLimit: Number(process.env.HOST_REFRESH_LIMIT || Infinity),
+  mailSeconds: Number(process.env.HOST_MAIL_SECONDS || 0),
 };
+const CODE_SECONDS = 3600;
 for (const name of Object.keys(process.env)) if (name.startsWith("HOST_")) delete process.env[name];
 
 // Lite prints whole database errors, whose details can hold a row's content; their name and code say enough here.
@@ -39,6 +52,24 @@ console.error = (...parts) => process.stderr.write(`${parts.map(describeForLog).
 
 setExperimental("storage", true);
 const connection = openConnection(settings.databaseUrl);
+const { signInLimit: signIns } = settings;
+const limits = new Limits({
+  password: signIns, signup: signIns, mail: signIns, user: signIns, code: settings.codeLimit, token: settings.refreshLimit,
+});
+const pauses = new MailPauses(settings.mailSeconds);
+const oneTime = new OneTime({
+  sql: connection.driver, secret: settings.jwtSecret, expirySeconds: CODE_SECONDS, mailSeconds: settings.mailSeconds,
+});
+const mailer = new Mailer({
+  folder: path.join(settings.home, "mail"),
+  templates: path.join(import.meta.dirname, "..", "..", "..", "supabase", "templates"),
+  siteUrl: settings.siteUrl,
+  seal: (hash) => oneTime.seal(hash),
+  onSent: (column, email) => oneTime.forget(column, email),
+});
+const signing = settings.signingKey
+  ? await Signing.open({ jwk: settings.signingKey, secret: settings.jwtSecret, issuer: `${settings.apiUrl}/auth/v1` })
+  : null;
 const app = new App({
   connection,
   auth: {
@@ -52,21 +83,15 @@ const app = new App({
     enable_signup: true,
     enable_refresh_token_rotation: true,
     minimum_password_length: 8,
-    email: { enable_signup: true, enable_confirmations: settings.confirmEmail },
+    email: { enable_signup: true, enable_confirmations: settings.confirmEmail, otp_expiry: CODE_SECONDS },
     external: settings.providers,
   },
   storage: { enabled: true, file_size_limit: `${MAX_FILE_BYTES}B` },
   api: { schemas: ["public", "api"] },
-  options: {
-    server: { admin: false },
-    drivers: {
-      email: new FileMailDriver({
-        folder: path.join(settings.home, "mail"), siteUrl: settings.siteUrl, apiUrl: settings.apiUrl,
-      }),
-    },
-  },
+  options: { server: { admin: false } },
 });
-app._storageAdapter = new FileStorageAdapter(path.join(settings.home, "storage"));
+app._mailer = mailer;
+app._storageAdapter = new FileStorageAdapter(path.join(settings.home, "storage"), bucketRules);
 await app.init();
 const changed = await prepareDatabase(app, connection, path.join(import.meta.dirname, "..", "bootstrap.sql"));
 
@@ -76,25 +101,72 @@ function describeForLog(part) {
   return part.code ? `${part.name} ${part.code}` : `${part.name}: ${part.message.split("\n")[0].slice(0, 200)}`;
 }
 
+/** What may lie in a bucket: `types` (null: any) and `bytes` (null: any number) of each file. */
+async function bucketRules(bucket) {
+  const [row] = await connection.driver`
+    select allowed_mime_types as types, file_size_limit as bytes from storage.buckets where id = ${bucket}`;
+  return { types: row?.types?.length ? row.types : null, bytes: row?.bytes == null ? null : Number(row.bytes) };
+}
+
 async function answer(request, env) {
   const url = new URL(request.url);
-  const refusal = refuse(url);
-  if (refusal) return refusal;
   const peerAddress = env.incoming.socket.remoteAddress ?? null;
   const forward = (each) => app.fetch(each, { peerAddress });
+  const refusal = refuse(url) ?? refuseLarge(request, url) ?? signing?.answerKeySet(request, url);
+  if (refusal) return refusal;
+  const limited = kindOf(request, url);
+  const wait = limited && !isForwarded(request, settings.forwardingKey) ? limits.take(limited, peerAddress) : 0;
+  if (wait > 0) return tooMany(wait);
+  const target = () => allowedRedirect(url, forward);
+  const look = await oneTime.answerLook(request, url, target);
+  if (look) return look;
+  const own = signing ? await signing.incoming(request) : request;
+  const response = await pauses.between(own, url, () => answerAs(own, url, forward, target));
+  return signing ? signing.outgoing(response, url) : response;
+}
+
+async function answerAs(request, url, forward, target) {
   const several = await signSeveral(request, url, forward);
   if (several) return several;
+  const verified = await oneTime.answerVerification(request, url, forward);
+  if (verified) return verified;
   const plain = await unwrapUpload(request, url);
   if (plain instanceof Response) return plain;
+  const mayMail = url.pathname.startsWith("/auth/v1/") && (request.method === "POST" || request.method === "PUT");
+  const redirect = mayMail && url.searchParams.has("redirect_to") ? await target() : null;
+  return requestedRedirect.run(redirect, () => answerByLite(plain, url, forward));
+}
+
+async function answerByLite(request, url, forward) {
+  const renew = (email) => oneTime.renewConfirmation(email, mailer);
   if (settings.confirmEmail && request.method === "POST" && url.pathname === "/auth/v1/signup") {
-    return hideExistingAccount(request, () => requestedRedirect.run(url.searchParams.get("redirect_to"), () => forward(plain)));
+    return hideExistingAccount(request, () => forward(request), renew);
   }
-  const response = await requestedRedirect.run(url.searchParams.get("redirect_to"), () => forward(plain));
-  return correctSignedUrls(request.method, url.pathname, response);
+  if (request.method === "POST" && url.pathname === "/auth/v1/resend") {
+    return resendConfirmation(request, () => forward(request), renew);
+  }
+  return correctSignedUrls(request.method, url.pathname, await withRefusals(() => forward(request)));
+}
+
+/** Where a link may lead: the redirect_to of a request if it is on the list, else the site. Lite tells, for a link of nobody. */
+async function allowedRedirect({ origin, searchParams }, forward) {
+  const wanted = searchParams.get("redirect_to");
+  if (!wanted) return settings.siteUrl;
+  const link = new URLSearchParams({ type: "signup", token: "-", redirect_to: wanted });
+  const look = await forward(new Request(`${origin}/auth/v1/verify?${link}`));
+  return (look.headers.get("location") ?? settings.siteUrl).split("#", 1)[0];
 }
 
 async function answerPage(request, env) {
-  return answerPreflight(request) ?? readableElsewhere(await answer(request, env));
+  const preflight = answerPreflight(request);
+  if (preflight) return preflight;
+  try {
+    return readableElsewhere(await answer(request, env));
+  } catch (error) {
+    console.error("unanswered:", error); // as while Postgres is away
+    const body = { code: 500, error_code: "unexpected_failure", msg: "Internal server error" };
+    return readableElsewhere(Response.json(body, { status: 500 }));
+  }
 }
 
 const server = serve({ port: settings.port, hostname: settings.listen, fetch: answerPage }, () => {

@@ -8,10 +8,15 @@ const MISSING = {
   "/functions/v1": "Edge Functions are not part of the embedded Supabase.",
 };
 
+const AUTH = "/auth/v1/";
 const OBJECT = "/storage/v1/object/";
 
 /** A 501 for the parts that do not run here, a 400 for an unsafe object key or a damaged token, otherwise null. */
 export function refuse({ pathname, searchParams }) {
+  if (pathname.startsWith(AUTH) && pathname.includes("%")) {
+    // Lite would decode it, and what stands before Lite knows routes by their plain names.
+    return new Response("404 page not found", { status: 404, headers: { "content-type": "text/plain; charset=utf-8" } });
+  }
   for (const [prefix, message] of Object.entries(MISSING)) {
     if (pathname === prefix || pathname.startsWith(`${prefix}/`)) {
       return Response.json({ code: "not_implemented", message }, { status: 501 });
@@ -49,13 +54,15 @@ function isSafePath(encoded) {
 
 /**
  * Signing up again with a known address: a hosted project that confirms addresses answers as for a new one, so that
- * nobody learns who has an account; Lite answers 429. Only for /auth/v1/signup.
+ * nobody learns who has an account, and sends another mail where the first one was not used; Lite answers 429. Only for
+ * /auth/v1/signup. renew: has another mail sent to an address that waits for its confirmation.
  */
-export async function hideExistingAccount(request, forward) {
+export async function hideExistingAccount(request, forward, renew) {
   const copy = request.clone();
   const response = await forward();
   if (response.status !== 429) return response;
   const { email } = await copy.json();
+  await renew(String(email));
   const now = new Date().toISOString();
   return Response.json({
     id: timedId(),
@@ -71,6 +78,17 @@ export async function hideExistingAccount(request, forward) {
     updated_at: now,
     is_anonymous: false,
   });
+}
+
+/** Sends a confirmation mail again, which Lite never does. Only for /auth/v1/resend; `renew` as above. */
+export async function resendConfirmation(request, forward, renew) {
+  const copy = request.clone();
+  const response = await forward();
+  if (response.status !== 429) return response;
+  const { type, email } = await copy.json();
+  if (type !== "signup") return response;
+  await renew(String(email));
+  return Response.json({});
 }
 
 // Version 7, as the ids of real users here: another kind of id would give the pretence away.

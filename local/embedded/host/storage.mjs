@@ -1,10 +1,12 @@
 // Stored objects as files. Names are hashed, so a key can be neither a path outside the folder nor collide with a folder.
+import { AsyncLocalStorage } from "node:async_hooks";
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream, createWriteStream } from "node:fs";
 import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { checkContent } from "./content-types.mjs";
 
 const MAX_KEY_BYTES = 1024;
 
@@ -20,12 +22,24 @@ class StorageFault extends Error {
   }
 }
 
+const refusals = new AsyncLocalStorage();
+
+/** The answer of Lite, or why the adapter below has refused a file, which Lite would call an error of its own. */
+export async function withRefusals(forward) {
+  const kept = { fault: null };
+  const response = await refusals.run(kept, forward);
+  return kept.fault ? Response.json(kept.fault, { status: 400 }) : response;
+}
+
 /** True for a key that a hosted project would take too: no empty or dot segment, no backslash, no control character. */
 export function isSafeKey(key) {
   if (typeof key !== "string" || key === "" || Buffer.byteLength(key) > MAX_KEY_BYTES) return false;
   if (/[\p{Cc}\\]/u.test(key)) return false;
   return key.split("/").every((segment) => segment !== "" && segment !== "." && segment !== "..");
 }
+
+const tooLarge = (bytes) =>
+  new StorageFault(413, "Payload too large", `The object exceeded the maximum allowed size of ${bytes} bytes`);
 
 const hash = (text) => createHash("sha256").update(text).digest("hex");
 const absent = (error) => error.code === "ENOENT";
@@ -34,9 +48,12 @@ const absent = (error) => error.code === "ENOENT";
 export class FileStorageAdapter {
   driver = null;
   #root;
+  #rulesOf;
 
-  constructor(root) {
+  /** rulesOf: returns what may lie in a bucket, as {types, bytes}; null stands for anything. */
+  constructor(root, rulesOf) {
     this.#root = path.resolve(root);
+    this.#rulesOf = rulesOf;
   }
 
   async getObject(bucket, key, _version, headers = {}) {
@@ -51,6 +68,7 @@ export class FileStorageAdapter {
 
   async uploadObject(bucket, key, _version, body, contentType, cacheControl) {
     const { folder, description } = this.#place(bucket, key);
+    const { types, bytes } = await this.#rulesOf(bucket);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const file = `${randomUUID()}.bin`;
     const digest = createHash("sha256");
@@ -59,14 +77,18 @@ export class FileStorageAdapter {
       transform(chunk, _encoding, done) {
         digest.update(chunk);
         size += chunk.length;
-        done(null, chunk);
+        done(bytes !== null && size > bytes ? tooLarge(bytes) : null, chunk);
       },
     });
     const target = path.join(folder, file);
     try {
       await pipeline(toReadable(body), meter, createWriteStream(target, { mode: 0o600, flags: "wx", flush: true }));
+      const problem = types && (await checkContent(target, contentType, types));
+      if (problem) throw new StorageFault(415, "invalid_mime_type", problem);
     } catch (error) {
       await rm(target, { force: true });
+      const kept = refusals.getStore();
+      if (kept && error instanceof StorageFault) kept.fault = error;
       throw error;
     }
     const record = {

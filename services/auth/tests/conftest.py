@@ -40,7 +40,7 @@ def settings_of(stack: Any, supabase_url: str) -> Settings:
 async def client(stack: Any) -> AsyncIterator[Client]:
     async with (
         build(settings_of(stack, stack.supabase_url)) as registrations,
-        testing.served(registrations, secret=stack.jwt_secret) as connection,
+        testing.served(registrations, secret=stack.jwt_secret, supabase_url=stack.supabase_url) as connection,
     ):
         yield Client(connection)
 

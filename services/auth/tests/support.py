@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
+import httpx
 import jwt
 from concerto.auth.v1 import auth_pb2, auth_pb2_grpc
 from pydantic import SecretStr
@@ -28,6 +29,12 @@ PASSWORD = "correct horse battery staple"
 
 def new_email(name: str = "ada") -> str:
     return f"{name}-{uuid4().hex[:12]}@example.com"
+
+
+def read_link(link: str) -> tuple[str, httpx.QueryParams]:
+    """Return where a mail's link leads, and what the page there finds in the address."""
+    target, _, fragment = link.partition("#")
+    return target, httpx.QueryParams(fragment)
 
 
 def caller_of(access_token: str) -> Caller:
@@ -70,6 +77,10 @@ class Client:
     async def request_reset(self, email: str, redirect_to: str = "") -> auth_pb2.RequestPasswordResetResponse:
         message = auth_pb2.RequestPasswordResetRequest(email=email, redirect_to=redirect_to)
         return await self.call("RequestPasswordReset", message)
+
+    async def verify_otp(self, otp_type: str, **proof: str) -> auth_pb2.VerifyOtpResponse:
+        message = auth_pb2.VerifyOtpRequest(type=auth_pb2.OtpType.Value(f"OTP_TYPE_{otp_type}"), **proof)
+        return await self.call("VerifyOtp", message)
 
     async def start_social(
         self, provider: str = "GITHUB", callback_url: str = "http://127.0.0.1:9/auth/callback"

@@ -23,7 +23,7 @@ async def client(stack: Any, request: pytest.FixtureRequest) -> AsyncIterator[Cl
         settings = settings.model_copy(update={"db_url": None})
     async with (
         build(settings) as registrations,
-        testing.served(registrations, secret=stack.jwt_secret) as connection,
+        testing.served(registrations, secret=stack.jwt_secret, supabase_url=stack.supabase_url) as connection,
     ):
         yield Client(connection)
 

@@ -1,12 +1,11 @@
 from typing import Any
 
-import httpx
 import pytest
 
 from local.embedded.mailbox import Mail, read_mails
 from servicekit.errors import AppError
 from servicekit.testing import mint_token
-from services.auth.tests.support import PASSWORD, Client, new_email
+from services.auth.tests.support import PASSWORD, Client, new_email, read_link
 
 NEW_PASSWORD = "an even longer new password"
 
@@ -15,29 +14,62 @@ def mails_to(home: Any, email: str) -> list[Mail]:
     return [mail for mail in read_mails(home) if mail.to == email]
 
 
-async def token_from_link(link: str, http: httpx.AsyncClient) -> tuple[str, httpx.QueryParams]:
-    """Follow a mail's link as a browser does; return where it leads and what the fragment carries."""
-    response = await http.get(link)
-    assert response.status_code == 303
-    target, _, fragment = response.headers["location"].partition("#")
-    return target, httpx.QueryParams(fragment)
-
-
-async def test_forgotten_password_is_set_anew_by_mail(client: Client, stack: Any, http: httpx.AsyncClient) -> None:
+async def test_forgotten_password_is_set_anew_by_mail(client: Client, stack: Any) -> None:
     email = new_email()
     await client.sign_up(email)
     await client.request_reset(email, redirect_to=f"{stack.gateway_url}/reset")
     [mail] = mails_to(stack.home, email)
-    target, fragment = await token_from_link(mail.links[0], http)
+    target, fragment = read_link(mail.links[0])
     assert target == f"{stack.gateway_url}/reset"
-    assert fragment["type"] == "recovery"
-    await client.update_password(fragment["access_token"], NEW_PASSWORD)
+    assert (fragment["type"], fragment["email"]) == ("recovery", email)
+    redeemed = await client.verify_otp("RECOVERY", token_hash=fragment["token_hash"])
+    assert redeemed.user.email == email
+    await client.update_password(redeemed.session.access_token, NEW_PASSWORD)
     with pytest.raises(AppError) as refusal:
         await client.log_in(email, PASSWORD)
     assert refusal.value.reason == "INVALID_CREDENTIALS"
     assert (await client.log_in(email, NEW_PASSWORD)).user.email == email
-    _, spent = await token_from_link(mail.links[0], http)
-    assert spent["error_code"] == "otp_expired"
+    with pytest.raises(AppError) as refusal:
+        await client.verify_otp("RECOVERY", token_hash=fragment["token_hash"])
+    assert refusal.value.reason == "OTP_INVALID"
+
+
+async def test_the_code_of_the_mail_does_what_its_link_does_once(client: Client, stack: Any) -> None:
+    email = new_email()
+    await client.sign_up(email)
+    await client.request_reset(email)
+    [mail] = mails_to(stack.home, email)
+    assert mail.code is not None
+    assert mail.code in mail.text
+    for proof in ({"email": email, "token": "000000x"}, {"email": f"x{email}", "token": mail.code}):
+        with pytest.raises(AppError) as refusal:
+            await client.verify_otp("RECOVERY", **proof)
+        assert refusal.value.reason == "OTP_INVALID"
+    assert (await client.verify_otp("RECOVERY", email=email.upper(), token=mail.code)).user.email == email
+    for proof in ({"email": email, "token": mail.code}, {"token_hash": read_link(mail.links[0])[1]["token_hash"]}):
+        with pytest.raises(AppError) as refusal:
+            await client.verify_otp("RECOVERY", **proof)
+        assert refusal.value.reason == "OTP_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("proof", "reason", "field"),
+    [
+        ({}, "MISSING_FIELD", "token_hash"),
+        ({"token": "123456"}, "MISSING_FIELD", "token_hash"),
+        ({"email": "ada@example.com"}, "MISSING_FIELD", "token"),
+        ({"token_hash": "x", "email": "ada@example.com"}, "INVALID_FIELD", "email"),
+        ({"token_hash": "x", "token": "123456"}, "INVALID_FIELD", "token"),
+        ({"token_hash": "x" * 513}, "FIELD_TOO_LARGE", "token_hash"),
+        ({"email": "no address", "token": "123456"}, "INVALID_FIELD", "email"),
+    ],
+)
+async def test_a_mail_is_redeemed_by_its_link_or_by_its_code(
+    client: Client, proof: dict[str, str], reason: str, field: str
+) -> None:
+    with pytest.raises(AppError) as refusal:
+        await client.verify_otp("RECOVERY", **proof)
+    assert (refusal.value.reason, refusal.value.metadata["field"]) == (reason, field)
 
 
 async def test_reset_for_an_unknown_address_is_answered_the_same_and_sends_nothing(client: Client, stack: Any) -> None:

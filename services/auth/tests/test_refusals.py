@@ -26,6 +26,10 @@ MESSAGES = {
     Call.LOG_OUT: ("LogOut", auth_pb2.LogOutRequest(scope=auth_pb2.LOG_OUT_SCOPE_GLOBAL)),
     Call.PASSWORD_RESET: ("RequestPasswordReset", auth_pb2.RequestPasswordResetRequest(email=EMAIL)),
     Call.PASSWORD_UPDATE: ("UpdatePassword", auth_pb2.UpdatePasswordRequest(password=SECRET)),
+    Call.VERIFICATION: (
+        "VerifyOtp",
+        auth_pb2.VerifyOtpRequest(type=auth_pb2.OTP_TYPE_RECOVERY, email=EMAIL, token=SECRET),
+    ),
     Call.CODE_EXCHANGE: (
         "CompleteSocialLogIn",
         auth_pb2.CompleteSocialLogInRequest(code=SECRET, code_verifier=SECRET),

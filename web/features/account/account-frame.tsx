@@ -3,7 +3,7 @@ import type { ReactNode } from "react";
 /** A page of signing in: its heading and a narrow column. */
 export function AccountFrame({ title, children }: { title: string; children: ReactNode }) {
   return (
-    <div className="grid gap-6">
+    <div className="grid grid-cols-1 gap-6">
       <h1 className="font-serif text-2xl leading-tight text-balance">{title}</h1>
       {children}
     </div>

@@ -1,6 +1,7 @@
 "use client";
 
-import { useState } from "react";
+import { useRouter } from "next/navigation";
+import { useCallback, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { FormError } from "@/components/ui/form/form-error";
 import { RichText } from "@/components/ui/rich-text";
@@ -12,9 +13,13 @@ import { AccountFooter, AccountFrame } from "./account-frame";
 import { EmailField } from "./fields/email-field";
 import { emailProblem } from "./fields/field-problems";
 import { MailHint } from "./fields/mail-hint";
+import { noteMailAsked } from "./links/begun";
+import { CodeForm } from "./links/code-form";
 import { sentences } from "./sentences";
 
 export function ForgotPasswordForm() {
+  const router = useRouter();
+  const onSignedIn = useCallback(() => router.replace(paths.resetPassword), [router]);
   const [email, setEmail] = useState("");
   const [sentTo, setSentTo] = useState<string | null>(null);
   const form = useSubmit({
@@ -23,6 +28,7 @@ export function ForgotPasswordForm() {
     submit: async () => {
       const body = { email: email.trim(), redirect_to: window.location.origin + paths.resetPassword };
       await unwrap(anonymousApi.POST("/auth/password/reset", { body }));
+      noteMailAsked(body.email);
       setSentTo(body.email);
     },
   });
@@ -34,10 +40,11 @@ export function ForgotPasswordForm() {
             <p>
               <RichText
                 sentence={sentences.forgotPassword.linkSent}
-                parts={{ email: <strong className="break-all">{sentTo}</strong> }}
+                parts={{ email: <strong className="wrap-anywhere">{sentTo}</strong> }}
               />
             </p>
           </div>
+          <CodeForm type="recovery" email={sentTo} onSignedIn={onSignedIn} />
           <MailHint />
           <div>
             <Button variant="outline" onClick={() => setSentTo(null)}>
@@ -60,7 +67,8 @@ export function ForgotPasswordForm() {
         </form>
       )}
       <AccountFooter>
-        <TextLink href={paths.logIn}>{sentences.links.backToLogIn}</TextLink>
+        <TextLink href={paths.logIn}>{sentences.links.backToLogIn}</TextLink> ·{" "}
+        <TextLink href={paths.confirm("recovery")}>{sentences.links.enterCode}</TextLink>
       </AccountFooter>
     </AccountFrame>
   );

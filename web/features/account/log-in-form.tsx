@@ -41,7 +41,14 @@ export function LogInForm() {
         <EndedNotice />
         <form className="grid gap-4" onSubmit={form.onSubmit} noValidate>
           <FormError error={form.error} waitSeconds={form.waitSeconds} />
-          {form.error?.reason === "EMAIL_NOT_CONFIRMED" ? <MailHint /> : null}
+          {form.error?.reason === "EMAIL_NOT_CONFIRMED" ? (
+            <>
+              <p className="text-sm">
+                <TextLink href={paths.confirm("signup")}>{sentences.links.enterCode}</TextLink>
+              </p>
+              <MailHint />
+            </>
+          ) : null}
           <EmailField value={email} onChange={setEmail} error={form.fieldErrors.email} />
           <PasswordField
             label={sentences.fields.password}

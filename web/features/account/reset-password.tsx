@@ -1,9 +1,8 @@
 "use client";
 
 import { useRouter } from "next/navigation";
-import { useCallback, useEffect, useRef, useState } from "react";
+import { useCallback, useState } from "react";
 import { Button } from "@/components/ui/button";
-import { ErrorNotice } from "@/components/ui/error-notice";
 import { FormError } from "@/components/ui/form/form-error";
 import { RichText } from "@/components/ui/rich-text";
 import { Skeleton } from "@/components/ui/skeleton";
@@ -11,72 +10,50 @@ import { TextLink } from "@/components/ui/text-link";
 import { toast } from "@/components/ui/toaster";
 import { api, unwrap } from "@/lib/api/client";
 import type { LinkResult } from "@/lib/auth/link-result";
-import { adoptSession } from "@/lib/auth/session";
 import { useAuth } from "@/lib/auth/use-auth";
 import { paths } from "@/lib/paths";
 import { useSubmit } from "@/lib/use-submit";
 import { AccountFooter, AccountFrame } from "./account-frame";
 import { PASSWORD_RULE, passwordProblem } from "./fields/field-problems";
 import { PasswordField } from "./fields/password-field";
-import { linkFailure } from "./link-failure";
+import { LinkOutcome } from "./links/link-outcome";
+import { useLink } from "./links/use-link";
 import { sentences } from "./sentences";
-import { useLink } from "./use-link";
 
 /** Where the link of a reset mail leads: it signs in, and a new password can be chosen. */
 export function ResetPassword() {
   const link = useLink();
-  const { status, email } = useAuth();
-  const [adoption, setAdoption] = useState<
-    { state: "none" | "under-way" | "done" } | { state: "failed"; error: unknown }
-  >({ state: "none" });
-  const begun = useRef<LinkResult | null>(null);
-
-  const adopt = useCallback(async () => {
-    if (link?.kind !== "tokens") return;
-    setAdoption({ state: "under-way" });
-    try {
-      await adoptSession({ access_token: link.accessToken, refresh_token: link.refreshToken });
-      setAdoption({ state: "done" });
-    } catch (error) {
-      setAdoption({ state: "failed", error });
-    }
-  }, [link]);
-
-  useEffect(() => {
-    if (link?.kind !== "tokens" || begun.current === link) return;
-    begun.current = link;
-    void adopt();
-  }, [link, adopt]);
-
-  const waits = link === undefined || status === "loading" || (link.kind === "tokens" && adoption.state === "none");
+  const [done, setDone] = useState<LinkResult>();
+  const onSignedIn = useCallback(() => setDone(link), [link]);
   return (
     <AccountFrame title={sentences.titles.resetPassword}>
-      {waits || adoption.state === "under-way" ? (
-        <div aria-busy="true" className="grid gap-4">
-          <Skeleton className="h-9 w-full" />
-          <Skeleton className="h-9 w-full" />
-        </div>
-      ) : adoption.state === "failed" ? (
-        <>
-          <ErrorNotice error={adoption.error} onRetry={() => void adopt()} />
-          <AskAgain />
-        </>
-      ) : link.kind === "error" ? (
-        <>
-          <p role="alert" className="rounded-lg border border-destructive-text/60 bg-card p-3 text-sm">
-            {linkFailure(link.code)}
-          </p>
-          <AskAgain />
-        </>
-      ) : status === "signed-in" ? (
-        <NewPasswordForm email={email} />
+      {link !== undefined && link === done ? (
+        <NewPassword />
       ) : (
-        <>
-          <p className="text-sm">{sentences.resetPassword.needsLink}</p>
-          <AskAgain />
-        </>
+        <LinkOutcome link={link} onSignedIn={onSignedIn}>
+          <NewPassword />
+        </LinkOutcome>
       )}
     </AccountFrame>
+  );
+}
+
+function NewPassword() {
+  const { status, email } = useAuth();
+  if (status === "loading") {
+    return (
+      <div aria-busy="true" className="grid gap-4">
+        <Skeleton className="h-9 w-full" />
+        <Skeleton className="h-9 w-full" />
+      </div>
+    );
+  }
+  if (status === "signed-in") return <NewPasswordForm email={email} />;
+  return (
+    <>
+      <p className="text-sm">{sentences.resetPassword.needsLink}</p>
+      <AskAgain />
+    </>
   );
 }
 
@@ -84,6 +61,7 @@ function AskAgain() {
   return (
     <AccountFooter>
       <TextLink href={paths.forgotPassword}>{sentences.links.sendNewLink}</TextLink> ·{" "}
+      <TextLink href={paths.confirm("recovery")}>{sentences.links.enterCode}</TextLink> ·{" "}
       <TextLink href={paths.logIn}>{sentences.links.logIn}</TextLink>
     </AccountFooter>
   );
@@ -108,7 +86,7 @@ function NewPasswordForm({ email }: { email: string | null }) {
         <p className="text-sm text-muted-foreground">
           <RichText
             sentence={sentences.resetPassword.account}
-            parts={{ email: <strong className="break-all text-foreground">{email}</strong> }}
+            parts={{ email: <strong className="wrap-anywhere text-foreground">{email}</strong> }}
           />
         </p>
       ) : null}

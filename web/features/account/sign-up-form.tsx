@@ -1,7 +1,7 @@
 "use client";
 
-import { useSearchParams } from "next/navigation";
-import { useState } from "react";
+import { useRouter, useSearchParams } from "next/navigation";
+import { useCallback, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Field } from "@/components/ui/form/field";
 import { FormError } from "@/components/ui/form/form-error";
@@ -18,6 +18,8 @@ import { emailProblem, PASSWORD_RULE, passwordProblem } from "./fields/field-pro
 import { MailHint } from "./fields/mail-hint";
 import { PasswordField } from "./fields/password-field";
 import { SocialButtons } from "./fields/social-buttons";
+import { noteMailAsked } from "./links/begun";
+import { CodeForm } from "./links/code-form";
 import { sentences } from "./sentences";
 import { SignedOutOnly, useAddressWithNext } from "./signed-out-only";
 
@@ -39,11 +41,15 @@ export function SignUpForm() {
         ...(name.trim() ? { display_name: name.trim() } : {}),
       };
       const { session } = await unwrap(anonymousApi.POST("/auth/signup", { body }));
-      if (session) await adoptSession(session);
-      else setWaitsFor(body.email);
+      if (session) {
+        await adoptSession(session);
+        return;
+      }
+      noteMailAsked(body.email);
+      setWaitsFor(body.email);
     },
   });
-  if (waitsFor) return <WaitsForMail email={waitsFor} onBack={() => setWaitsFor(null)} />;
+  if (waitsFor) return <WaitsForMail email={waitsFor} next={next} onBack={() => setWaitsFor(null)} />;
   return (
     <AccountFrame title={sentences.titles.createAccount}>
       <SignedOutOnly>
@@ -83,18 +89,23 @@ export function SignUpForm() {
   );
 }
 
-function WaitsForMail({ email, onBack }: { email: string; onBack: () => void }) {
+type WaitsForMailProps = { email: string; next: string; onBack: () => void };
+
+function WaitsForMail({ email, next, onBack }: WaitsForMailProps) {
+  const router = useRouter();
+  const onSignedIn = useCallback(() => router.replace(next), [router, next]);
   return (
     <AccountFrame title={sentences.titles.confirmEmail}>
       <div role="status" className="grid gap-3 text-sm">
         <p>
           <RichText
             sentence={sentences.signUp.linkSent}
-            parts={{ email: <strong className="break-all">{email}</strong> }}
+            parts={{ email: <strong className="wrap-anywhere">{email}</strong> }}
           />
         </p>
-        <p className="text-muted-foreground">{sentences.signUp.noMail}</p>
       </div>
+      <CodeForm type="signup" email={email} onSignedIn={onSignedIn} />
+      <p className="text-sm text-muted-foreground">{sentences.signUp.noMail}</p>
       <MailHint />
       <div className="flex flex-wrap items-center gap-3">
         <Button variant="outline" onClick={onBack}>

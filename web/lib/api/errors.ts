@@ -84,6 +84,7 @@ const FIELD_OF_REASON: Readonly<Record<string, string>> = {
   EMAIL_REJECTED: "email",
   WEAK_PASSWORD: "password",
   SAME_PASSWORD: "password",
+  OTP_INVALID: "token",
   USERNAME_TAKEN: "username",
   INVALID_USERNAME: "username",
 };

@@ -7,6 +7,7 @@ export type User = Schemas["User"];
 export type Profile = Schemas["Profile"];
 export type Theme = Schemas["Theme"];
 export type AuthSession = Schemas["AuthSession"];
+export type OtpType = Schemas["OtpType"];
 export type SocialProvider = Schemas["SocialProvider"];
 export type Session = Schemas["Session"];
 export type Message = Schemas["Message"];

@@ -3,6 +3,7 @@
 import { Button } from "@/components/ui/button";
 import { type SocialProvider, useConfig } from "@/lib/config";
 import { paths } from "@/lib/paths";
+import { beginSignIn } from "../links/begun";
 import { sentences } from "../sentences";
 
 const NAMES: Readonly<Record<SocialProvider, string>> = { github: "GitHub", google: "Google" };
@@ -30,6 +31,6 @@ export function SocialButtons({ next }: { next: string }) {
 
 // The gateway sends the browser to the provider and from there to the callback page.
 function addressOf(provider: SocialProvider, next: string): string {
-  const target = next === paths.home ? paths.callback : `${paths.callback}?next=${encodeURIComponent(next)}`;
-  return `/auth/social?${new URLSearchParams({ provider, redirect_to: target })}`;
+  const query = new URLSearchParams({ ...(next === paths.home ? {} : { next }), mark: beginSignIn() });
+  return `/auth/social?${new URLSearchParams({ provider, redirect_to: `${paths.callback}?${query}` })}`;
 }

@@ -8,16 +8,24 @@ export function useLink(): LinkResult | undefined {
   const [result, setResult] = useState<LinkResult>();
   const taken = useRef<LinkResult | null>(null);
   useEffect(() => {
+    let timer: ReturnType<typeof setTimeout>;
+    // After the address has been cleaned for the last time, which would undo a way on that was taken before.
+    const show = (link: LinkResult) => {
+      timer = setTimeout(() => setResult(link), 0);
+    };
     // Effects may run twice in development, and the second time the address is clean.
     taken.current ??= takeLink();
-    setResult(taken.current);
+    show(taken.current);
     // Another link, put into the address of the open page: browsers load nothing anew for that.
     const onHashChange = () => {
       const link = takeLink();
-      if (link.kind !== "none") setResult(link);
+      if (link.kind !== "none") show(link);
     };
     window.addEventListener("hashchange", onHashChange);
-    return () => window.removeEventListener("hashchange", onHashChange);
+    return () => {
+      clearTimeout(timer);
+      window.removeEventListener("hashchange", onHashChange);
+    };
   }, []);
   return result;
 }

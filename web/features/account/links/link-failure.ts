@@ -1,4 +1,4 @@
-import { sentences } from "./sentences";
+import { sentences } from "../sentences";
 
 /** The sentence for a failed link. What an address says is not shown as ours: anybody can write an address. */
 export function linkFailure(code: string): string {
