@@ -28,6 +28,7 @@ class Health:
     def __init__(self, channels: Mapping[str, grpc.aio.Channel]) -> None:
         self._stubs = {name: health_pb2_grpc.HealthStub(connection) for name, connection in channels.items()}
         self._is_leaving = False
+        self._asking: asyncio.Task[dict[str, str]] | None = None
 
     def leave(self) -> None:
         """Say from now on that the gateway is not ready, as it is to stop."""
@@ -40,8 +41,14 @@ class Health:
     async def states(self) -> dict[str, str]:
         """Return `serving`, `not_serving` or `unreachable` by the service's short name.
 
-        Of several services of one part, the first that does not serve speaks for it.
+        Of several services of one part, the first that does not serve speaks for it. Who asks while others wait gets
+        their answer, so that many who ask cost no more than one.
         """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_all())
+        return await asyncio.shield(self._asking)
+
+    async def _ask_all(self) -> dict[str, str]:
         states = await asyncio.gather(*(self._state(service.full_name) for service in SERVICES))
         found: dict[str, str] = {}
         for service, state in zip(SERVICES, states, strict=True):

@@ -30,6 +30,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.state = server_state
         self.limits = server_state.limits
+        self._head_fields = server_state.limits.head_fields
         self.address: str | None = None
         """As whose the connection counts; None when it counts as nobody's."""
         self._since = server_state.tick
@@ -228,14 +229,16 @@ class Protocol(HttpToolsProtocol):
         """Take a field of the head; those behind a chunked body are no part of the request."""
         if not self._is_in_head:
             return
-        super().on_header(name, value)
-        if len(self.headers) > self.limits.head_fields:
-            raise _RefusedError("HEAD_TOO_LARGE")
-        name = self.headers[-1][0]
+        name = name.lower()
+        self.headers.append((name, value))
         if name == b"content-length":
             self._body_left = int(value)
         elif name == b"transfer-encoding":
             self._body_left = None
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        elif len(self.headers) > self._head_fields:
+            raise _RefusedError("HEAD_TOO_LARGE")
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application."""

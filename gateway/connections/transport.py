@@ -60,6 +60,6 @@ class Joining:
 
     def _flush(self) -> None:
         buffered, self._buffered, size, self._size = self._buffered, [], self._size, 0
-        if buffered and not self.is_closing():
+        if buffered and not self._is_ending and not self._transport.is_closing():
             self.written_bytes += size
             self._transport.write(b"".join(buffered))

@@ -14,6 +14,7 @@ from servicekit.errors import AppError
 from servicekit.messages import converter, validation
 
 MAX_QUERY_PARAMETERS = 100
+MAX_CONTENT_TYPE_CHARACTERS = 256
 LAST_EVENT_ID = "Last-Event-ID"
 
 
@@ -132,6 +133,8 @@ def parse_json(content: bytes) -> Any:
 
 
 def _is_json(content_type: str) -> bool:
+    if len(content_type) > MAX_CONTENT_TYPE_CHARACTERS:
+        return False
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [value.strip('"') for name, _, value in (p.partition("=") for p in parameters) if name == "charset"]
     return kind == "application/json" and all(charset in ("utf-8", "utf8") for charset in charsets)

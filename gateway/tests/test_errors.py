@@ -135,6 +135,7 @@ async def test_json_nested_as_deeply_as_allowed_arrives(
         "",
         "application/json; charset=latin-1",
         "application/jsonp",
+        "application/json;" + " a=b;" * 10_000,
     ],
 )
 async def test_another_media_type_is_415(client: httpx.AsyncClient, content_type: str) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from grpc_health.v1 import health_pb2
 
 from gateway import middleware
 from gateway.app import build
+from gateway.health import Health
+from gateway.rest import contract
 from gateway.tests.fakes import (
     SESSION_ID,
     Neighbours,
@@ -115,6 +118,33 @@ async def test_readiness_tells_each_services_state() -> None:
         serving_all = {part.name: "serving" for part in parts.SERVICES}
         assert response.status_code == 200
         assert response.json() == {"status": "serving", "services": serving_all}
+
+
+class CountingChannel:
+    """A channel to a service that is ready, and is asked so often."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def unary_unary(self, *_: object, **__: object) -> Any:
+        async def check(*_: object, **__: object) -> health_pb2.HealthCheckResponse:
+            self.asked += 1
+            await asyncio.sleep(0)
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+        return check
+
+    unary_stream = unary_unary
+
+
+async def test_many_who_ask_for_readiness_at_once_cost_no_more_than_one() -> None:
+    channel = CountingChannel()
+    health = Health({service.full_name: channel for service in contract.SERVICES})  # type: ignore[misc]
+    answers = await asyncio.gather(*(health.states() for _ in range(50)))
+    assert all(set(states.values()) == {"serving"} for states in answers)
+    assert channel.asked == len(contract.SERVICES)
+    await health.states()
+    assert channel.asked == 2 * len(contract.SERVICES)
 
 
 async def test_readiness_tells_a_service_that_is_not_ready_from_one_that_is_gone() -> None:

@@ -124,6 +124,20 @@ async def test_a_cookie_that_is_not_ours_is_refused(client: httpx.AsyncClient, a
     assert auth.calls == []
 
 
+async def test_the_cookie_is_found_among_others_which_nobody_reads(
+    client: httpx.AsyncClient, auth: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python unescapes a cookie of 64 KiB in seconds, in which it does nothing else.
+    monkeypatch.setattr("starlette.requests.cookie_parser", None)
+    started = await start(client)
+    own = started.headers["set-cookie"].partition(";")[0]
+    client.cookies.clear()
+    escapes = chr(92) * 60_000
+    cookies = f'a="{escapes}"; {own}; b; =c; ;'
+    answer = await client.get("/auth/callback", params={"code": "c", "st": "the-st"}, headers={"cookie": cookies})
+    assert (answer.status_code, auth.last[0]) == (303, "CompleteSocialLogIn")
+
+
 async def test_a_cookie_that_is_too_old_is_refused(
     client: httpx.AsyncClient, auth: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
