@@ -24,6 +24,8 @@ FREE_BYTES = 64 * 1024
 """What a call may bring and answer without being charged for it: more than nearly all do."""
 BYTES_PER_SECOND = 24 * 1024 * 1024
 """How much of larger calls a core carries from Postgres to the client, about."""
+FREE_SECONDS = 0.25
+"""What the database may need for a call without its caller being charged for it, unless the operation is a long one."""
 LOCKED_SECONDS = (0.05, 0.5)
 """The first and the longest pause before a call is repeated whose row another one has locked."""
 
@@ -343,14 +345,15 @@ async def _admitted(
             except _LockedError:
                 if loop.time() + pause_seconds >= ends_at:
                     raise
+            except BaseException:
+                # One that is given up may have made work as well.
+                admission.charge(ticket, _work_seconds(loop.time() - began_at, is_long=is_long))
+                raise
             else:
-                large_bytes = size_bytes + answer_bytes - FREE_BYTES
-                if large_bytes > 0:
-                    admission.charge(ticket, large_bytes / BYTES_PER_SECOND)
+                work_seconds = _work_seconds(loop.time() - began_at, is_long=is_long)
+                work_seconds += max(0, size_bytes + answer_bytes - FREE_BYTES) / BYTES_PER_SECOND
+                admission.charge(ticket, work_seconds)
                 return answer
-            finally:
-                if is_long:
-                    admission.charge(ticket, loop.time() - began_at)
             admission.pause(ticket)
             # Not all at the same moment, when the row is free.
             await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311 (nothing secret)
@@ -358,6 +361,10 @@ async def _admitted(
             await admission.resume(ticket, seconds=ends_at - loop.time())
     finally:
         admission.leave(ticket)
+
+
+def _work_seconds(seconds: float, *, is_long: bool) -> float:
+    return seconds if is_long else max(0.0, seconds - FREE_SECONDS)
 
 
 def _from_rest(code: str, message: str, detail: Any, cause: BaseException) -> AppError:
