@@ -43,13 +43,21 @@ async def test_attempts_per_address_are_limited() -> None:
     [
         ("/auth/signup", {"email": "ada@example.com", "password": "pw"}),
         ("/auth/password/reset", {"email": "ada@example.com"}),
+        ("/auth/verify", {"type": "recovery", "email": "ada@example.com", "token": "123456"}),
     ],
 )
-async def test_sign_ups_and_resets_are_limited_by_themselves(path: str, body: dict[str, Any]) -> None:
+async def test_sign_ups_resets_and_codes_are_limited_by_themselves(path: str, body: dict[str, Any]) -> None:
     async with gateway(Neighbours(), login_limit_per_email="1/minute") as client:
         assert (await client.post(path, json=body)).is_success
         assert (await client.post(path, json=body)).status_code == 429
         assert (await log_in(client)).status_code == 200
+
+
+async def test_links_of_mails_name_no_account_and_are_limited_per_address() -> None:
+    body = {"type": "recovery", "token_hash": "x"}
+    async with gateway(Neighbours(), login_limit_per_email="1/minute", login_limit_per_address="3/minute") as client:
+        statuses = [(await client.post("/auth/verify", json=body)).status_code for _ in range(4)]
+    assert statuses == [200, 200, 200, 429]
 
 
 async def test_an_address_has_tried_before_its_body_is_read_and_an_account_only_by_what_can_be_an_attempt() -> None:

@@ -128,7 +128,7 @@ def body_cases(binding: Binding) -> Iterator[Case]:
     yield Case("no object", binding, 400, "INVALID_FIELD", "The body", content=b"[]")
     for label, content in (("cut JSON", good[:-1]), ("NaN", b'{"a": NaN}'), ("no UTF-8", b'{"\xff": 1}')):
         yield Case(label, binding, 400, "INVALID_JSON", content=content)
-    yield Case("deep JSON", binding, 400, "INVALID_JSON", content=b"[" * 100_000)
+    yield Case("deep JSON", binding, 400, "INVALID_JSON", content=b"[" * 10_000)
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/xml"):
         yield Case(kind, binding, 415, "UNSUPPORTED_MEDIA_TYPE", content=good, media_type=kind)
     yield Case("oversize", binding, 413, "BODY_TOO_LARGE", content=b'"' + b"x" * OVERSIZE_BYTES + b'"')

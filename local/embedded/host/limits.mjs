@@ -31,8 +31,7 @@ export function refuseLarge({ headers }, { pathname }) {
 /** Which kind of request it is, and so whose bucket it empties; null for one that is not limited. */
 export function kindOf({ method }, { pathname, searchParams }) {
   if (!pathname.startsWith(AUTH)) return null;
-  // Lite answers HEAD as it answers GET.
-  switch (`${method === "HEAD" ? "GET" : method} ${pathname.slice(AUTH.length)}`) {
+  switch (`${method} ${pathname.slice(AUTH.length)}`) {
     case "POST token":
       // Whatever is none of these is a password or a mistake.
       return ["refresh_token", "pkce"].includes(searchParams.get("grant_type")) ? "token" : "password";

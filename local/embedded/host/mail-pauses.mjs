@@ -51,7 +51,6 @@ async function keyOf(request, route) {
     case "PUT user":
       return keyOfBody(request, () => "change");
     case "GET reauthenticate":
-    case "HEAD reauthenticate":
       return `reauthentication ${subjectOf(request)}`;
     default:
       return null;

@@ -112,7 +112,7 @@ async function answer(request, env) {
   const url = new URL(request.url);
   const peerAddress = env.incoming.socket.remoteAddress ?? null;
   const forward = (each) => app.fetch(each, { peerAddress });
-  const refusal = refuse(url) ?? refuseLarge(request, url) ?? signing?.answerKeySet(request, url);
+  const refusal = refuse(request, url) ?? refuseLarge(request, url) ?? signing?.answerKeySet(request, url);
   if (refusal) return refusal;
   const limited = kindOf(request, url);
   const wait = limited && !isForwarded(request, settings.forwardingKey) ? limits.take(limited, peerAddress) : 0;

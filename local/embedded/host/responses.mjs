@@ -9,10 +9,17 @@ const MISSING = {
 };
 
 const AUTH = "/auth/v1/";
+const LOOKED_AT = new Set(["verify", ".well-known/jwks.json"]);
 const OBJECT = "/storage/v1/object/";
 
-/** A 501 for the parts that do not run here, a 400 for an unsafe object key or a damaged token, otherwise null. */
-export function refuse({ pathname, searchParams }) {
+/**
+ * A 501 for the parts that do not run here, a 400 for an unsafe object key or a damaged token, a 405 for HEAD of what the
+ * auth server only does for GET (Lite would do it: send a mail, exchange a provider's code); otherwise null.
+ */
+export function refuse({ method }, { pathname, searchParams }) {
+  if (method === "HEAD" && pathname.startsWith(AUTH) && !LOOKED_AT.has(pathname.slice(AUTH.length))) {
+    return new Response(null, { status: 405, headers: { allow: "GET" } });
+  }
   if (pathname.startsWith(AUTH) && pathname.includes("%")) {
     // Lite would decode it, and what stands before Lite knows routes by their plain names.
     return new Response("404 page not found", { status: 404, headers: { "content-type": "text/plain; charset=utf-8" } });

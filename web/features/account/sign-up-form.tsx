@@ -1,7 +1,7 @@
 "use client";
 
 import { useRouter, useSearchParams } from "next/navigation";
-import { useCallback, useState } from "react";
+import { useCallback, useEffect, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Field } from "@/components/ui/form/field";
 import { FormError } from "@/components/ui/form/form-error";
@@ -10,6 +10,7 @@ import { RichText } from "@/components/ui/rich-text";
 import { TextLink } from "@/components/ui/text-link";
 import { anonymousApi, unwrap } from "@/lib/api/client";
 import { adoptSession } from "@/lib/auth/session";
+import { useAuth } from "@/lib/auth/use-auth";
 import { paths, safeReturnPath } from "@/lib/paths";
 import { useSubmit } from "@/lib/use-submit";
 import { AccountFooter, AccountFrame } from "./account-frame";
@@ -93,7 +94,12 @@ type WaitsForMailProps = { email: string; next: string; onBack: () => void };
 
 function WaitsForMail({ email, next, onBack }: WaitsForMailProps) {
   const router = useRouter();
+  const { status } = useAuth();
   const onSignedIn = useCallback(() => router.replace(next), [router, next]);
+  // The link may be opened in another tab.
+  useEffect(() => {
+    if (status === "signed-in") router.replace(next);
+  }, [status, next, router]);
   return (
     <AccountFrame title={sentences.titles.confirmEmail}>
       <div role="status" className="grid gap-3 text-sm">

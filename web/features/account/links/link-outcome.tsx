@@ -4,9 +4,10 @@ import { type ReactNode, useCallback, useState } from "react";
 import { Skeleton } from "@/components/ui/skeleton";
 import type { OtpType } from "@/lib/api/types";
 import { type LinkResult, otpTypeOf } from "@/lib/auth/link-result";
+import { claimsOf } from "@/lib/auth/store";
 import { sentences } from "../sentences";
 import { Adoption, type Consent } from "./adoption";
-import { takeMark } from "./begun";
+import { hasAskedForMail, takeMark } from "./begun";
 import { HalfDone, LinkError } from "./link-failure-notice";
 import { OneTimeLink } from "./one-time-link";
 
@@ -48,7 +49,10 @@ type LinkedTokensProps = {
 };
 
 function LinkedTokens({ link, onSignedIn }: LinkedTokensProps) {
-  const [consent] = useState<Consent>(() => (takeMark(link.mark) ? "expected" : "unknown"));
+  // Tokens that lie about their address are none that the server takes.
+  const [consent] = useState<Consent>(() =>
+    takeMark(link.mark) || hasAskedForMail(claimsOf(link.accessToken).email ?? "") ? "expected" : "unknown",
+  );
   const onAdopted = useCallback(() => onSignedIn(otpTypeOf(link.type)), [link, onSignedIn]);
   return <Adoption tokens={link} consent={consent} onSignedIn={onAdopted} />;
 }

@@ -25,7 +25,6 @@ LIMITED = {
     "code": ("POST", "/verify", {"type": "recovery", "email": "a@example.com", "token": "123456"}),
     "account": ("PUT", "/user", {"data": {}}),
     "reauthentication": ("GET", "/reauthenticate", None),
-    "reauthentication by HEAD": ("HEAD", "/reauthenticate", None),
 }
 
 
@@ -71,8 +70,7 @@ async def test_an_address_is_slowed_down_after_a_burst(limited: RunningStack, na
         assert refused is not None
         assert 1 <= int(refused.headers["retry-after"]) <= 10
         assert refused.headers["x-sb-error-code"] == "over_request_rate_limit"
-        if not name.endswith("HEAD"):
-            assert refused.json()["error_code"] == "over_request_rate_limit"
+        assert refused.json()["error_code"] == "over_request_rate_limit"
         # Nothing else is: what one does too often is no reason to refuse the rest.
         assert (await client.get("/health")).is_success
         assert (await client.get("/settings")).is_success
@@ -95,6 +93,13 @@ async def test_a_route_spelt_otherwise_is_no_way_around(limited: RunningStack) -
             assert answer.status_code in (401, 404, 405), path
         query = "grant_type=password&grant_type=refresh_token"
         assert 429 in await statuses(client, ("POST", f"/token?{query}", PASSWORDS[2]), 2 * BURST)
+
+
+@pytest.mark.parametrize("path", ["/reauthenticate", "/callback?code=1&state=2", "/authorize?provider=github", "/user"])
+async def test_head_does_nothing(limited: RunningStack, path: str) -> None:
+    async with caller(limited) as client:
+        answer = await client.head(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
 
 
 async def test_a_body_that_is_no_accounts_is_refused_unread(limited: RunningStack) -> None:
