@@ -263,4 +263,4 @@ async def test_an_error_whose_reason_the_gateway_does_not_know_is_passed_on_as_i
 
 
 def test_the_module_names_every_public_rpc() -> None:
-    assert len(set(gateway_app.public_rpcs())) == len(gateway_app.public_rpcs()) == 31
+    assert len(set(gateway_app.public_rpcs())) == len(gateway_app.public_rpcs()) == 30
