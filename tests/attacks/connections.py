@@ -117,6 +117,30 @@ async def unread_streams(target: Target) -> Outcome:
     return outcome
 
 
+async def costly_heads(target: Target) -> Outcome:
+    """Heads just within the limit that are made to take long to understand, ten times each."""
+    token = (await target.person()).tokens["access_token"]
+    size = 60_000
+    kinds = [
+        head("GET", "/auth/callback?code=a&st=b", f'Cookie: a="{chr(92) * size}"'),
+        head("GET", "/auth/callback?code=a&st=b", f"Cookie: {'a=b;' * (size // 4)}"),
+        head("GET", "/", f"Accept: {',' * size}", "Accept-Encoding: gzip"),
+        head("GET", "/", f"Accept-Encoding: {'a;' * (size // 2)}"),
+        head("GET", "/", f"If-None-Match: {',' * size}"),
+        head("GET", "/", f"Range: bytes={'0-0,' * (size // 4)}"),
+        head("GET", f"/sessions?{'&' * size}", token=token),
+        head("GET", f"/sessions?page_token={'%25' * (size // 3)}", token=token),
+        head("GET", "/" + "/" * size),
+        head("GET", "/v1/models/" + "a/" * (size // 2), token=token),
+        head("GET", "/sessions", f"Authorization: Bearer {'a.' * (size // 2)}"),
+        head("GET", "/sessions", f"Authorization: {' ' * size}"),
+        head("GET", "/sessions", f"Traceparent: {'0' * size}", f"X-Request-Id: {'a' * 10}", token=token),
+        head("POST", "/sessions", f"Content-Type: {'a;' * (size // 2)}", "Content-Length: 2", token=token) + b"{}",
+    ]
+    work = [ended(target, kind.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)) for kind in kinds * 10]
+    return await _all_of(list(work), expected={"200", "303", "400", "401", "404", "415"})
+
+
 def _tokens(target: Target, person: Person) -> list[str]:
     claims = jwt.decode(person.tokens["access_token"], options={"verify_signature": False})
     odd: list[object] = [10**400, float("inf"), "\0", "\ud800", {"\0": ["\ud800"]}, 2**70, [[[]]], None]
@@ -148,6 +172,7 @@ ATTACKS = (
     Attack("endless_chunks", endless_chunks, most_growth_bytes=60 * MB),
     Attack("many_connections", many_connections, most_growth_bytes=60 * MB),
     Attack("pipelining", pipelining, most_growth_bytes=60 * MB),
+    Attack("costly_heads", costly_heads, most_growth_bytes=60 * MB),
     Attack("unread_pages", unread_pages, most_growth_bytes=400 * MB),
     Attack("unread_streams", unread_streams),
     Attack("odd_tokens", odd_tokens, most_growth_bytes=60 * MB),
