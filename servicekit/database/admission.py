@@ -30,6 +30,8 @@ CREDIT_SECONDS = 0.5
 """Long work that a caller may have done at once, such as searches and large pages, in seconds of a core."""
 CREDIT_PER_SECOND = 1 / 3
 """What a caller's credit grows by: of a core, too, one caller has a third for long work."""
+MOST_DEBT_SECONDS = 0.5
+"""Most that a caller is behind by, however long one call took: the next waits for a moment, and is not refused."""
 
 
 def share_of(size: int) -> int:
@@ -145,7 +147,7 @@ class Admission:
             return
         loop = asyncio.get_running_loop()
         _reckon(line, loop.time())
-        line.credit_seconds -= work_seconds
+        line.credit_seconds = max(line.credit_seconds - work_seconds, -MOST_DEBT_SECONDS)
         if line.timer is not None:
             line.timer.cancel()
         self._watch_credit(line, loop)

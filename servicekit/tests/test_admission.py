@@ -355,6 +355,15 @@ async def test_who_has_had_too_much_long_work_waits_until_it_is_paid_for(monkeyp
     gate.leave(ticket)
 
 
+async def test_one_call_that_took_very_long_makes_the_next_wait_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "CREDIT_PER_SECOND", 100.0)
+    gate = Admission(10)
+    ticket = await gate.enter(ADA, seconds=60)
+    gate.charge(ticket, 1_000_000.0)
+    gate.leave(ticket)
+    gate.leave(await gate.enter(ADA, seconds=60))
+
+
 async def test_a_debt_outlives_the_calls_it_came_from_and_goes_when_it_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "CREDIT_PER_SECOND", 100.0)
     gate = Admission(10)

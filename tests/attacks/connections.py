@@ -95,8 +95,8 @@ async def unread_pages(target: Target) -> Outcome:
     ask = head("GET", f"/sessions/{session}/messages?page_size=50", token=person.tokens["access_token"])
     made = [await connect(target) for _ in range(60)]
     await asyncio.gather(*(send(one, ask * 20) for one in made))
-    # Longer than a reader may read nothing.
-    await asyncio.sleep(45)  # nothing tells a client that does not read
+    # Longer than a reader may read nothing, and than it takes until the last of the answers has begun.
+    await asyncio.sleep(75)  # nothing tells a client that does not read
     outcome = Outcome()
     outcome.counts.update(await asyncio.gather(*(outcome_of(one, seconds=20) for one in made)))
     outcome.expect(outcome.counts["200 open still"] == 0, "an answer that nobody reads was waiting still")
