@@ -48,6 +48,22 @@ def test_an_image_installs_all_that_its_process_needs(service: str) -> None:
     assert closure(image.wanted_by(service)) - chosen == set()
 
 
+@pytest.mark.parametrize("service", image.SERVICES)
+def test_what_an_image_loads_needs_no_package_that_it_lacks(service: str) -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    chosen = set(re.findall(r"^([a-z0-9.-]+)==", image.subset(lock, image.wanted_by(service)), flags=re.MULTILINE))
+    absent = {
+        module: None
+        for module, names in metadata.packages_distributions().items()
+        if not chosen & {re.sub(r"[-_.]+", "-", name).lower() for name in names} and names != ["concerto"]
+    }
+    # What stands there as None cannot be imported.
+    code = f"import sys\nsys.modules.update({absent!r})\n"
+    code += "\n".join(f"import {module}" for module in image.SERVICES[service].modules)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("part", parts.PARTS, ids=lambda part: part.name)
 def test_an_image_installs_nothing_that_only_other_parts_need(part: parts.Part) -> None:
     own = closure(image.wanted_by(part.name))
