@@ -8,6 +8,12 @@ CLEAN_ENV := env CONCERTO_ENV_FILE=/dev/null
 # Tests wait about as long as they compute. Each worker has suites of its own; a file's tests stay together, and files keep
 # their order, in which the short ones are the last.
 WORKERS ?= 4
+# What people set for other programs must not lead ours astray: these change what Python, Node, git, libpq and test runners do.
+OTHER_PROGRAMS := PYTHON% PG% GIT_% NODE_OPTIONS NODE_PATH NODE_ENV VIRTUAL_ENV PYTEST_% MYPY% RUFF_% VITEST_% SSLKEYLOGFILE
+unexport $(filter-out PYTHON,$(filter $(OTHER_PROGRAMS),$(.VARIABLES)))
+# In another encoding a Python does not start where the folder's name has letters that are not in that.
+unexport LC_ALL
+export LC_CTYPE := $(if $(filter Darwin,$(shell uname)),UTF-8,C.UTF-8)
 SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 WEB_TOOLS := cd web && PATH="$(CURDIR)/.node:$$PATH"
 BUF := PATH="$(CURDIR)/.node:$$PATH" node_modules/.bin/buf
@@ -15,16 +21,16 @@ CONTRACT := gen/concerto/descriptors.binpb
 LANDED := protos/landed.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest webtest-beside lint lint-python lint-contract lint-web contract-landed browser test-deploy images test-containers screenshots bench migration parts format lock clean
+.PHONY: help setup tools up down status doctor test test-long test-replicas pytest webtest webtest-beside lint lint-python lint-contract lint-web contract-landed browser test-clients test-deploy images test-containers screenshots bench migration parts format lock lock-clients clean
 
 help: ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Install what is missing (fast when nothing is)
-	@$(PYTHON) local/setup/bootstrap.py
+	@$(PYTHON) -I -X utf8 local/setup/bootstrap.py
 
 tools: # What commands need that have nothing to do with the web app
-	@$(PYTHON) local/setup/bootstrap.py --no-web
+	@$(PYTHON) -I -X utf8 local/setup/bootstrap.py --no-web
 
 up: setup ## Set everything up and run the suite; Ctrl-C stops it
 	@exec $(BIN)/concerto up
@@ -43,7 +49,7 @@ test: tools ## Set everything up, check the code and run the tests
 	@$(MAKE) --no-print-directory --jobs 2 webtest-beside pytest ARGS="$(SIDE_BY_SIDE)"
 
 test-long: WORKERS = 2
-test-long: setup browser ## Run the tests that take half a minute and more each: many deaths, a rolling restart, every page
+test-long: setup browser ## Run the long tests: many deaths, a rolling restart, every page, other modes
 	@$(MAKE) --no-print-directory pytest ARGS="--long -m 'long and not alone' $(SIDE_BY_SIDE)"
 	@$(MAKE) --no-print-directory pytest ARGS="--long -m alone"
 
@@ -84,6 +90,9 @@ contract-landed: setup ## Write down the contract as it is now as the one that l
 browser: tools # The tests of the web app drive a Chromium of this machine.
 	@$(BIN)/python -m local.setup.browser
 
+test-clients: tools ## Run real client libraries against a suite, a line for each feature; ARGS="openai" chooses
+	@$(CLEAN_ENV) $(BIN)/python -m tests.clients $(ARGS)
+
 test-deploy: tools ## Check the Dockerfile, the compose file and the Kubernetes manifests
 	@$(CLEAN_ENV) $(BIN)/python -m deploy.check
 
@@ -116,8 +125,11 @@ lock: tools ## Resolve the dependencies anew into requirements.lock and both pac
 	$(BIN)/python -m local.setup.lock
 	$(BIN)/python -m deploy.tools
 
+lock-clients: tools ## Lock the newest versions of what tests/clients/ holds; ARGS="openai-node" chooses
+	$(BIN)/python -m tests.clients.lock $(ARGS)
+
 clean: ## Delete what set-up and tests made; the data in .concerto/ stays
-	rm -rf .venv .node node_modules gen build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .node .clients node_modules gen build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf $(addprefix web/,node_modules .next out screenshots openapi.json next-env.d.ts tsconfig.tsbuildinfo)
 	rm -f web/lib/api/schema.d.ts web/lib/api/limits.ts web/lib/api/.schema
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

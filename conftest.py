@@ -55,12 +55,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--hosted",
         type=Path,
         metavar="FILE",
-        help="Run the suites on a hosted project: a JSON object with its variables, those of `concerto env --admin`.",
+        help="Run the suites on a hosted project: a JSON object with its variables, those of `concerto env --admin`. "
+        "Tests sign tokens of their own with SUPABASE_SIGNING_KEY (a JSON Web Key) or SUPABASE_JWT_SECRET in it.",
     )
     parser.addoption(
         "--long",
         action="store_true",
-        help="Run the tests marked `long` too: they take half a minute and more each, and most want the whole machine.",
+        help="Run the tests marked `long` too: they take long, or show in another mode what a short one shows.",
     )
     parser.addoption(
         "--chaos-kills",
@@ -76,7 +77,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--replicas") != 1 and config.getoption("--mode") != "processes":
         raise pytest.UsageError("--replicas needs --mode processes")
     config.addinivalue_line("markers", "own_mode: chooses the mode of its suites itself, so one run of it is enough")
-    config.addinivalue_line("markers", "long: takes half a minute and more; runs with --long only")
+    config.addinivalue_line(
+        "markers", "long: takes long, or shows in another mode what a short test shows; runs with --long only"
+    )
     config.addinivalue_line(
         "markers", "alone: a long test that measures, fills the machine or must be in time, and so has it to itself"
     )

@@ -42,13 +42,14 @@ LATEST = FOLDER / "results" / "latest.json"
 RESULTS = FOLDER / "RESULTS.md"
 PROFILES = FOLDER / "PROFILES.md"
 """Written by hand: where the time goes, for the figures that miss their targets above all."""
-GROUPS = ("unary", "fairness", "streams", "tokens", "memory", "startup", "growth", "soak")
+GROUPS = ("unary", "fairness", "streams", "tokens", "memory", "startup", "growth", "soak", "open_streams", "deaths")
 """In the order of the table."""
 ALONE = ("startup",)
 """Groups that start a suite of their own, while no other one runs; they come first."""
 BEFORE_REFERENCES = ("memory",)
 """Groups that want the suite as it is at its start, before anything else runs beside it."""
-NOT_QUICK = ("soak",)
+NOT_QUICK = ("soak", "open_streams", "deaths")
+"""Those that mostly wait."""
 ONCE: Mapping[str, Mode] = {"growth": "one-process", "soak": "processes"}
 """Groups that are about the database or take long: where both modes are measured, these are in one of them."""
 PACKAGES = (
@@ -117,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("groups", nargs="*", metavar="group", help=f"some of {', '.join(GROUPS)}")
     parser.add_argument("--mode", choices=MODES, help="one mode instead of both")
-    parser.add_argument("--quick", action="store_true", help="shorter phases and fewer rounds; no soak unless named")
+    parser.add_argument(
+        "--quick", action="store_true", help="shorter phases, fewer rounds; what mostly waits only if named"
+    )
     parser.add_argument("--write-results", action="store_true", help="write RESULTS.md, as a full run does")
     return parser
 

@@ -87,7 +87,11 @@ SECRETS = {
     "SUPABASE_DB_URL": {part.name for part in parts.PARTS if part.database},
     "SUPABASE_LISTEN_DB_URL": {part.name for part in parts.PARTS if part.database and part.database.listeners},
     "SUPABASE_JWT_SECRET": set(PARTS),
-    **{secret.variable: {part.name} for part in parts.PARTS for secret in part.secrets},
+    **{
+        secret.variable: {one.name for one in parts.PARTS if secret in one.secrets}
+        for part in parts.PARTS
+        for secret in part.secrets
+    },
     "CONCERTO_EMBEDDED_LOGIN_PASSWORD": {EMBEDDED},
     "CONCERTO_EMBEDDED_JWT_SECRET": {EMBEDDED},
     "CONCERTO_EMBEDDED_FORWARDING_KEY": {EMBEDDED},
@@ -165,7 +169,7 @@ class Project:
         self.file = FOLDER / "test.env"
         self._gateway, self._supabase = (f"127.0.0.1:{port}" for port in _free_ports(2))
         # The tests' people all sign in from one address.
-        limits = dict.fromkeys(("GATEWAY_LOGIN_LIMIT_PER_EMAIL", "GATEWAY_LOGIN_LIMIT_PER_ADDRESS"), "100000/minute")
+        limits = {f"GATEWAY_LOGIN_LIMIT_PER_{name}": "100000/minute" for name in ("EMAIL", "ACCOUNT", "ADDRESS")}
         made = dict(
             line.split("=", 1)
             for line in local_env.text(public_url=f"http://{self._supabase}").splitlines()

@@ -24,6 +24,7 @@ SUPABASE_DB_URL=postgresql://concerto_login:{login_password}@supabase:8002/postg
 CONCERTO_EMBEDDED_LOGIN_PASSWORD={login_password}
 AUTH_FORWARDING_KEY={forwarding_key}
 GATEWAY_COOKIE_SECRET={cookie_secret}
+CONCERTO_SERVICE_KEY={service_key}
 """
 
 
@@ -32,7 +33,7 @@ def text(*, public_url: str = "http://127.0.0.1:8001") -> str:
 
     public_url: where browsers find the embedded Supabase.
     """
-    names = ("publishable_key", "jwt_secret", "login_password", "forwarding_key", "cookie_secret")
+    names = ("publishable_key", "jwt_secret", "login_password", "forwarding_key", "cookie_secret", "service_key")
     return TEXT.format(public_url=public_url, **{name: secrets.token_urlsafe(32) for name in names})
 
 

@@ -32,12 +32,14 @@ NOT_IN_COMPOSE = {
     "GATEWAY_WEB_FOLDER": "the image has its own",
     "LANGSMITH_TRACING": "sends what people write to somebody else, with more variables of its own",
     "GATEWAY_SOCKET_FD": "only for what starts processes by hand",
+    "CONCERTO_PROCESS_ID": "only for what sees them end, and tells the database",
 }
 # The compose file hands it to those that need it beside the database, and stops where it is missing.
-PUBLISHABLE_KEY = (
-    "SUPABASE_PUBLISHABLE_KEY: ${SUPABASE_PUBLISHABLE_KEY:?Set SUPABASE_PUBLISHABLE_KEY in .env to the publishable key "
-    "of the Supabase project}"
-)
+# What a service cannot do without, and where it is from.
+REQUIRED = {
+    "SUPABASE_PUBLISHABLE_KEY": "the publishable key of the Supabase project",
+    "CONCERTO_SERVICE_KEY": "at least 32 random characters, for instance from openssl rand -hex 32",
+}
 FILES_OF_A_SERVICE = {
     KUBERNETES / "base" / "{name}.yaml": "service.yaml",
     KUBERNETES / "components" / "tls" / "{name}.yaml": "tls.yaml",
@@ -195,7 +197,7 @@ def _environment(part: Part) -> str:
         if name in provided or name in NOT_IN_COMPOSE:
             continue
         given = f"{name}: {targets[name]}" if name in targets else f"{name}:"
-        lines.append(PUBLISHABLE_KEY if name == "SUPABASE_PUBLISHABLE_KEY" else given)
+        lines.append(f"{name}: ${{{name}:?Set {name} in .env to {REQUIRED[name]}}}" if name in REQUIRED else given)
     return "".join(f"{line}\n" for line in lines)
 
 

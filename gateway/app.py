@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
-import httpx
 from google.protobuf.descriptor import ServiceDescriptor
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,11 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from gateway import document, failures, reasons
+from gateway import document, failures, reasons, run_tickets, sign_ins
 from gateway.attempts import Attempts
 from gateway.health import Health
 from gateway.middleware import CrashMiddleware, RequestMiddleware
-from gateway.openai import api
 from gateway.openai import errors as openai_errors
 from gateway.openai.api import OpenAIApi
 from gateway.rest import contract, sse
@@ -31,9 +29,9 @@ from gateway.web.export import WebApp
 from gateway.web.social import SocialLogIn
 from servicekit import parts
 from servicekit.errors import AppError
+from servicekit.outgoing import clients
 from servicekit.rpc import channel, contracts
 from servicekit.rpc.identity import Verifier
-from servicekit.telemetry import watches
 from servicekit.tls import credentials
 
 
@@ -53,8 +51,11 @@ async def build(
     reasons.register()
     known = certificates or credentials.load(settings)
     async with contextlib.AsyncExitStack() as stack:
-        client = await stack.enter_async_context(httpx.AsyncClient())
-        verifier = Verifier(settings, client)
+        client = await stack.enter_async_context(clients.client())
+        ask = await stack.enter_async_context(sign_ins.asking(settings.target_of("sessions"), tls=known))
+        # The services behind it ask as well, and before they do anything: here nobody waits for an answer.
+        verifier = Verifier(settings, client, ask=ask, is_advisory=True)
+        stack.push_async_callback(verifier.close)
         channels = {
             service.full_name: await stack.enter_async_context(
                 channel.connect(settings.target_of(part.name), service, tls=known)
@@ -66,10 +67,12 @@ async def build(
         bindings = contract.bindings(contract.SERVICES)
         contract.check_internal(contract.INTERNAL_SERVICES)
         openai = OpenAIApi(bridge, keep_alive_seconds=keep_alive_seconds)
-        health = Health(channels)
+        health = Health(channels, verifier)
         providers = pages.Providers(settings, client)
         routes = [
             *contract_routes(bindings, bridge, SocialLogIn(settings, bridge.stub), openai),
+            run_tickets.ticket_route(bridge, bindings),
+            openai.text_completion_route(bindings),
             *openai.model_routes(bindings),
             *health.routes(),
             *pages.routes(settings, providers, document.document(bindings), version=document.version()),
@@ -112,16 +115,11 @@ def _middleware(settings: Settings) -> list[Middleware]:
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(settings.cors_origins),
-                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-                allow_headers=[
-                    "Authorization",
-                    "Content-Type",
-                    "X-Request-Id",
-                    "Last-Event-ID",
-                    watches.TRACEPARENT,
-                    *api.REQUEST_HEADERS,
-                ],
-                expose_headers=["X-Request-Id", "Retry-After"],
+                # Clients send headers of their own, and more with each version; what is asked for is allowed.
+                allow_methods=["*"],
+                allow_headers=["*"],
+                allow_private_network=True,
+                expose_headers=["X-Request-Id", "Retry-After", openai_errors.RETRY_HEADER],
                 max_age=600,
             )
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from gateway import run_tickets
 from gateway.openai import schemas as openai_schemas
 from gateway.rest import comments, contract, openapi
 from gateway.rest.contract import SERVICES, Binding
@@ -37,11 +38,12 @@ def document(bindings: Iterable[Binding]) -> dict[str, Any]:
             "CompleteSocialLogIn": web_schemas.complete_social_log_in,
             "StreamChatCompletion": lambda writer, _: openai_schemas.chat_completion(writer.schemas),
         },
-        further=(web_schemas.add_config, _add_models),
+        further=(web_schemas.add_config, run_tickets.add_to, _add_openai),
     )
 
 
-def _add_models(writer: openapi.Writer) -> None:
+def _add_openai(writer: openapi.Writer) -> None:
+    writer.add_signed_in("/v1/completions", openai_schemas.text_completion(writer.schemas), verb="post")
     for path, operation in openai_schemas.models(writer.schemas).items():
         writer.add_signed_in(path, operation)
 

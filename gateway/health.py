@@ -1,4 +1,4 @@
-"""Whether the gateway runs, and whether the services behind it can do their work."""
+"""Whether the gateway runs, whether it can verify tokens, and whether the services behind it can do their work."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,6 +12,8 @@ from starlette.routing import Route
 
 from gateway.rest.contract import SERVICES, short_name
 from gateway.rest.routes import route
+from servicekit.errors import AppError
+from servicekit.rpc.identity import Verifier
 
 TIMEOUT_SECONDS = 2.0
 # Calls go round, so that one replica is not ready says little; the next time another one is asked.
@@ -22,10 +24,11 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 class Health:
     """`/healthz` and `/readyz`.
 
-    channels: one per service, by the service's full name.
+    channels: one per service, by the service's full name. verifier: of the gateway's callers.
     """
 
-    def __init__(self, channels: Mapping[str, grpc.aio.Channel]) -> None:
+    def __init__(self, channels: Mapping[str, grpc.aio.Channel], verifier: Verifier) -> None:
+        self._verifier = verifier
         self._stubs = {name: health_pb2_grpc.HealthStub(connection) for name, connection in channels.items()}
         self._is_leaving = False
         self._asking: asyncio.Task[dict[str, str]] | None = None
@@ -60,10 +63,19 @@ class Health:
         return _answer(200, {"status": "serving"})
 
     async def _readyz(self, _: Request) -> Response:
-        services = await self.states()
-        is_ready = not self._is_leaving and all(state == "serving" for state in services.values())
+        services, keys = await asyncio.gather(self.states(), self._keys_state())
+        is_ready = not self._is_leaving and all(state == "serving" for state in (keys, *services.values()))
         status = "serving" if is_ready else "not_serving"
-        return _answer(200 if is_ready else 503, {"status": status, "services": services})
+        return _answer(200 if is_ready else 503, {"status": status, "keys": keys, "services": services})
+
+    async def _keys_state(self) -> str:
+        """Return `serving` once the keys that tokens are verified with were there; before, no token is good."""
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await self._verifier.ready()
+        except (AppError, TimeoutError):
+            return "unreachable"
+        return "serving"
 
     async def _state(self, full_name: str) -> str:
         state = "not_serving"

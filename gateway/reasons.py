@@ -74,6 +74,11 @@ REASONS: Mapping[str, Reason] = {
         "See /docs for the routes.",
         status=405,
     ),
+    "TICKET_INVALID": Reason(
+        StatusCode.UNAUTHENTICATED,
+        "The ticket has expired, is for another stream, or is none.",
+        "Ask for a new one with POST /runs/<run_id>/ticket.",
+    ),
     "TOO_MANY_ATTEMPTS": Reason(
         StatusCode.RESOURCE_EXHAUSTED,
         "Too many attempts. Try again in {retry_after_seconds} s.",
@@ -88,7 +93,9 @@ REASONS: Mapping[str, Reason] = {
         "Begin again at /auth/social, in the same browser and within 10 minutes.",
     ),
     "MODEL_NOT_FOUND": Reason(
-        StatusCode.INVALID_ARGUMENT, "The provider has no model named {model}.", "Choose another model."
+        StatusCode.INVALID_ARGUMENT,
+        "There is no model named {model} here.",
+        "Choose one of GET /models. Operators: CONCERTO_MODELS names what is offered, and the provider must have it.",
     ),
 }
 

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, create_model, field_validator, model_vali
 from pydantic_settings import NoDecode
 
 from servicekit import parts
+from servicekit.origins import public_origin
 from servicekit.settings import ProcessSettings, TlsSettings, TokenSettings, host_field, port_field, target_field
 
 WEB_FOLDER = Path(__file__).resolve().parent.parent / "web" / "out"
@@ -40,7 +41,7 @@ class Settings(TokenSettings, TlsSettings, Targets):
     supabase_publishable_key: SecretStr | None = Field(None, validation_alias="SUPABASE_PUBLISHABLE_KEY")
     """The project's publishable key; given to browsers in /config.json."""
     public_url: str = Field("", validation_alias="GATEWAY_PUBLIC_URL")
-    """Where browsers find the gateway; absent means http://127.0.0.1:<port>."""
+    """Where browsers find the gateway, the root of a host; absent means http://127.0.0.1:<port>."""
     cors_origins: Entries = Field((), validation_alias="GATEWAY_CORS_ORIGINS")
     """Origins of other web applications that may call the API, separated by commas; `*` allows every one."""
     trusted_proxies: Entries = Field((), validation_alias="GATEWAY_TRUSTED_PROXIES")
@@ -64,7 +65,9 @@ class Settings(TokenSettings, TlsSettings, Targets):
     send_timeout_seconds: float = Field(30.0, gt=0, validation_alias="GATEWAY_SEND_TIMEOUT_SECONDS")
     """How long a client may read next to nothing (less than 16 KiB) of an answer that waits for it."""
     login_limit_per_email: str = Field("10/minute", validation_alias="GATEWAY_LOGIN_LIMIT_PER_EMAIL")
-    """Most attempts to sign in with one e-mail address, per replica, as `count/unit`."""
+    """Most attempts with one e-mail address from one client address or known browser, per replica, as `count/unit`."""
+    login_limit_per_account: str = Field("100/hour", validation_alias="GATEWAY_LOGIN_LIMIT_PER_ACCOUNT")
+    """Most attempts with one e-mail address from all browsers that are not known to it, per replica."""
     login_limit_per_address: str = Field("60/minute", validation_alias="GATEWAY_LOGIN_LIMIT_PER_ADDRESS")
     """Most attempts to sign in from one client address, per replica, as `count/unit`."""
 
@@ -87,9 +90,7 @@ class Settings(TokenSettings, TlsSettings, Targets):
     @field_validator("public_url", mode="after")
     @classmethod
     def _check_public_url(cls, value: str) -> str:
-        if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc):
-            raise ValueError("must begin with http:// or https:// and name a host")
-        return value.rstrip("/")
+        return public_origin(value) if value else ""
 
     @field_validator("cookie_secret", mode="after")
     @classmethod
@@ -98,7 +99,7 @@ class Settings(TokenSettings, TlsSettings, Targets):
             raise ValueError("must have at least 32 characters")
         return value
 
-    @field_validator("login_limit_per_email", "login_limit_per_address", mode="after")
+    @field_validator("login_limit_per_email", "login_limit_per_account", "login_limit_per_address", mode="after")
     @classmethod
     def _check_limit(cls, value: str) -> str:
         try:
@@ -139,8 +140,13 @@ class Settings(TokenSettings, TlsSettings, Targets):
 
     @property
     def email_limit(self) -> RateLimitItem:
-        """The limit per e-mail address."""
+        """The limit per e-mail address and client."""
         return parse(self.login_limit_per_email)
+
+    @property
+    def account_limit(self) -> RateLimitItem:
+        """The limit per e-mail address, for all unknown clients together."""
+        return parse(self.login_limit_per_account)
 
     @property
     def address_limit(self) -> RateLimitItem:

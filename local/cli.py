@@ -1,4 +1,4 @@
-"""The `concerto` command: up, serve, down, restart, status, doctor, migrate, backup, restore, logs, mail, env."""
+"""The `concerto` command: up, down, restart, status, doctor, migrate, sign-up, backup, restore and what they need."""
 
 import asyncio
 import contextlib
@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import psutil
 import typer
 
+from local import help_pages
 from local.backup.faults import BackupError, StoppedError
 from local.console import Console, human_bytes
 from local.embedded import mailbox
@@ -21,18 +22,19 @@ from local.embedded.credentials import ensure_credentials, read_credentials
 from local.embedded.postgres import Postgres
 from local.files import make_private_folder, write_private
 from local.settings import MOST_REPLICAS, ROOT, Settings, SettingsError, load_settings
+from local.sign_up import commands as sign_up
 from local.suite import stack
 from local.suite.processes import EMBEDDED, NAMES, PARTS, WHOLE, Mode, node_program, part_of, suite_variables
 from local.suite.state import end_orphans, read_state, supervisor_lock
 from local.suite.supervisor import last_lines
+from local.target import TargetName, TargetOption
 
 # A command imports what it alone needs: `up` stays, and would keep all of it in memory.
 if TYPE_CHECKING:
     from local.hosted.migrate import Ask
 
-app = typer.Typer(
-    help="Runs Concerto on this machine.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(cls=help_pages.Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(sign_up.app, name="sign-up")
 DOWN_SECONDS = 60
 DETACH_SECONDS = 120
 INTERRUPTED = 130
@@ -44,10 +46,26 @@ PortOption = Annotated[int | None, typer.Option("--port", help="The gateway's po
 def main() -> None:
     """The entry point; a known fault is one message and exit code 1."""
     try:
-        app()
+        app(prog_name="concerto")
     except (*stack.FAULTS, BackupError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(INTERRUPTED if isinstance(error, StoppedError) else 1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"concerto {metadata.version('concerto')}")
+        raise typer.Exit
+
+
+@app.callback(help="Runs Concerto on this machine.")
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def _settings(port: int | None = None) -> Settings:
@@ -117,7 +135,7 @@ def _detach(
         return 1
     make_private_folder(settings.home / "logs")
     log = settings.home / "logs" / "up.log"
-    command = [sys.executable, "-m", "local.cli", "up", f"--{mode}", "--port", str(settings.port)]
+    command = [sys.executable, "-I", "-X", "utf8", "-m", "local.cli", "up", f"--{mode}", "--port", str(settings.port)]
     command += ["--replicas", str(replicas)]
     if only:
         command += ["--only", only]
@@ -205,18 +223,6 @@ def _describe(process: psutil.Process | None) -> str:
         memory = process.memory_info().rss // (1024 * 1024)
         return f"process {process.pid}, {memory} MB, for {minutes} min"
     return "not running"
-
-
-class TargetName(StrEnum):
-    """Which Supabase a command is for."""
-
-    EMBEDDED = "embedded"
-    HOSTED = "hosted"
-
-
-TargetOption = Annotated[
-    TargetName, typer.Option("--target", help="The embedded Supabase of this folder, or a hosted project.")
-]
 
 
 @app.command()

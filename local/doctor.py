@@ -16,18 +16,24 @@ from pydantic import ValidationError
 from local.console import Console
 from local.embedded.credentials import Credentials, CredentialsError, credentials_file, read_credentials
 from local.embedded.postgres import Postgres, PostgresError
+from local.environment import is_unusable
 from local.findings import Finding, show
 from local.migrations.apply import pending_versions
 from local.settings import ROOT, SettingsError, load_settings
 from local.settings import Settings as LocalSettings
 from local.setup import bootstrap
+from local.sign_up.warning import findings_of, rule_at
+from local.suite.model import OFFLINE, SUBJECT, is_offline
 from local.suite.ports import is_free, owner_of
 from local.suite.processes import EMBEDDED, NAMES, node_program, service_environment, suite_variables
 from local.suite.state import State, read_state
 from servicekit import parts
+from servicekit.outgoing.settings import TRUST_VARIABLES, Outgoing
 from servicekit.settings import ProcessSettings, TlsSettings
 from servicekit.tls import certificates
 from servicekit.tls.credentials import WARN_BEFORE
+from services.orchestrator import settings as orchestrator
+from services.orchestrator.models import provider_check
 
 LEAST_FREE_BYTES = 1024**3
 PROCESS_SETTINGS: dict[str, type[ProcessSettings]] = {
@@ -61,7 +67,9 @@ async def run(console: Console) -> int:
         reported = {finding.subject for finding in named}
         named += [finding for finding in check_processes(settings) if finding.subject not in reported]
         findings += named or [Finding("settings", "no mistake found")]
+        findings += check_environment(settings.variables)
         findings += check_tls(settings)
+        findings += await check_model(settings)
         findings += [] if settings.is_hosted else check_data(settings)
         state = read_state(settings.home)
         running = state if state is not None and state.supervisor is not None else None
@@ -87,6 +95,32 @@ def _setup() -> Iterator[Finding]:
     )
     node = node_program()
     yield Finding("Node", "present" if node.exists() else "missing", "" if node.exists() else "Run `make setup`.")
+
+
+def check_environment(variables: Mapping[str, str]) -> list[Finding]:
+    """Proxies, certificates and folders that cannot be used; nothing where all can."""
+    problems = [problem.partition(". ") for problem in Outgoing.read(variables).problems]
+    findings = [Finding("environment", detail, advice) for detail, _, advice in problems]
+    for name, value in sorted(variables.items()):
+        if is_unusable(name, value) and name not in TRUST_VARIABLES:
+            hint = "It is left out; correct it, or unset it."
+            findings.append(Finding("environment", f"{name} names nothing that can be used", hint=hint))
+    return findings
+
+
+async def check_model(settings: LocalSettings) -> list[Finding]:
+    """Which model answers, and whether it can: the provider is asked for its list of models, two seconds long."""
+    credentials = Credentials.generate()
+    suite = suite_variables(settings, credentials, Postgres(settings.home, settings.port_of("postgres"), credentials))
+    environment = service_environment("orchestrator", settings, suite)
+    if is_offline(environment):
+        return [OFFLINE]
+    try:
+        chosen = orchestrator.Settings.model_validate(environment)
+    except ValidationError:
+        return []  # has been said of the processes
+    found = await provider_check.check(chosen, environment=environment)
+    return [Finding(SUBJECT, found.detail, found.advice, found.hint)]
 
 
 def check_tls(settings: LocalSettings) -> list[Finding]:
@@ -245,8 +279,10 @@ async def _database(settings: LocalSettings, running: State | None) -> list[Find
         return [Finding("Postgres", "does not run; it starts with `make up`")]
     try:
         pending = await pending_versions(ROOT, postgres.admin_url)
+        admits = await rule_at(postgres.admin_url)
     except (TimeoutError, OSError, asyncpg.PostgresError):
         return [Finding("Postgres", f"does not answer on port {port}", "See `concerto logs postgres`.")]
     advice = "Run `concerto migrate`." if pending else ""
     detail = f"{len(pending)} migrations are pending" if pending else "reachable, all migrations applied"
-    return [Finding("Postgres", detail, advice)]
+    confirmed = settings.confirm_email
+    return [Finding("Postgres", detail, advice), *findings_of(settings, admits, are_addresses_confirmed=confirmed)]

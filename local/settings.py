@@ -4,12 +4,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from servicekit import parts
+from servicekit import parts, settings_file
+from servicekit.origins import public_origin
+from servicekit.outgoing.settings import forget_other_programs
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder of the working copy."""
@@ -19,6 +20,11 @@ PORT_NAMES = ("gateway", "supabase", "postgres", *(part.name for part in parts.S
 """The listeners of the suite; the position is what is added to `CONCERTO_PORT`."""
 MOST_REPLICAS = 4
 """Most processes of each of our parts on one machine; each further one has the next block of ports."""
+
+
+Admits = Literal["open", "domains", "invitations", "closed"]
+"""Who may sign up: everybody, addresses of certain domains and the invited, the invited, nobody."""
+_DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*")
 
 
 class SettingsError(Exception):
@@ -43,6 +49,8 @@ class Settings(BaseModel):
     messages_per_minute: int | None = Field(None, validation_alias="CONCERTO_MESSAGES_PER_MINUTE", ge=1, le=2**31 - 1)
     files_per_user: int | None = Field(None, validation_alias="CONCERTO_FILES_PER_USER", ge=0, le=2**31 - 1)
     file_bytes_per_user: int | None = Field(None, validation_alias="CONCERTO_FILE_BYTES_PER_USER", ge=0, le=2**63 - 1)
+    sign_up: Admits | None = Field(None, validation_alias="CONCERTO_SIGN_UP")
+    sign_up_domains: tuple[str, ...] = Field((), validation_alias="CONCERTO_SIGN_UP_DOMAINS")
     github_client_id: str = Field("", validation_alias="CONCERTO_GITHUB_CLIENT_ID")
     github_client_secret: SecretStr = Field(SecretStr(""), validation_alias="CONCERTO_GITHUB_CLIENT_SECRET")
     google_client_id: str = Field("", validation_alias="CONCERTO_GOOGLE_CLIENT_ID")
@@ -95,6 +103,30 @@ class Settings(BaseModel):
             raise ValueError("needs 32 to 200 letters, digits, - or _; leave it out to have one made")
         return value
 
+    @field_validator("gateway_public_url")
+    @classmethod
+    def _at_a_root(cls, value: str) -> str:
+        return public_origin(value) if value else ""
+
+    @field_validator("sign_up_domains", mode="before")
+    @classmethod
+    def _spell_domains(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        # Here, as few need it and it brings the tables of Unicode along.
+        from servicekit import spelling
+
+        domains = [spelling.domain(part.removeprefix("@")) for part in value.replace(",", " ").split()]
+        if not all(map(_DOMAIN.fullmatch, domains)):
+            raise ValueError("write domains as example.com, separated by commas")
+        return tuple(domains)
+
+    @model_validator(mode="after")
+    def _need_domains(self) -> Self:
+        if (self.sign_up == "domains") != bool(self.sign_up_domains):
+            raise ValueError("CONCERTO_SIGN_UP=domains and CONCERTO_SIGN_UP_DOMAINS belong together")
+        return self
+
     def port_of(self, name: str) -> int:
         """The TCP port of a process, by the name it has in `PORT_NAMES`; of our one process, the gateway's.
 
@@ -128,7 +160,7 @@ class Settings(BaseModel):
     @property
     def gateway_url(self) -> str:
         """Where people and the web app find the suite."""
-        return self.gateway_public_url.rstrip("/") or f"http://127.0.0.1:{self.port}"
+        return self.gateway_public_url or f"http://127.0.0.1:{self.port}"
 
     @property
     def tls_variables(self) -> dict[str, str]:
@@ -154,8 +186,10 @@ class Settings(BaseModel):
 
 
 def read_environment() -> dict[str, str]:
-    """The process's real environment; the only place of `local/` that reads it."""
-    return dict(os.environ)  # noqa: TID251
+    """The process's real environment, once; the process itself goes on without what is meant for other programs."""
+    real = dict(os.environ)  # noqa: TID251
+    forget_other_programs()
+    return real
 
 
 def load_settings(
@@ -169,12 +203,18 @@ def load_settings(
     real = read_environment() if environment is None else dict(environment)
     if env_file == "default":
         env_file = ROOT / real.get("CONCERTO_ENV_FILE", ".env")
-    values: dict[str, str] = {}
-    if env_file is not None and env_file.is_file():
-        values = {name: value for name, value in dotenv_values(env_file).items() if value}
+    try:
+        from_file = settings_file.read(env_file) if env_file is not None else {}
+    except settings_file.SettingsFileError as error:
+        raise SettingsError(str(error)) from None
+    values = {name: value for name, value in from_file.items() if value}
     values |= {name: value for name, value in real.items() if value}
     try:
-        return Settings.model_validate({**values, "env_file": env_file, "variables": values})
+        # By the documented names alone: any program may have a variable that is called `port` or `home`.
+        given = {**values, "env_file": env_file, "variables": values}
+        return Settings.model_validate(given, by_alias=True, by_name=False)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        # What is about several variables names them itself.
+        found = (": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"]))) for item in error.errors())
+        problems = "; ".join(text.replace("Value error, ", "", 1) for text in found)
         raise SettingsError(f"The configuration is wrong: {problems}.") from None

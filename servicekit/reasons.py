@@ -101,12 +101,23 @@ GENERAL: Mapping[str, Reason] = {
         "The access token has expired.",
         "Refresh the session and use the new token.",
     ),
+    "SIGN_IN_ENDED": Reason(StatusCode.UNAUTHENTICATED, "Your sign-in has ended.", "Sign in again."),
     "KEYS_UNAVAILABLE": Reason(
         StatusCode.UNAVAILABLE,
         "Access tokens cannot be checked at the moment.",
         "Try again. Operators: the project's key set cannot be fetched.",
     ),
+    "JWT_SECRET_NEEDED": Reason(
+        StatusCode.UNAVAILABLE,
+        "Nobody can sign in here yet: access tokens are signed with a secret that the server does not have.",
+        "Operators: set SUPABASE_JWT_SECRET to the project's JWT secret, or let the project sign with keys.",
+    ),
     "PERMISSION_DENIED": Reason(StatusCode.PERMISSION_DENIED, "You may not do this.", "Ask for the permission."),
+    "SERVICE_KEY_NEEDED": Reason(
+        StatusCode.PERMISSION_DENIED,
+        "Only Concerto's own services may call this.",
+        "Call the rpc that is meant for clients. Operators: CONCERTO_SERVICE_KEY must be the same for all services.",
+    ),
     "DATABASE_UNAVAILABLE": Reason(StatusCode.UNAVAILABLE, "The database cannot be reached.", _RETRY),
     "DATABASE_BUSY": Reason(StatusCode.UNAVAILABLE, "The database took too long.", _RETRY),
     "TOO_MANY_REQUESTS": Reason(

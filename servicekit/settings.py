@@ -1,6 +1,7 @@
 """ProcessSettings that every process has, read once from the environment."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -8,7 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from servicekit import parts
+from servicekit import parts, settings_file
+from servicekit.outgoing.settings import forget_other_programs
 
 ENV_FILE = os.environ.get("CONCERTO_ENV_FILE", ".env")  # noqa: TID251 (the one name needed before any settings)
 
@@ -25,8 +27,11 @@ class ProcessSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=ENV_FILE, env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True,
+        env_file=ENV_FILE, env_file_encoding="utf-8-sig", env_ignore_empty=True, extra="ignore", frozen=True,
         populate_by_name=True,
+        # Fields may be given by their names, and would be read from variables of these names too, which belong to other
+        # programs: LOG_LEVEL, HOST, MODEL. With the prefix no program has them.
+        env_prefix="CONCERTO_FIELD_",
     )  # fmt: skip
 
     environment: Literal["development", "production"] = Field("development", validation_alias="CONCERTO_ENVIRONMENT")
@@ -51,12 +56,21 @@ class ProcessSettings(BaseSettings):
 
     @classmethod
     def load(cls, **values: Any) -> Self:
-        """Return the settings, or end the process with one sentence per wrong variable."""
+        """Return the settings, or end the process with one sentence per wrong variable.
+
+        From then on the process does without what its libraries would read of other programs' variables.
+        """
+        forget_other_programs()
+        try:
+            settings_file.read(Path(ENV_FILE))
+        except settings_file.SettingsFileError as error:
+            raise SystemExit(str(error)) from None
         try:
             return cls(**values)
         except ValidationError as error:
             problems = "\n".join(
-                f"  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)
+                f"  {'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+                for item in error.errors(include_input=False)
             )
             raise SystemExit(f"Wrong settings; see .env.example for their meaning:\n{problems}") from None
 
@@ -72,6 +86,8 @@ class TokenSettings(ProcessSettings):
     """Verifies HS256 tokens (legacy projects, earlier embedded ones); absent accepts only the project's key set."""
     supabase_jwt_issuer: str | None = Field(None, validation_alias="SUPABASE_JWT_ISSUER")
     """The `iss` of tokens; `*` is any. Absent: /auth/v1 of SUPABASE_URL or SUPABASE_PUBLIC_URL, unchecked for HS256."""
+    sign_in_check_seconds: float = Field(20.0, gt=0, le=20.0, validation_alias="CONCERTO_SIGN_IN_CHECK_SECONDS")
+    """How long a process believes that a sign-in stands before it asks again; access ends within three times that."""
 
     @field_validator("supabase_url", "supabase_public_url", mode="after")
     @classmethod
@@ -139,6 +155,26 @@ class ServiceSettings(TokenSettings, TlsSettings):
     """How long a client keeps a connection, about; then it looks the name up again and so finds new replicas.
 
     Calls and streams that are open go on."""
+
+
+class ServiceKeySettings(ProcessSettings):
+    """The key by which services know each other where a user's token is not enough (policy `services_only`)."""
+
+    service_key: SecretStr | None = Field(None, validation_alias="CONCERTO_SERVICE_KEY")
+    """At least 32 characters, the same for all services; without it such calls are refused. Required in production."""
+
+    @field_validator("service_key", mode="after")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]{32,200}", value.get_secret_value()):
+            raise ValueError("needs 32 to 200 characters without spaces, for instance from openssl rand -hex 32")
+        return value
+
+    @model_validator(mode="after")
+    def _need_key(self) -> Self:
+        if self.environment == "production" and self.service_key is None:
+            raise ValueError("set CONCERTO_SERVICE_KEY, the same for the orchestrator and the sessions service")
+        return self
 
 
 class DatabaseSettings(ProcessSettings):

@@ -15,28 +15,45 @@ from pydantic import SecretStr
 from servicekit.rpc import channel, health, identity, server
 from servicekit.rpc.identity import Caller
 from servicekit.rpc.inprocess import transport
-from servicekit.settings import ServiceSettings
+from servicekit.settings import ServiceKeySettings, ServiceSettings
 
 JWT_SECRET = "a-secret-of-the-tests-that-is-long-enough"  # noqa: S105
+SERVICE_KEY = SecretStr("a-key-that-the-services-of-the-tests-share")
+
+
+class ServedSettings(ServiceSettings, ServiceKeySettings):
+    """Settings of a server in a test, which knows other services by SERVICE_KEY."""
+
+
+def claims_of(user_id: str | None = None, *, expires_in: float = 3600, **claims: Any) -> dict[str, Any]:
+    """Return the claims of a tool's access token: of no sign-in that could end. `claims` replace or add claims."""
+    now = int(time.time())
+    return {"sub": user_id or str(uuid4()), "aud": "authenticated", "role": "authenticated",
+            "iat": now, "exp": now + int(expires_in), **claims}  # fmt: skip
 
 
 def mint_token(user_id: str | None = None, *, secret: str = JWT_SECRET, expires_in: float = 3600, **claims: Any) -> str:
-    """Return an HS256 access token as Supabase would issue it; `claims` replace or add claims."""
-    now = int(time.time())
-    content = {"sub": user_id or str(uuid4()), "aud": "authenticated", "role": "authenticated",
-               "iat": now, "exp": now + int(expires_in), "session_id": str(uuid4()), **claims}  # fmt: skip
-    return jwt.encode(content, secret, algorithm="HS256")
+    """Return an access token (HS256) with such claims."""
+    return jwt.encode(claims_of(user_id, expires_in=expires_in, **claims), secret, algorithm="HS256")
 
 
-def make_caller(user_id: str | None = None, *, secret: str = JWT_SECRET, expires_in: float = 3600) -> Caller:
+def make_caller(user_id: str | None = None, *, expires_in: float = 3600) -> Caller:
     """Return a caller with a minted token."""
-    token = mint_token(user_id, secret=secret, expires_in=expires_in)
+    return caller_of(mint_token(user_id, expires_in=expires_in))
+
+
+def caller_of(token: str) -> Caller:
+    """Return whom a token names, unchecked."""
     return Caller(token=token, claims=jwt.decode(token, options={"verify_signature": False}))
 
 
-def make_brief_caller(user_id: str, *, secret: str = JWT_SECRET) -> Caller:
-    """Return a caller whose token is accepted for two to three seconds more; `expiry` waits for its end."""
-    return make_caller(user_id, secret=secret, expires_in=3 - identity.LEEWAY_SECONDS)
+BRIEF_SECONDS = 3 - identity.LEEWAY_SECONDS
+"""With this `expires_in` a token is accepted for two to three seconds more; `expiry` waits for its end."""
+
+
+def make_brief_caller(user_id: str) -> Caller:
+    """Return a caller whose token is accepted for BRIEF_SECONDS."""
+    return make_caller(user_id, expires_in=BRIEF_SECONDS)
 
 
 async def expiry(caller: Caller) -> None:
@@ -69,8 +86,9 @@ async def served(
     secret: of HS256 tokens. supabase_url: the project whose key set verifies others; by default there is none.
     within_process: the channel calls them within the process, not over the port.
     """
-    settings = ServiceSettings(
+    settings = ServedSettings(
         _env_file=None,
+        service_key=SERVICE_KEY,
         port=0,
         drain_seconds=1.0,
         supabase_jwt_secret=SecretStr(secret),
@@ -80,6 +98,9 @@ async def served(
         port = await serving.enter_async_context(server.serving(settings, registrations))
         target = transport.TARGET if within_process else f"127.0.0.1:{port}"
         async with channel.connect(target, registrations[0].service) as connection:
+            if not within_process:
+                # A channel shares what gRPC knows of an address: a server of before that had the same port is gone.
+                await connection.channel_ready()
             yield connection
         # Its one client is gone. A server may not hear of that, as a refusal that a test still holds keeps gRPC's
         # connection, and would leave it the time to hear that the server goes.

@@ -15,7 +15,7 @@ export default defineConfig({
     setupFiles: ["test/setup.ts"],
     css: false,
     // For what never ends; no test is to be quick.
-    testTimeout: 60_000,
+    testTimeout: 600_000,
     // One file at a time in a process, so that the process's CPU time is that of its tests.
     pool: "forks",
     reporters: ["default", "./scripts/count-reporter.mjs"],

@@ -46,20 +46,27 @@ class AppendMessages(BaseModel):
     model_config = ConfigDict(extra="forbid")
     messages: list[NewMessage] = Field(min_length=1, max_length=100)
     request_id: UUID | None = None
+    include_contents: bool = False
+
+
+Text = Annotated[str, BeforeValidator(lambda value: value or "")]
+Count = Annotated[int, BeforeValidator(lambda value: value or 0)]
 
 
 class Message(BaseModel):
-    """A stored message."""
+    """A stored message; without content and metadata in the answer to an append."""
 
     id: str
     session_id: str
     role: Literal["user", "assistant", "system", "tool"]
-    content: str
+    content: Text
     timestamp: datetime
     order: int
-    metadata: dict[str, Any]
-    parent_id: Annotated[str, BeforeValidator(lambda value: value or "")]
+    metadata: dict[str, Any] | None
+    parent_id: Text
     is_active: bool
+    reasoning: Text = ""
+    reasoning_milliseconds: Count = 0
 
 
 class Session(BaseModel):
@@ -98,6 +105,8 @@ class MessagePage(BaseModel):
 
     messages: list[Message]
     next_page_token: str
+    answer_under_way: None = None
+    """It keeps no runs."""
 
 
 class SessionPage(BaseModel):

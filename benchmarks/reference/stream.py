@@ -106,7 +106,7 @@ async def append(
 ) -> dict[str, Any]:
     """Store one message and return it."""
     message = {"role": role, "content": content, "metadata": metadata or {}}
-    args = {"session_id": session_id, "messages": [message]}
+    args = {"session_id": session_id, "messages": [message], "include_contents": True}
     stored: dict[str, Any] = orjson.loads(await database.call("append_messages", args, caller))["messages"][0]
     return stored
 

@@ -12,6 +12,8 @@ from servicekit.errors import AppError
 
 _PREFIX = "/v1"
 _INVALID = "invalid_request_error"
+RETRY_HEADER = "X-Should-Retry"
+"""`false` tells OpenAI's clients that another try is of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,19 @@ _SHAPES: Mapping[str, _Shape] = {
     ),
     "CONTENT_FILTERED": _Shape("content_filter"),
     "MODEL_RATE_LIMITED": _Shape("rate_limit_exceeded", kind="requests"),
+    "SIGN_IN_ENDED": _Shape("sign_in_ended"),
     "TOO_MANY_RUNS": _Shape("rate_limit_exceeded", kind="requests"),
     "MODEL_QUOTA_EXHAUSTED": _Shape("insufficient_quota", kind="insufficient_quota", is_final=True),
     # It is the operator's key that is bad, not the client's: neither 400 nor 401 would say so.
     "MODEL_CREDENTIALS_REJECTED": _Shape("model_credentials_rejected", kind="server_error", status=502, is_final=True),
     "SESSION_NOT_FOUND": _Shape("session_not_found", param="X-Session-Id"),
     "RUN_IN_PROGRESS": _Shape("run_in_progress", param="X-Session-Id"),
+    "REQUEST_ID_REUSED": _Shape(
+        "request_id_reused",
+        param="Idempotency-Key",
+        message="This Idempotency-Key was used for other content.",
+        is_final=True,
+    ),
 }
 
 
@@ -75,7 +84,7 @@ def response(error: AppError, *, headers: Mapping[str, str] | None = None) -> Re
         if name not in ("content-length", "content-type"):
             answer.headers[name] = value
     if shape.is_final:
-        answer.headers["x-should-retry"] = "false"
+        answer.headers[RETRY_HEADER] = "false"
     return answer
 
 

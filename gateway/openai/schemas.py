@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.rest import sse
+from gateway.rest.openapi import as_events
 from gateway.rest.schemas import Schema, Schemas
 
 _ERRORS: Mapping[int, str] = {
@@ -29,23 +31,71 @@ def chat_completion(schemas: Schemas) -> dict[str, Any]:
         "ChatCompletionChunk", _completion("chat.completion.chunk", "delta", "A piece of an answer that is streamed.")
     )
     data = {"type": "string", "contentMediaType": "application/json", "contentSchema": chunk}
-    event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    event = schemas.add(
+        "ChatCompletionEvent",
+        _object({"data": _described(data, "The piece.")}, "A Server-Sent Event of a streamed answer."),
+    )
     answer = {
         "description": "The answer; with `stream: true` its pieces as Server-Sent Events, `data: [DONE]` the last. "
         'A stream that breaks ends with `data: {"error": …}` instead.',
-        "content": {"text/event-stream": {"itemSchema": event}, **_json(whole)},
+        "content": {sse.MEDIA_TYPE: as_events(event), **_json(whole)},
     }
-    uuid = {"type": "string", "format": "uuid"}
     return {
-        "parameters": [
-            _header("X-Session-Id", uuid, "The session in which the exchange is kept, as a run with its usage."),
-            _header(
-                "Idempotency-Key", uuid, "Makes a retry safe within a session: a repetition gets the first answer."
-            ),
-        ],
+        "parameters": _parameters(),
         "requestBody": {"required": True, "content": _json(schemas.add("ChatCompletionRequest", _request()))},
         "responses": {"200": answer, **_failures(schemas)},
     }
+
+
+def text_completion(schemas: Schemas) -> dict[str, Any]:
+    """Return the operation POST /v1/completions; adds the schemas it refers to."""
+    choice = {
+        "type": "object",
+        "properties": {"index": _COUNT, "text": _TEXT, "finish_reason": {"type": ["string", "null"]}},
+        "required": ["index", "text", "finish_reason"],
+        "additionalProperties": True,
+    }
+    whole = schemas.add("TextCompletion", _whole("text_completion", choice, "An answer, whole or a piece of one."))
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": whole}
+    event = schemas.add(
+        "TextCompletionEvent",
+        _object({"data": _described(data, "The piece.")}, "A Server-Sent Event of a streamed answer."),
+    )
+    prompt = {"type": ["string", "array"], "items": _TEXT, "minItems": 1, "maxItems": 1}
+    passed_on = _request()["properties"]
+    fields = {
+        "model": passed_on["model"],
+        "prompt": _described(prompt, "What the model is asked, as the message of a user."),
+        "echo": _described({"type": ["boolean", "null"]}, "True puts the prompt in front of the answer."),
+        **{name: passed_on[name] for name in ("stream", "stream_options", "temperature", "max_tokens", "stop", "n")},
+    }
+    request = _object(fields, "What OpenAI's older API takes; no log probabilities, suffixes and several prompts.")
+    request |= {"required": ["model", "prompt"], "additionalProperties": True}
+    answer = {
+        "description": "The answer; with `stream: true` its pieces as Server-Sent Events, `data: [DONE]` the last.",
+        "content": {sse.MEDIA_TYPE: as_events(event), **_json(whole)},
+    }
+    return {
+        "operationId": "CreateTextCompletion",
+        "summary": "Answers a text, for tools that know OpenAI's older API only",
+        "description": "Carried as a chat completion of one message, with all its bounds.",
+        "tags": ["gateway"],
+        "parameters": _parameters(),
+        "requestBody": {"required": True, "content": _json(schemas.add("TextCompletionRequest", request))},
+        "responses": {"200": answer, **_failures(schemas)},
+    }
+
+
+def _parameters() -> list[Schema]:
+    uuid = {"type": "string", "format": "uuid"}
+    return [
+        _header("X-Session-Id", uuid, "The session in which the exchange is kept, as a run with its usage."),
+        _header(
+            "Idempotency-Key",
+            {**_TEXT, "maxLength": 255},
+            "Makes a retry safe within a session: a repetition gets the first answer.",
+        ),
+    ]
 
 
 def models(schemas: Schemas) -> dict[str, dict[str, Any]]:
@@ -100,13 +150,22 @@ def _request() -> Schema:
         "stream": _described({"type": ["boolean", "null"]}, "True asks for pieces as the model says them."),
         "stream_options": {**options, "type": ["object", "null"], "description": "What a stream holds."},
         "temperature": _described({"type": ["number", "null"]}, "How freely the model chooses its words."),
-        "max_tokens": _described({"type": ["integer", "null"]}, "Most tokens of the answer."),
-        "max_completion_tokens": _described({"type": ["integer", "null"]}, "Most tokens of the answer."),
+        "max_tokens": _described(
+            {"type": ["integer", "null"]}, "Most tokens of the answer, within the server's limit."
+        ),
+        "max_completion_tokens": _described(
+            {"type": ["integer", "null"]}, "Most tokens of the answer, within the server's limit, which is the default."
+        ),
         "stop": _described({"type": ["string", "array", "null"], "items": _TEXT}, "Where the answer ends."),
         "n": _described({"enum": [1, None]}, "One answer per request is all there is."),
-        "tools": _described({"type": ["array", "null"], "items": {"type": "object"}}, "Tools of the client's own."),
+        "tools": _described(
+            {"type": ["array", "null"], "items": {"type": "object"}}, "Tools of the client's own; not the provider's."
+        ),
     }
-    schema = _object(fields, "What OpenAI's API takes; what is not named here is passed on to the model unchanged.")
+    schema = _object(
+        fields,
+        "What OpenAI's API takes, passed on to the model unchanged; what would cost more than tokens is refused.",
+    )
     return {**schema, "required": ["model", "messages"], "additionalProperties": True}
 
 
@@ -116,6 +175,10 @@ def _completion(kind: str, part: str, description: str) -> Schema:
         "properties": {"index": _COUNT, part: {"type": "object"}, "finish_reason": {"type": ["string", "null"]}},
         "additionalProperties": True,
     }
+    return _whole(kind, choice, description)
+
+
+def _whole(kind: str, choice: Schema, description: str) -> Schema:
     fields = {
         "id": _described(_TEXT, "Identifies the answer."),
         "object": _described({"const": kind}, "What this is."),

@@ -30,6 +30,10 @@ INTERNAL_SERVICES: tuple[ServiceDescriptor, ...] = tuple(
 
 AFTER_SEQ = "after_seq"
 """The field of a stream's request that says from where on; on a request over HTTP, Last-Event-ID stands for it."""
+IN_BATCHES = "in_batches"
+"""The field of a stream's request by which answers may hold several events."""
+MORE = "more"
+"""The field of such an answer that holds the events after the first."""
 _TIMESTAMP = timestamp_pb2.Timestamp.DESCRIPTOR.full_name
 
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
@@ -114,6 +118,11 @@ class Binding:
         return 200 if self.method.output_type.fields else 204
 
     @cached_property
+    def has_batches(self) -> bool:
+        """Whether an answer holds several events, the further ones in MORE, where the request asks for it."""
+        return IN_BATCHES in self.method.input_type.fields_by_name
+
+    @cached_property
     def path_fields(self) -> tuple[str, ...]:
         """Fields that the path carries."""
         return tuple(_PARAMETER.findall(self.path))
@@ -135,6 +144,7 @@ class Binding:
             name: field
             for name, field in _scalars(self.method.input_type, "", 0)
             if name.split(".")[0] not in (*self.path_fields, self.body)
+            and not field.GetOptions().Extensions[options_pb2.rpc_only]
         }
 
 
@@ -204,6 +214,10 @@ def _check(binding: Binding) -> None:
         field = fields.get(binding.body)
         if field is None or field.message_type is None or field.is_repeated:
             raise ContractError(f"{name}: body {binding.body!r} is not a message field of the request")
+    if any(field.GetOptions().Extensions[options_pb2.rpc_only] for field in binding.body_fields):
+        raise ContractError(f"{name}: a field that has no place in REST stands in the body")
+    if binding.has_batches and MORE not in binding.method.output_type.fields_by_name:
+        raise ContractError(f"{name}: answers that may hold several events need {MORE!r}")
     answer: Any = binding.method.output_type.fields_by_name
     if binding.response_body:
         field = answer.get(binding.response_body)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from gateway.rest.bodies import Bodies
 from gateway.rest.contract import AFTER_SEQ, Binding
 from servicekit.errors import AppError
-from servicekit.messages import converter, validation
+from servicekit.messages import converter, json_size, validation
 
 MAX_QUERY_PARAMETERS = 100
 MAX_CONTENT_TYPE_CHARACTERS = 256
@@ -123,9 +123,10 @@ async def read_content(request: Request, bodies: Bodies, *, max_bytes: int) -> b
 
 
 def parse_json(content: bytes) -> Any:
-    """Return what a body says; nothing is an empty object. Raises AppError INVALID_JSON."""
+    """Return what a body says; nothing is an empty object. Raises AppError INVALID_JSON, FIELD_TOO_LARGE."""
     if not content:
         return {}
+    json_size.refuse_many_values(content)
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:

@@ -7,7 +7,7 @@ from typing import Any
 from concerto.errors.v1 import errors_pb2
 from google.protobuf.descriptor import Descriptor
 
-from gateway.rest import contract, incoming, sse
+from gateway.rest import contract, incoming, sse, tickets
 from gateway.rest.contract import SERVICES, Binding
 from gateway.rest.folding import PAYLOAD, EntryList, folding_of
 from gateway.rest.schemas import Schema, Schemas
@@ -27,6 +27,7 @@ _ERRORS: Mapping[int, tuple[str, str]] = {
     504: ("DeadlineExceeded", "The call took too long."),
 }
 _BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
+_TICKET: list[dict[str, list[str]]] = [{"ticket": []}]
 
 
 def document(
@@ -63,12 +64,21 @@ def document(
             "description": f"{about} Every error has the shape of `ErrorBody`; its "
             "reasons are listed in docs/errors.md. Every answer carries X-Request-Id.",
         },
+        "servers": [{"url": "/", "description": "Where this document is."}],
         "tags": [*tags, {"name": "gateway", "description": "The gateway itself."}],
         "paths": writer.paths,
         "components": {
             "schemas": dict(sorted(writer.schemas.components.items())),
             "responses": {name: writer.error(text) for name, text in _ERRORS.values()},
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "ticket": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": tickets.PARAMETER,
+                    "description": "A ticket for this stream, for browsers' EventSource, which sends no header.",
+                },
+            },
         },
     }
 
@@ -121,14 +131,18 @@ class Writer:
         services = {"type": "object", "additionalProperties": {"enum": ["serving", "not_serving", "unreachable"]}}
         ready = {
             "type": "object",
-            "properties": {"status": {"enum": ["serving", "not_serving"]}, "services": services},
-            "required": ["status", "services"],
+            "properties": {
+                "status": {"enum": ["serving", "not_serving"]},
+                "keys": {"enum": ["serving", "unreachable"]},
+                "services": services,
+            },
+            "required": ["status", "keys", "services"],
         }
         self.add_plain("/healthz", "GetHealth", "Says that the gateway runs.", {"200": ("It runs.", state)})
         self.add_plain(
             "/readyz",
             "GetReadiness",
-            "Says whether every service can do its work.",
+            "Says whether tokens can be verified, and every service can do its work.",
             {"200": ("All can.", ready), "503": ("At least one cannot.", ready)},
         )
 
@@ -140,9 +154,9 @@ class Writer:
         operation = {"operationId": name, "summary": summary, "tags": ["gateway"], "security": []}
         self.paths[path] = {"get": {**operation, "responses": responses}}
 
-    def add_signed_in(self, path: str, operation: Mapping[str, Any]) -> None:
-        """Add a GET that needs an access token."""
-        self.paths[path] = {"get": {**operation, "security": _BEARER}}
+    def add_signed_in(self, path: str, operation: Mapping[str, Any], *, verb: str = "get") -> None:
+        """Add a GET, or another verb, that needs an access token."""
+        self.paths[path] = {verb: {**operation, "security": _BEARER}}
 
     def _operation(self, binding: Binding) -> dict[str, Any]:
         description = self.schemas.description(binding.method.full_name)
@@ -151,7 +165,7 @@ class Writer:
             "summary": _first_sentence(description) or binding.operation_id,
             "description": description,
             "tags": [binding.service],
-            "security": [] if binding.policy.anonymous else _BEARER,
+            "security": [] if binding.policy.anonymous else [*_BEARER, *(_TICKET if binding.is_resumable else ())],
         }
 
     def _parameters(self, binding: Binding) -> list[Schema]:
@@ -208,8 +222,7 @@ class Writer:
             "properties": self._folded(binding.answer),
         }
         folded["required"] = list(folded["properties"])
-        # OpenAPI 3.2's `itemSchema` describes each event; tools of 3.1 know it, too, as FastAPI writes it.
-        events = {"itemSchema": {"oneOf": [self._event(field) for field in payloads]}}
+        events = as_events(self._events(binding.answer))
         return {
             "description": f"Server-Sent Events, or one JSON answer with `Accept: application/json`.\n\n{listing}",
             "content": {
@@ -218,6 +231,18 @@ class Writer:
             },
         }
 
+    def _events(self, event: Descriptor) -> Schema:
+        """Return a reference to the schema of any of a stream's events, each of which has a name of its own."""
+        if event.name not in self.schemas.components:
+            kinds = [
+                self.schemas.add(f"{contract.message_of(field).name}Event", self._event(field))
+                for field in event.oneofs_by_name[PAYLOAD].fields
+            ]
+            self.schemas.add(
+                event.name, {"oneOf": kinds, "description": "A Server-Sent Event; `event` says of which kind it is."}
+            )
+        return {"$ref": f"#/components/schemas/{event.name}"}
+
     def _event(self, payload: Any) -> Schema:
         data = self.schemas.output(contract.message_of(payload))
         text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
@@ -225,10 +250,11 @@ class Writer:
             "type": "object",
             "properties": {
                 "id": {"type": "string", "description": "The event's place in its stream, counted from 1."},
-                "event": {"const": sse.event_name(payload.name)},
-                "data": text,
+                "event": {"const": sse.event_name(payload.name), "description": "The event's kind."},
+                "data": {**text, "description": "What happened, as JSON."},
             },
             "required": ["event", "data"],
+            "description": self.schemas.description(payload.full_name),
         }
 
     def _folded(self, event: Descriptor) -> dict[str, Schema]:
@@ -264,6 +290,16 @@ class Writer:
 def as_json(schema: Schema) -> Schema:
     """Return the content of a JSON body."""
     return {"application/json": {"schema": schema}}
+
+
+def as_events(event: Schema) -> Schema:
+    """Return the content of a body of Server-Sent Events.
+
+    event: an event's schema, in which `data` holds JSON. OpenAPI 3.1 has no word for a stream's items (3.2 has
+    `itemSchema`), so the body is described as JSON Schema describes any text: by what it holds once it is decoded.
+    """
+    events = {"type": "array", "items": event}
+    return {"schema": {"type": "string", "contentMediaType": sse.MEDIA_TYPE, "contentSchema": events}}
 
 
 def _or_null(schema: Schema) -> Schema:

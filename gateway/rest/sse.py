@@ -26,8 +26,8 @@ MEDIA_TYPE = "text/event-stream"
 _KEEP_ALIVE = b": keep-alive\n\n"
 
 T = TypeVar("T")
-Events = AsyncGenerator[Message, None]
-"""Event messages, each with `seq` and a oneof `payload`."""
+Events = AsyncGenerator[Sequence[Message], None]
+"""Event messages, one or several at a time, each with `seq` and a oneof `payload`."""
 
 
 def event_name(payload: str) -> str:
@@ -70,7 +70,7 @@ class Wording(Generic[T]):
     """How a stream is put into bytes."""
 
     encode: Callable[[T], bytes]
-    """One event."""
+    """What comes at once: one event, or several."""
     encode_error: Callable[[AppError], bytes]
     """The last event of a stream that breaks."""
     tail: bytes = b""
@@ -117,7 +117,11 @@ def _encode_error(error: AppError) -> bytes:
     return b"event: error\ndata: %s\n\n" % orjson.dumps(failures.body(error))
 
 
-EVENTS: Wording[Message] = Wording(encode, _encode_error)
+def _encode_all(events: Sequence[Message]) -> bytes:
+    return b"".join(map(encode, events))
+
+
+EVENTS: Wording[Sequence[Message]] = Wording(_encode_all, _encode_error)
 """The contract's events."""
 
 
@@ -252,8 +256,9 @@ async def fold(events: Events, folding: Folding, *, may_be_empty: bool = False) 
     """
     answer = Answer(folding)
     async with contextlib.aclosing(events):
-        async for event in events:
-            answer.add(event)
+        async for batch in events:
+            for event in batch:
+                answer.add(event)
     if (failure := answer.failure) is not None:
         failure = failure if failure["error"] else failures.body(AppError("INTERNAL"))
         if not 400 <= failure["error"]["code"] <= 599:

@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -14,8 +15,8 @@ error_page.register_all()  # the fakes stand for every service
 async def shared() -> AsyncIterator[tuple[fakes.Neighbours, httpx.AsyncClient]]:
     """One gateway for all tests that need no settings of their own."""
     neighbours = fakes.Neighbours()
-    many = "100000/minute"
-    async with fakes.gateway(neighbours, login_limit_per_email=many, login_limit_per_address=many) as client:
+    limits: dict[str, Any] = {f"login_limit_per_{what}": "100000/minute" for what in ("email", "account", "address")}
+    async with fakes.gateway(neighbours, **limits) as client:
         yield neighbours, client
 
 

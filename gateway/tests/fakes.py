@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import importlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -12,9 +13,11 @@ from concerto.auth.v1 import auth_pb2
 from concerto.errors.v1 import errors_pb2
 from concerto.orchestrator.v1 import orchestrator_pb2
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
+from jwt.algorithms import ECAlgorithm
 from pydantic import SecretStr
 from starlette.applications import Starlette
 
@@ -56,6 +59,7 @@ class Neighbours:
         """Forget what a test before chose and asked."""
         self.answers: dict[str, Answer] = {}
         self.turn: Turn = default_turn
+        self.batch_size = 1
         self.completion: Completion = default_completion
         self.calls: list[tuple[str, Any, dict[str, str]]] = []
         self.cancelled = asyncio.Event()
@@ -102,8 +106,14 @@ class Neighbours:
                     yield orchestrator_pb2.StreamChatCompletionResponse(completion_json=completion)
                 return
             response = message_factory.GetMessageClass(method.output_type)
+            held = []
             async for event in self.turn(message):
-                yield response(event=event)
+                held.append(event)
+                if len(held) == self.batch_size:
+                    yield response(event=held[0], more=held[1:])
+                    held = []
+            if held:
+                yield response(event=held[0], more=held[1:])
 
         async def handle(_: object, message: Message, context: Any) -> AsyncIterator[Message]:
             self._note(method.name, message, context)
@@ -262,6 +272,30 @@ async def gateway_over_http(
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         yield client
+
+
+class KeySet:
+    """A project's key set over a real socket, of one key, while it is not down."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.is_down = False
+        public = json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key()))
+        self._body = json.dumps({"keys": [{**public, "kid": "one", "alg": "ES256", "use": "sig"}]}).encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer with the keys, or with 503."""
+        await send({"type": "http.response.start", "status": 503 if self.is_down else 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"" if self.is_down else self._body})
+
+
+@contextlib.asynccontextmanager
+async def key_set() -> AsyncIterator[KeySet]:
+    """Yield a project's key set that is served."""
+    served = KeySet()
+    async with listening(served) as port:
+        served.url = f"http://127.0.0.1:{port}"
+        yield served
 
 
 def error_of(response: httpx.Response) -> tuple[int, str, dict[str, str]]:

@@ -1,15 +1,18 @@
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from concerto.auth.v1 import auth_pb2
 
 from gateway.app import build
 from gateway.attempts import LIMITED, client_network
+from gateway.devices import MOST_ACCOUNTS
 from gateway.rest import contract
-from gateway.tests.fakes import Neighbours, client_of, error_of, gateway, gateway_settings, serving
+from gateway.tests.fakes import SESSION_ID, Neighbours, client_of, error_of, gateway, gateway_settings, serving
 from servicekit.errors import AppError
 
 
@@ -32,10 +35,119 @@ async def test_attempts_per_email_are_limited_however_it_is_spelt() -> None:
     assert len(neighbours.calls) == 3
 
 
+async def test_attempts_are_counted_by_the_one_spelling_of_an_address() -> None:
+    neighbours = Neighbours()
+    neighbours.answers["LogIn"] = AppError("INVALID_CREDENTIALS")
+    async with gateway(neighbours, login_limit_per_email="2/minute") as client:
+        spellings = (
+            "jos\u00e9@b\u00fccher.example",
+            "JOSE\u0301@BU\u0308CHER.example",
+            "jos\u00e9@xn--bcher-kva.example",
+        )
+        assert [(await log_in(client, email)).status_code for email in spellings] == [401, 401, 429]
+
+
+@contextlib.asynccontextmanager
+async def many_clients(neighbours: Neighbours, **settings: Any) -> AsyncIterator[Callable[[], httpx.AsyncClient]]:
+    """Yield what makes clients of one gateway, each with an address of its own."""
+    async with contextlib.AsyncExitStack() as stack:
+        target = await stack.enter_async_context(serving(neighbours))
+        app = await stack.enter_async_context(build(gateway_settings(target, **settings)))
+        addresses = [(f"203.0.113.{number}", 1) for number in range(1, 13)]
+        opened = [await stack.enter_async_context(client_of(app, client=address)) for address in addresses]
+        yield iter(opened).__next__
+
+
+def signed_in(email: str = "ada@example.com") -> auth_pb2.LogInResponse:
+    user = auth_pb2.User(id=SESSION_ID, email=email)
+    return auth_pb2.LogInResponse(user=user, session=auth_pb2.AuthSession(access_token="a", token_type="bearer"))
+
+
+async def test_a_stranger_elsewhere_uses_up_no_attempt_of_the_owner() -> None:
+    async with many_clients(Neighbours(), login_limit_per_email="2/minute") as new_client:
+        stranger, owner = new_client(), new_client()
+        assert [(await log_in(stranger)).status_code for _ in range(4)] == [200, 200, 429, 429]
+        assert [(await log_in(owner)).status_code for _ in range(3)] == [200, 200, 429]
+
+
+async def test_many_addresses_together_are_limited_per_account_and_lock_out_no_known_browser() -> None:
+    neighbours = Neighbours()
+    neighbours.answers["LogIn"] = signed_in()
+    limits = {"login_limit_per_email": "3/minute", "login_limit_per_account": "5/minute"}
+    async with many_clients(neighbours, **limits) as new_client:
+        owner, other = new_client(), new_client()
+        known = await log_in(owner)
+        cookie = known.headers["set-cookie"]
+        assert all(part in cookie.lower() for part in ("httponly", "samesite=lax", "path=/auth", "max-age="))
+        assert "ada" not in cookie
+        neighbours.answers["LogIn"] = AppError("INVALID_CREDENTIALS")
+        statuses = [(await log_in(new_client())).status_code for _ in range(6)]
+        assert statuses == [401, 401, 401, 401, 429, 429]
+        # The owner's browser has attempts of its own, from wherever; a browser known to another account has not.
+        assert [(await log_in(owner)).status_code for _ in range(4)] == [401, 401, 401, 429]
+        other.cookies = owner.cookies
+        assert (await log_in(other)).status_code == 429
+        assert (await log_in(other, "grace@example.com")).status_code == 401
+
+
+async def test_a_mark_of_another_account_or_another_gateway_makes_no_browser_known() -> None:
+    neighbours = Neighbours()
+    neighbours.answers["LogIn"] = signed_in("grace@example.com")
+    limits = {"login_limit_per_account": "1/minute"}
+    async with many_clients(neighbours, **limits) as new_client:
+        grace = new_client()
+        assert (await log_in(grace, "grace@example.com")).status_code == 200
+        assert (await log_in(grace)).status_code == 200
+        assert (await log_in(grace)).status_code == 429
+        kept = grace.cookies["concerto_device"]
+    async with many_clients(neighbours, **limits) as new_client:
+        for number, forged in enumerate((kept, kept[:-2], "x" * 5000, "~" * 5000, "gAAAAAB=")):
+            stranger, email = new_client(), f"p{number}@example.com"
+            assert (await log_in(stranger, email)).status_code == 200
+            stranger.cookies.clear()
+            assert (await log_in(stranger, email, cookie=f"concerto_device={forged}")).status_code == 429
+
+
+async def test_a_browser_is_known_to_the_last_few_accounts_that_it_signed_in_to() -> None:
+    neighbours = Neighbours()
+    emails = [f"p{number}@example.com" for number in range(MOST_ACCOUNTS + 1)]
+    async with many_clients(neighbours, login_limit_per_account="1/minute") as new_client:
+        browser = new_client()
+        for email in (*emails, emails[-1]):
+            neighbours.answers["LogIn"] = signed_in(email)
+            assert (await log_in(browser, email)).status_code == 200
+        statuses = [(await log_in(browser, email)).status_code for email in emails]
+    assert statuses == [429] + [200] * MOST_ACCOUNTS
+
+
+async def test_only_a_sign_in_makes_a_browser_known() -> None:
+    neighbours = Neighbours()
+    neighbours.answers["SignUp"] = auth_pb2.SignUpResponse(user=auth_pb2.User(id=SESSION_ID, email="ada@example.com"))
+    async with gateway(neighbours) as client:
+        for path, body in (
+            ("/auth/signup", {"email": "ada@example.com", "password": "pw"}),
+            ("/auth/password/reset", {"email": "ada@example.com"}),
+        ):
+            answer = await client.post(path, json=body)
+            assert answer.is_success
+            assert "set-cookie" not in answer.headers
+
+
 async def test_attempts_per_address_are_limited() -> None:
     async with gateway(Neighbours(), login_limit_per_address="3/minute") as client:
         statuses = [(await log_in(client, f"person-{number}@example.com")).status_code for number in range(5)]
     assert statuses == [200, 200, 200, 429, 429]
+
+
+async def test_renewals_are_limited_per_address_and_make_no_browser_known() -> None:
+    neighbours = Neighbours()
+    async with gateway(neighbours, login_limit_per_address="3/minute") as client:
+        answers = [await client.post("/auth/refresh", json={"refresh_token": f"token-{number}"}) for number in range(5)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+        assert error_of(answers[-1])[1] == "TOO_MANY_ATTEMPTS"
+        assert all("set-cookie" not in answer.headers for answer in answers)
+        assert (await log_in(client)).status_code == 200
+    assert len(neighbours.calls) == 4
 
 
 @pytest.mark.parametrize(

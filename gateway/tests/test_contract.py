@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -22,8 +23,13 @@ DOCUMENT = document(BINDINGS)
 Rule = dict[str, Any]
 
 
-def service_of(*rules: Rule | None, stream: bool = False, policy: Rule | None = None) -> ServiceDescriptor:
-    """Return a service whose rpcs are bound by the rules; its request has the fields id, nested and page."""
+def service_of(
+    *rules: Rule | None, stream: bool = False, policy: Rule | None = None, flag: str = ""
+) -> ServiceDescriptor:
+    """Return a service whose rpcs are bound by the rules; its request has the fields id, nested and page.
+
+    flag: the name of one more field, which has no place in REST.
+    """
     package = f"concerto.t{uuid4().hex}.v1"
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
     file.dependency.extend(["google/api/annotations.proto", "concerto/options/v1/options.proto"])
@@ -31,6 +37,9 @@ def service_of(*rules: Rule | None, stream: bool = False, policy: Rule | None = 
     text = descriptor_pb2.FieldDescriptorProto
     for number, name in enumerate(("id", "page"), start=1):
         message.field.add(name=name, number=number, type=text.TYPE_STRING, label=text.LABEL_OPTIONAL)
+    if flag:
+        flagged = message.field.add(name=flag, number=4, type=text.TYPE_BOOL, label=text.LABEL_OPTIONAL)
+        flagged.options.Extensions[options_pb2.rpc_only] = True
     kind = f".{package}.Thing"
     message.field.add(name="nested", number=3, type=text.TYPE_MESSAGE, type_name=kind, label=text.LABEL_OPTIONAL)
     service = file.service.add(name="ThingService")
@@ -57,6 +66,8 @@ WRONG: list[tuple[list[Rule | None], Rule, str]] = [
     ([{"post": "/a", "body": "id"}], {}, "not a message field"),
     ([{"get": "/a", "response_body": "id"}], {}, "not a message of the response"),
     ([{"get": "/a"}], {"stream": True}, "need `seq`"),
+    ([{"post": "/a", "body": "*"}], {"flag": "quickly"}, "no place in REST"),
+    ([{"get": "/a"}], {"flag": "in_batches"}, "need 'more'"),
 ]
 
 
@@ -90,6 +101,9 @@ def test_one_path_may_have_many_methods_and_literals_go_first() -> None:
 def test_a_named_body_leaves_the_other_fields_to_the_query() -> None:
     (binding,) = contract.bindings([service_of({"post": "/a/{id}", "body": "nested"})])
     assert list(binding.query_fields) == ["page"]
+    (flagged,) = contract.bindings([service_of({"get": "/a/{id}"}, flag="quickly")])
+    assert "page" in flagged.query_fields
+    assert "quickly" not in flagged.query_fields
 
 
 def test_an_internal_rpc_has_no_route() -> None:
@@ -180,7 +194,8 @@ def test_every_part_of_the_contract_is_described() -> None:
 def test_only_anonymous_rpcs_go_without_a_token() -> None:
     for binding in BINDINGS:
         operation = DOCUMENT["paths"][binding.path][binding.verb.lower()]
-        assert operation["security"] == ([] if binding.policy.anonymous else [{"bearer": []}])
+        signed_in: list[Any] = [{"bearer": []}, {"ticket": []}] if binding.is_resumable else [{"bearer": []}]
+        assert operation["security"] == ([] if binding.policy.anonymous else signed_in)
 
 
 def test_requests_are_described_with_their_limits() -> None:
@@ -210,8 +225,15 @@ def test_answers_are_described_as_they_are_written() -> None:
     assert "content" not in DOCUMENT["paths"]["/sessions/{session_id}"]["delete"]["responses"]["204"]
     turn = DOCUMENT["paths"]["/sessions/{session_id}/turns"]["post"]["responses"]["200"]["content"]
     assert turn.keys() == {"text/event-stream", "application/json"}
-    events = [event["properties"] for event in turn["text/event-stream"]["itemSchema"]["oneOf"]]
+    decoded = turn["text/event-stream"]["schema"]["contentSchema"]
+    assert decoded == {"type": "array", "items": {"$ref": "#/components/schemas/RunEvent"}}
+    events = [schemas[one["$ref"].rpartition("/")[2]]["properties"] for one in schemas["RunEvent"]["oneOf"]]
     assert "message.delta" in [event["event"]["const"] for event in events]
+
+
+def test_the_document_is_one_of_the_version_that_it_says() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    assert '"itemSchema"' not in json.dumps(DOCUMENT), "a word of 3.2, which validators refuse in 3.1"
 
 
 def test_a_stream_that_can_be_resumed_says_how() -> None:

@@ -13,6 +13,7 @@ from gateway import middleware
 from gateway.app import build
 from gateway.health import Health
 from gateway.rest import contract
+from gateway.tests import fakes
 from gateway.tests.fakes import (
     SESSION_ID,
     Neighbours,
@@ -25,7 +26,9 @@ from gateway.tests.fakes import (
 )
 from gateway.web import pages
 from servicekit import parts
+from servicekit.rpc.identity import Verifier
 from servicekit.testing import mint_token
+from tests.support.waiting import until
 
 Header = dict[str, str]
 ORIGIN = "https://app.example.org"
@@ -86,23 +89,38 @@ async def test_other_origins_are_shut_out_unless_they_are_named(client: httpx.As
         response = await named.get("/auth/me", headers={"origin": ORIGIN})
         assert response.status_code == 401
         assert response.headers["access-control-allow-origin"] == ORIGIN
-        assert set(response.headers["access-control-expose-headers"].split(", ")) == {"X-Request-Id", "Retry-After"}
+        exposed = set(response.headers["access-control-expose-headers"].split(", "))
+        assert exposed == {"X-Request-Id", "Retry-After", "X-Should-Retry"}
         assert "access-control-allow-credentials" not in response.headers
         stranger = await named.get("/healthz", headers={"origin": "https://evil.example"})
         assert "access-control-allow-origin" not in stranger.headers
 
 
-async def test_a_preflight_is_answered() -> None:
-    headers = {
-        "origin": ORIGIN,
-        "access-control-request-method": "PATCH",
-        "access-control-request-headers": "authorization, content-type, x-request-id",
-    }
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"access-control-request-method": "PATCH", "access-control-request-headers": "authorization, x-request-id"},
+        {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,content-type,openai-organization,user-agent,"
+            "x-stainless-arch,x-stainless-helper-method,x-stainless-retry-count,x-of-next-year",
+        },
+        {"access-control-request-method": "HEAD"},
+        {"access-control-request-method": "GET", "access-control-request-private-network": "true"},
+    ],
+)
+async def test_a_preflight_of_an_allowed_origin_gets_what_it_asks_for(asked: dict[str, str]) -> None:
     async with gateway(Neighbours(), cors_origins=ORIGIN) as client:
-        response = await client.options("/auth/me", headers=headers)
-    assert response.status_code == 200
-    assert "PATCH" in response.headers["access-control-allow-methods"]
-    assert response.headers["x-request-id"]
+        response = await client.options("/v1/chat/completions", headers={"origin": ORIGIN, **asked})
+        assert response.status_code == 200
+        allowed = {name: value for name, value in response.headers.items() if name.startswith("access-control-allow-")}
+        assert asked["access-control-request-method"] in allowed["access-control-allow-methods"]
+        for name in ("headers", "private-network"):
+            if f"access-control-request-{name}" in asked:
+                assert allowed[f"access-control-allow-{name}"] == asked[f"access-control-request-{name}"]
+        stranger = await client.options("/v1/chat/completions", headers={"origin": "https://evil.example", **asked})
+        assert stranger.status_code == 400
+        assert "access-control-allow-origin" not in stranger.headers
 
 
 async def test_liveness_needs_no_service() -> None:
@@ -112,12 +130,25 @@ async def test_liveness_needs_no_service() -> None:
 
 
 async def test_readiness_tells_each_services_state() -> None:
-    neighbours = Neighbours()
-    async with gateway(neighbours) as client:
+    serving_all = {part.name: "serving" for part in parts.SERVICES}
+    async with fakes.key_set() as project, gateway(Neighbours(), supabase_url=project.url) as client:
         response = await client.get("/readyz")
-        serving_all = {part.name: "serving" for part in parts.SERVICES}
         assert response.status_code == 200
-        assert response.json() == {"status": "serving", "services": serving_all}
+        assert response.json() == {"status": "serving", "keys": "serving", "services": serving_all}
+
+
+async def test_it_is_ready_once_it_has_keys_whether_or_not_anybody_calls() -> None:
+    async def is_ready() -> bool:
+        return (await client.get("/readyz")).is_success
+
+    async with fakes.key_set() as project, gateway(Neighbours(), supabase_url=project.url) as client:
+        project.is_down = True
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["keys"]) == (503, "unreachable")
+        project.is_down = False
+        await until(is_ready, "the keys")
+        project.is_down = True
+        assert await is_ready(), "the keys that it has are good"
 
 
 class CountingChannel:
@@ -139,7 +170,8 @@ class CountingChannel:
 
 async def test_many_who_ask_for_readiness_at_once_cost_no_more_than_one() -> None:
     channel = CountingChannel()
-    health = Health({service.full_name: channel for service in contract.SERVICES})  # type: ignore[misc]
+    verifier = Verifier(gateway_settings())
+    health = Health({service.full_name: channel for service in contract.SERVICES}, verifier)  # type: ignore[misc]
     answers = await asyncio.gather(*(health.states() for _ in range(50)))
     assert all(set(states.values()) == {"serving"} for states in answers)
     assert channel.asked == len(contract.SERVICES)
@@ -158,7 +190,7 @@ async def test_readiness_tells_a_service_that_is_not_ready_from_one_that_is_gone
         response = await client.get("/readyz")
     assert response.status_code == 503
     services = {**{part.name: "not_serving" for part in parts.SERVICES}, "orchestrator": "unreachable"}
-    assert response.json() == {"status": "not_serving", "services": services}
+    assert response.json() == {"status": "not_serving", "keys": "unreachable", "services": services}
 
 
 async def test_the_web_app_is_configured_from_here() -> None:

@@ -2,7 +2,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import httpx2
@@ -91,6 +91,21 @@ async def test_a_request_is_passed_on_letter_by_letter(
         "StreamChatCompletion",
         orchestrator_pb2.StreamChatCompletionRequest(request_json=text, session_id=session_id, request_id=request_id),
     )
+
+
+async def test_an_idempotency_key_may_be_any_text_and_stands_for_one_request_id(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    async def id_for(key: str) -> str:
+        sent = {b"authorization": bearer["authorization"].encode(), b"idempotency-key": key.encode()}
+        assert (await client.post(CHAT, json=BODY, headers=sent)).status_code == 200
+        return str(neighbours.last[1].request_id)
+
+    keys = ["42", "k" * 255, "ä" * 255, '"quoted"', "order 7/b", str(uuid4())]
+    ids = [await id_for(key) for key in keys]
+    assert ids == [await id_for(key) for key in keys]
+    assert len({str(UUID(one)) for one in ids}) == len(keys)
+    assert ids[-1] == keys[-1], "a UUID is the id itself"
 
 
 async def test_a_stream_is_data_lines_and_done(
@@ -229,12 +244,12 @@ async def test_a_key_that_is_no_token_is_refused_as_openai_would(client: httpx.A
 BAD: list[tuple[bytes, Header, int, str | None, str]] = [
     (b"{", {}, 400, None, "invalid_json"),
     (b'{"a": "\\ud800"}', {}, 400, None, "invalid_json"),
-    (b"[" * 100_000, {}, 400, None, "invalid_json"),
+    (b"[" * 90_000, {}, 400, None, "invalid_json"),
     (b"[]", {}, 400, None, "invalid_field"),
     (b"{}", {"content-type": "text/plain"}, 415, None, "unsupported_media_type"),
     (b'"' + b"x" * (4 * 1024 * 1024) + b'"', {}, 413, None, "body_too_large"),
     (b"{}", {"x-session-id": "42"}, 400, "X-Session-Id", "invalid_field"),
-    (b"{}", {"idempotency-key": "42"}, 400, "Idempotency-Key", "invalid_field"),
+    (b"{}", {"idempotency-key": "k" * 256}, 400, "Idempotency-Key", "invalid_field"),
 ]
 
 
@@ -324,7 +339,112 @@ async def test_a_client_that_goes_away_ends_the_rpc(bearer: Header, wants_stream
     async with fakes.gateway_over_http(neighbours) as client:
         body = {**BODY, "stream": wants_stream}
         asking = asyncio.create_task(client.post(CHAT, json=body, headers=bearer))
-        await asyncio.wait_for(going.wait(), 10)
+        await asyncio.wait_for(going.wait(), 60)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        await asyncio.wait_for(neighbours.cancelled.wait(), 10)
+        await asyncio.wait_for(neighbours.cancelled.wait(), 60)
+
+
+# The older API
+
+
+TEXT = "/v1/completions"
+
+
+async def pieces(_: object) -> AsyncIterator[str]:
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "offline"}
+    for delta, reason in (({"role": "assistant", "content": ""}, None), ({"content": "Good "}, None),
+                          ({"content": "day"}, None), ({}, "stop")):  # fmt: skip
+        yield json.dumps({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+    yield json.dumps({**head, "choices": [], "usage": {"total_tokens": 3}})
+
+
+async def one_whole(_: object) -> AsyncIterator[str]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Good day"}, "finish_reason": "stop"}
+    yield json.dumps({"id": "chatcmpl-1", "object": "chat.completion", "created": 7, "model": "offline",
+                      "choices": [choice], "usage": {"total_tokens": 3}})  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", ["Say hello", ["Say hello"]])
+async def test_a_text_completion_is_a_chat_completion_of_one_message(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, prompt: Any
+) -> None:
+    neighbours.completion = one_whole
+    asked = {"model": "offline", "prompt": prompt, "max_tokens": 9, "stop": ["x"], "best_of": 1, "suffix": None}
+    headers = {**bearer, "x-session-id": str(uuid4())}
+    response = await client.post(TEXT, json=asked, headers=headers)
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-store"
+    choice = {"text": "Good day", "index": 0, "logprobs": None, "finish_reason": "stop"}
+    assert response.json() == {"id": "chatcmpl-1", "object": "text_completion", "created": 7, "model": "offline",
+                               "choices": [choice], "usage": {"total_tokens": 3}}  # fmt: skip
+    name, message, _ = neighbours.last
+    assert (name, message.session_id) == ("StreamChatCompletion", headers["x-session-id"])
+    assert json.loads(message.request_json) == {
+        "model": "offline", "max_tokens": 9, "stop": ["x"], "messages": [{"role": "user", "content": "Say hello"}],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("echo", "text"), [(False, "Good day"), (True, "Say helloGood day")])
+async def test_a_text_completion_streams_its_pieces(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, echo: bool, text: str
+) -> None:
+    neighbours.completion = pieces
+    asked = {"model": "offline", "prompt": "Say hello", "stream": True, "echo": echo}
+    response = await client.post(TEXT, json=asked, headers=bearer)
+    *lines, last = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert last == "[DONE]"
+    chunks = [json.loads(line) for line in lines]
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    assert "".join(choice["text"] for chunk in chunks for choice in chunk["choices"]) == text
+    assert [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]] == [None, None, "stop"]
+    assert chunks[-1]["usage"] == {"total_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": [[1, 2]]}, "prompt"),
+        ({"prompt": "a", "messages": []}, "messages"),
+        ({"prompt": "a", "best_of": 2}, "best_of"),
+        ({"prompt": "a", "best_of": True}, "best_of"),
+        ({"prompt": "a", "suffix": "b"}, "suffix"),
+        ({"prompt": "a", "logprobs": 5}, "logprobs"),
+        ({"prompt": "a", "echo": "yes"}, "echo"),
+    ],
+)
+async def test_what_a_text_completion_cannot_have_is_refused_by_its_name(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, asked: dict[str, Any], param: str
+) -> None:
+    response = await client.post(TEXT, json={"model": "offline", **asked}, headers=bearer)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert neighbours.calls == []
+
+
+@pytest.mark.parametrize("depth", [300, 1_000])
+async def test_a_text_completion_that_is_nested_too_deeply_is_refused(
+    client: httpx.AsyncClient, bearer: Header, depth: int
+) -> None:
+    body = f'{{"model": "offline", "prompt": "Hi", "metadata": {"[" * depth}{"]" * depth}}}'
+    response = await client.post(TEXT, content=body, headers={**bearer, "content-type": "application/json"})
+    assert openai_error(response) == (400, INVALID, None, "invalid_json")
+
+
+@pytest.mark.parametrize("beside", [r'"a\ud800"', "[" * 300 + "]" * 300])
+@pytest.mark.parametrize("part", ["delta", "message"])
+async def test_a_text_completion_holds_whatever_a_model_server_sends(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header, beside: str, part: str
+) -> None:
+    async def completion(_: object) -> AsyncIterator[str]:
+        yield f'{{"x": {beside}, "choices": [{{"{part}": {{"content": "b\\ud800"}}, "finish_reason": null}}]}}'
+
+    neighbours.completion = completion
+    body = {"model": "offline", "prompt": "Hi", "stream": part == "delta"}
+    response = await client.post(TEXT, json=body, headers=bearer)
+    answer = json.loads(response.text.split("\n\n")[0].removeprefix("data: "))
+    assert (answer["choices"][0]["text"], answer["x"]) == ("b\ud800", json.loads(beside))

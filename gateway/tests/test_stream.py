@@ -273,7 +273,7 @@ async def test_a_client_that_goes_away_before_a_late_first_event_only_stops_read
         async with client.stream("POST", TURNS, json=BODY, headers=bearer) as response:
             assert response.status_code == 200
             await going.wait()
-        await asyncio.wait_for(neighbours.cancelled.wait(), 10)
+        await asyncio.wait_for(neighbours.cancelled.wait(), 60)
 
 
 async def test_a_busy_stream_needs_no_comments(bearer: Header) -> None:
@@ -327,10 +327,10 @@ async def test_a_client_that_goes_away_only_stops_reading(bearer: Header, accept
     neighbours.turn = turn
     async with fakes.gateway_over_http(neighbours) as client:
         asking = asyncio.create_task(_ask(client, {**bearer, **accept}))
-        await asyncio.wait_for(going.wait(), 10)
+        await asyncio.wait_for(going.wait(), 60)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        await asyncio.wait_for(neighbours.cancelled.wait(), 10)
+        await asyncio.wait_for(neighbours.cancelled.wait(), 60)
     assert [name for name, _, _ in neighbours.calls] == ["StreamTurn"]
 
 
@@ -407,12 +407,32 @@ async def test_one_json_answer_gathers_each_tools_call(
     ]
 
 
+async def test_events_that_come_together_are_streamed_and_folded_one_by_one(
+    client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
+) -> None:
+    apart = await client.post(TURNS, json=BODY, headers=bearer)
+    neighbours.batch_size = 4
+    together = await client.post(TURNS, json=BODY, headers=bearer)
+    assert frames(together.text) == frames(apart.text)
+    folded = (await client.post(TURNS, json=BODY, headers={**bearer, **JSON})).json()
+    assert (folded["state"], folded["message"]["content"]) == ("SUCCEEDED", "Good day\n\nto you")
+
+
+async def test_how_events_come_is_no_choice_over_rest(client: httpx.AsyncClient, bearer: Header) -> None:
+    for response in (
+        await client.get(f"{EVENTS}?in_batches=false", headers=bearer),
+        await client.post(f"{TURNS}?in_batches=true", json=BODY, headers=bearer),
+    ):
+        assert error_of(response)[:2] == (400, "UNKNOWN_FIELD")
+
+
 async def test_a_runs_events_are_streamed_and_folded_like_a_turns(
     client: httpx.AsyncClient, neighbours: Neighbours, bearer: Header
 ) -> None:
     response = await client.get(EVENTS, headers=bearer)
     assert [event["id"] for event in frames(response.text)] == ["1", "2", "3", "4", "5", "6"]
-    assert neighbours.last[:2] == ("StreamRun", orchestrator_pb2.StreamRunRequest(run_id=fakes.RUN_ID))
+    asked = orchestrator_pb2.StreamRunRequest(run_id=fakes.RUN_ID, in_batches=True)
+    assert neighbours.last[:2] == ("StreamRun", asked)
     body = (await client.get(EVENTS, headers={**bearer, **JSON})).json()
     assert (body["run_id"], body["state"], body["message"]["content"]) == (
         fakes.RUN_ID,

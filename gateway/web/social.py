@@ -1,6 +1,5 @@
 """Sign-in with GitHub or Google: redirects, and the PKCE verifier kept in an encrypted cookie meanwhile."""
 
-import base64
 import hmac
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -8,13 +7,11 @@ from urllib.parse import quote, urlencode
 
 import orjson
 from concerto.auth.v1 import auth_pb2
-from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.fernet import InvalidToken
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import failures
+from gateway import cookies, failures
 from gateway.rest import incoming, negotiation
 from gateway.rest.bridge import Endpoint, json_response
 from gateway.rest.contract import Binding
@@ -29,7 +26,6 @@ COOKIE_SECONDS = 600
 MAX_REDIRECT_CHARS = 1024
 FAILURES_PAGE = "/callback/"
 """Where a browser is sent when nobody knows any more where it wanted to go: the web app's page for sign-ins."""
-_PATH = "/auth"
 
 
 class SocialLogIn:
@@ -40,7 +36,7 @@ class SocialLogIn:
 
     def __init__(self, settings: Settings, stub: Callable[[Binding], Any]) -> None:
         self._base_url = settings.base_url
-        self._fernet = Fernet(_derive_key(settings.cookie_key()))
+        self._fernet = cookies.fernet_of(settings.cookie_key(), "social")
         self._stub = stub
 
     @property
@@ -63,7 +59,7 @@ class SocialLogIn:
             except AppError as error:
                 response = _fail(request, error, self._way_back(request))
             # Whatever the outcome, the code has been tried and the verifier is of no more use.
-            response.delete_cookie(COOKIE, path=_PATH, secure=self._is_secure, httponly=True, samesite="lax")
+            response.delete_cookie(COOKIE, path=cookies.PATH, secure=self._is_secure, httponly=True, samesite="lax")
             return response
 
         return start if binding.operation_id == "StartSocialLogIn" else complete
@@ -78,7 +74,7 @@ class SocialLogIn:
         if unknown:
             raise AppError("UNKNOWN_FIELD", metadata={"field": min(unknown)[:64]})
         redirect_to = local_path(query.get("redirect_to", "/"))
-        message = auth_pb2.StartSocialLogInRequest(callback_url=f"{self._base_url}{_PATH}/callback")
+        message = auth_pb2.StartSocialLogInRequest(callback_url=f"{self._base_url}{cookies.PATH}/callback")
         if "provider" in query:
             set_field_from_text(message, "provider", query["provider"])
         validation.check(message)
@@ -90,7 +86,7 @@ class SocialLogIn:
         response = _redirect(answer.authorization_url, status=302)
         response.set_cookie(
             COOKIE, self._fernet.encrypt(orjson.dumps(kept)).decode(),
-            max_age=COOKIE_SECONDS, path=_PATH, secure=self._is_secure, httponly=True, samesite="lax",
+            max_age=COOKIE_SECONDS, path=cookies.PATH, secure=self._is_secure, httponly=True, samesite="lax",
         )  # fmt: skip
         return response
 
@@ -127,7 +123,7 @@ class SocialLogIn:
 
     def _read_cookie(self, request: Request) -> dict[str, str]:
         try:
-            content = self._fernet.decrypt(_cookie_of(request).encode(), ttl=COOKIE_SECONDS)
+            content = self._fernet.decrypt(cookies.read(request, COOKIE).encode(), ttl=COOKIE_SECONDS)
             kept: dict[str, str] = orjson.loads(content)
         except (InvalidToken, ValueError):
             raise AppError("SOCIAL_LOGIN_FAILED", cause="the cookie is absent, too old or not ours") from None
@@ -148,19 +144,6 @@ def local_path(target: str) -> str:
         limit = f"{MAX_REDIRECT_CHARS} characters"
         raise AppError("FIELD_TOO_LARGE", metadata={"field": "redirect_to", "limit": limit})
     return target
-
-
-def _cookie_of(request: Request) -> str:
-    """Return the sign-in's cookie as it was sent, without its quotes; empty when there is none.
-
-    Starlette's reader unescapes every cookie, which takes Python seconds for some of 64 KiB.
-    """
-    for header in request.headers.getlist("cookie"):
-        for part in header.split(";"):
-            name, _, value = part.strip().partition("=")
-            if name == COOKIE:
-                return value.strip('"')
-    return ""
 
 
 def _single_values(request: Request) -> Mapping[str, str]:
@@ -184,8 +167,3 @@ def _fail(request: Request, error: AppError, redirect_to: str) -> Response:
 def _redirect(address: str, *, status: int) -> Response:
     location = quote(address, safe=":/%#?=@[]!$&'()*+,;")
     return Response(status_code=status, headers={"location": location, "cache-control": "no-store"})
-
-
-def _derive_key(secret: bytes) -> bytes:
-    key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"concerto gateway social cookie").derive(secret)
-    return base64.urlsafe_b64encode(key)

@@ -18,6 +18,11 @@ begin
     if not exists (select from pg_roles where rolname = 'supabase_storage_admin') then
         create role supabase_storage_admin nologin noinherit;
     end if;
+    -- A hosted project's REST interface logs in as this role and takes its settings from it. Here nobody does; the host
+    -- reads one of the settings.
+    if not exists (select from pg_roles where rolname = 'authenticator') then
+        create role authenticator nologin noinherit;
+    end if;
     -- Runs the migrations. No superuser, so that what works here works on a hosted project.
     if not exists (select from pg_roles where rolname = 'postgres') then
         create role postgres login;
@@ -28,6 +33,9 @@ $$;
 alter role postgres nosuperuser createrole createdb replication bypassrls;
 alter role service_role bypassrls;
 grant anon, authenticated, service_role to postgres with admin option;
+grant anon, authenticated, service_role to authenticator;
+grant authenticator to postgres with admin option, inherit false;
+grant set on parameter pgrst.db_pre_request to postgres;
 grant supabase_storage_admin to postgres;
 grant pg_monitor, pg_signal_backend to postgres;
 
@@ -79,6 +87,16 @@ set search_path = ''
 as $$
     select coalesce(nullif(current_setting('request.jwt.claims', true), ''), '{}')::jsonb
 $$;
+
+-- How people have signed in, for the claims of their tokens.
+create table if not exists auth.mfa_amr_claims (
+    id uuid primary key,
+    session_id uuid not null references auth.sessions (id) on delete cascade,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    authentication_method text not null,
+    constraint mfa_amr_claims_session_id_authentication_method_pkey unique (session_id, authentication_method)
+);
 
 grant usage on schema auth to postgres, anon, authenticated, service_role, supabase_auth_admin;
 grant all on all tables in schema auth to postgres, supabase_auth_admin;

@@ -50,6 +50,8 @@ class Credentials(BaseModel):
     """Signs access tokens (ES256): a private JSON Web Key. Empty until the next start in an earlier version's file."""
     forwarding_key: str = ""
     """With which the auth service says that it speaks for several people; empty likewise."""
+    service_key: str = ""
+    """By which our services know each other, with any project; empty likewise."""
 
     def __repr__(self) -> str:
         return "Credentials(hidden)"
@@ -69,6 +71,7 @@ class Credentials(BaseModel):
             login_password=_token(),
             signing_key=_signing_key(),
             forwarding_key=_token(),
+            service_key=_token(),
         )
 
 
@@ -107,7 +110,8 @@ def ensure_credentials(home: Path, chosen: Mapping[str, str] | None = None) -> C
         write_private(file, Credentials.generate().model_dump_json(indent=2) + "\n")
     file.chmod(0o600)
     known = read_credentials(home)
-    later = {"signing_key": known.signing_key or _signing_key(), "forwarding_key": known.forwarding_key or _token()}
+    later = {"signing_key": known.signing_key or _signing_key()}
+    later |= {name: getattr(known, name) or _token() for name in ("forwarding_key", "service_key")}
     wanted = known.model_copy(update={**later, **(chosen or {})})
     if wanted != known:
         write_private(file, wanted.model_dump_json(indent=2) + "\n")

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import httpx
 import jwt
 
+from local.environment import LOOPBACK
 from local.findings import Finding
-from local.migrations.supabase_cli import LOOPBACK
 from local.settings import Settings as LocalSettings
 
 ASYMMETRIC = ("ES256", "RS256")

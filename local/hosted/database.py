@@ -9,8 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from local.embedded.postgres import LOGIN_ROLE
+from local.environment import LOOPBACK
 from local.findings import Finding
-from local.migrations.supabase_cli import LOOPBACK
+from local.migrations.login_role import role_settings, role_statements
+from local.settings import ROOT
 from servicekit import parts
 from servicekit.settings import TRANSACTION_POOLER_PORT
 from services.sessions.settings import Settings
@@ -24,7 +26,7 @@ FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Inte
 
 ROLE = """
 select r.rolname::text as name, r.rolsuper as superuser, r.rolbypassrls as bypassrls, r.rolinherit as inherits,
-       r.rolcreaterole or r.rolcreatedb or r.rolreplication as administers,
+       r.rolconfig as settings, r.rolcreaterole or r.rolcreatedb or r.rolreplication as administers,
        array(select g.rolname::text from pg_auth_members as m join pg_roles as g on g.oid = m.roleid
              where m.member = r.oid order by 1) as member_of
 from pg_roles as r where r.rolname = session_user
@@ -144,6 +146,9 @@ async def _login_role(connection: asyncpg.Connection) -> list[Finding]:
     readable = [row[0] for row in await connection.fetch(READABLE)]
     if readable:
         wrong[f"may read {', '.join(readable)}"] = f"revoke all on {', '.join(readable)} from {LOGIN_ROLE}, public;"
+    settings = dict(entry.split("=", 1) for entry in role["settings"] or [])
+    if settings != role_settings(ROOT):
+        wrong["has other settings than it was given"] = role_statements(ROOT)
     name = role["name"]
     findings = [
         Finding("login role", f"{name} {problem}", f"In the SQL editor: {how}") for problem, how in wrong.items()

@@ -1,20 +1,24 @@
 """`concerto doctor --target hosted`: looks at a hosted project from outside, and says how to fix what is wrong."""
 
+import contextlib
 from pathlib import Path
 
-import httpx
+import asyncpg
 from pydantic import ValidationError
 
 from local.console import Console
-from local.doctor import check_processes, check_variables, known_names
+from local.doctor import check_model, check_processes, check_variables, known_names
+from local.embedded.credentials import Credentials
 from local.findings import Finding, show
 from local.hosted.api import check_api
 from local.hosted.database import check_database
 from local.hosted.migrate import HostedProject
-from local.migrations.supabase_cli import MigrationError
+from local.migrations.supabase_cli import MigrationError, with_tls
 from local.settings import ROOT, SettingsError, load_settings
 from local.settings import Settings as LocalSettings
+from local.sign_up.warning import findings_of, rule_at
 from local.suite.processes import node_program, service_environment, suite_variables
+from servicekit.outgoing import clients
 from services.sessions.settings import Settings
 
 
@@ -35,17 +39,44 @@ async def examine(settings: LocalSettings, project: Path) -> list[Finding]:
     findings = check_variables(settings.variables, known_names(project))
     reported = {finding.subject for finding in findings}
     findings += [finding for finding in check_processes(settings) if finding.subject not in reported]
-    async with httpx.AsyncClient() as client:
+    async with clients.client() as client:
         findings += await check_api(settings, client)
     try:
-        environment = service_environment("sessions", settings, suite_variables(settings, None, None))
+        # Keys of ours that are not set are made where the services start.
+        suite = suite_variables(settings, Credentials.generate(), None)
+        environment = service_environment("sessions", settings, suite)
         services = Settings.model_validate(environment)
     except ValidationError:
         pass  # said already, by the check of each process's settings
     else:
         findings += await check_database(services)
+    findings += check_service_key(settings)
+    findings += await check_model(settings)
     findings += await check_migrations(settings, project)
+    findings += await check_sign_up(settings)
     return findings
+
+
+async def check_sign_up(settings: LocalSettings) -> list[Finding]:
+    """Who may sign up, where the database's owner can be asked; otherwise as far as the settings tell."""
+    url = settings.migration_db_url.get_secret_value()
+    admits: str | None = settings.sign_up
+    with contextlib.suppress(
+        MigrationError, OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError
+    ):
+        admits = (await rule_at(with_tls(url)) if url else None) or admits
+    # Whether the project confirms addresses is said of the project itself.
+    return findings_of(settings, admits, are_addresses_confirmed=True)
+
+
+def check_service_key(settings: LocalSettings) -> list[Finding]:
+    """Whether the services that run elsewhere can know each other."""
+    if "CONCERTO_SERVICE_KEY" in settings.variables:
+        return [Finding("CONCERTO_SERVICE_KEY", "is set; it must be the same for orchestrator and sessions everywhere")]
+    advice = "Set it for the orchestrator and the sessions service, from openssl rand -hex 32."
+    if settings.environment == "production":
+        return [Finding("CONCERTO_SERVICE_KEY", "is missing", advice)]
+    return [Finding("CONCERTO_SERVICE_KEY", "is made by `concerto up` for this machine alone", hint=advice)]
 
 
 async def check_migrations(settings: LocalSettings, project: Path) -> list[Finding]:

@@ -11,7 +11,7 @@ from local.console import Console
 from local.embedded.postgres import Postgres
 from local.migrations.apply import migration_files
 from local.migrations.baseline import BASELINE, as_of_baseline, folded_of
-from local.migrations.limits import statement_of
+from local.migrations.limits import statements_of
 from local.migrations.supabase_cli import MigrationError, SupabaseCli, Target, address_target, with_tls
 from local.settings import Settings
 
@@ -119,10 +119,10 @@ class HostedProject:
             raise MigrationError(f"`supabase db push` failed (exit code {answer.code}):\n{answer.tail}")
 
     async def set_limits(self, statement: str) -> None:
-        """Write the limits of users that the settings name. Raises MigrationError."""
+        """Write what the settings say of users. Raises MigrationError."""
         answer = await self._cli.on(self._target, "db", "query", statement, "--yes")
         if answer.code != 0:
-            raise MigrationError(f"The limits of users were not written (exit code {answer.code}):\n{answer.tail}")
+            raise MigrationError(f"What is set of users was not written (exit code {answer.code}):\n{answer.tail}")
 
     async def advise(self) -> tuple[bool, str]:
         """Ask Supabase's own advisors; returns whether they are content, and the end of what they say."""
@@ -163,7 +163,7 @@ async def migrate(
     dry_run: bool = False,
     include_late: bool = False,
 ) -> None:
-    """Bring a hosted project's database up to date, limits of users too; says what will be applied and what was.
+    """Bring a hosted project's database up to date, with what the settings say of users; says what is and was applied.
 
     ask: None applies without asking. Raises MigrationError when something was applied that is no file here, when a
     pending migration is older than an applied one (unless `include_late`), when only a part of what the baseline holds
@@ -216,10 +216,11 @@ async def migrate(
 
 
 async def _set_limits(hosted: HostedProject, settings: Settings, console: Console) -> None:
-    statement = statement_of(settings)
-    if statement:
+    statements = statements_of(settings)
+    for statement in statements.values():
         await hosted.set_limits(statement)
-        console.line("The limits of users are as they are set.")
+    if statements:
+        console.line("The limits of users and who may sign up are as they are set.")
 
 
 def refuse_unknown(history: History) -> None:

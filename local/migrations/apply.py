@@ -7,7 +7,9 @@ import asyncpg
 
 from local.embedded.postgres import LOGIN_ROLE, MIGRATION_ROLE, Postgres
 from local.migrations.baseline import BASELINE, folded_of
+from local.migrations.login_role import role_statements
 from local.migrations.supabase_cli import MigrationError, SupabaseCli, address_target
+from local.settings import ROOT
 
 FILE_PATTERN = re.compile(r"^(\d{14})_\w[\w.-]*\.sql$")
 _HISTORY_EXISTS = "select to_regclass('supabase_migrations.schema_migrations') is not null"
@@ -80,7 +82,10 @@ async def apply_migrations(project: Path, postgres: Postgres, *, node: Path) -> 
 
 
 async def set_role_passwords(postgres: Postgres) -> None:
-    """Give the migration role and, once the migrations made it, the services' login role the generated passwords."""
+    """Give the migration role and, once the migrations made it, the services' login role the generated passwords.
+
+    The login role, which may change its own settings, gets those of its schema file again.
+    """
     passwords = {
         MIGRATION_ROLE: postgres.credentials.migration_password,
         LOGIN_ROLE: postgres.credentials.login_password,
@@ -94,6 +99,8 @@ async def set_role_passwords(postgres: Postgres) -> None:
                 "select format('alter role %I login password %L', $1::text, $2::text)", role, password
             )
             await connection.execute(statement)
+            if role == LOGIN_ROLE:
+                await connection.execute(role_statements(ROOT))
     finally:
         await connection.close()
 

@@ -12,6 +12,8 @@ from local.migrations.supabase_cli import MigrationError
 Catalog = dict[str, dict[str, str]]
 """What there is: each object by a readable name, with everything about it by the name of the property."""
 
+SET_ROLE = "authenticator"
+"""The role of the platform that files give settings, where it exists: they are the whole cluster's."""
 EXCERPT = 120
 """Characters of a property that are shown where two catalogs differ."""
 _HELPERS, _QUERY = (Path(__file__).parent / "catalog.sql").read_text().rsplit("$$;\n\n", 1)
@@ -56,7 +58,8 @@ async def catalog_made_by(
     """The catalog after these files, applied in turn by `role` in a transaction that is rolled back.
 
     connection: as a superuser, to a database that has what the files stand on. Roles are the whole cluster's, so those
-    that the files make, and `hidden` ones, are out of sight meanwhile. Raises MigrationError when a file fails.
+    that the files make, and `hidden` ones, are out of sight meanwhile, and so are the settings of SET_ROLE. Raises
+    MigrationError when a file fails.
     """
     texts = {file: file.read_text() for file in files}
     made = roles_made_by(files) | set(hidden)
@@ -65,6 +68,8 @@ async def catalog_made_by(
     try:
         for row in await connection.fetch("select rolname from pg_roles where rolname = any($1::text[])", list(made)):
             await connection.execute(f"alter role {row['rolname']} rename to {row['rolname']}_of_before")
+        if await connection.fetchval("select to_regrole($1) is not null", SET_ROLE):
+            await connection.execute(f"alter role {SET_ROLE} reset all")
         await connection.execute(f"set local session authorization {role}")
         await apply_files(connection, texts)
         await connection.execute("reset session authorization")

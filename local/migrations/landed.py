@@ -1,10 +1,12 @@
 """Fails when a migration was changed after it landed: `python3 -m local.migrations.landed`. Needs git only."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+from local.environment import for_tools
 from local.migrations.baseline import BASELINE, FOLDED
 
 MIGRATIONS = "supabase/migrations"
@@ -56,6 +58,8 @@ def _git(project: Path, *arguments: str) -> str:
         done = subprocess.run(
             ["git", *arguments],  # noqa: S607 (the git of whoever runs this)
             cwd=project,
+            # In a hook, GIT_DIR and its like name another repository, or the index of what is being committed.
+            env=for_tools(os.environ),  # noqa: TID251
             capture_output=True,
             text=True,
             check=False,

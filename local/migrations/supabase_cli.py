@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
+from local.environment import LOOPBACK, PROXIES, basic
+
 TIMEOUT_SECONDS = 300
 TAIL_LINES = 25
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # How to reach the project and the registry of certificates; no other variable is handed on.
-_INHERITED = (
-    *("LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "PGSSLROOTCERT"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-)
+_INHERITED = ("NODE_EXTRA_CA_CERTS", "PGSSLROOTCERT", *PROXIES)
 
 
 class MigrationError(Exception):
@@ -102,7 +100,10 @@ class SupabaseCli:
         """environment: that of the caller, of which little is handed on."""
         self._project = project
         self._executable = project / "node_modules" / ".bin" / "supabase"
-        self._environment = {name: environment[name] for name in _INHERITED if name in environment} | {
+        # Its notes belong where `Target` says, not into this user's home folder.
+        inherited = basic(environment, *_INHERITED)
+        inherited.pop("HOME", None)
+        self._environment = inherited | {
             "PATH": f"{node.parent}{os.pathsep}/usr/local/bin{os.pathsep}/usr/bin{os.pathsep}/bin",
             "SUPABASE_TELEMETRY_DISABLED": "1",
             "SUPABASE_NO_UPDATE_NOTIFIER": "1",

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,9 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))  # `make` runs this file by its path, and before anything is installed
+
+from local.environment import UTF_8, for_tools  # noqa: E402 (needs the line above)
+
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements.lock"
+LAUNCHER = VENV / "bin" / "concerto"
 NODE_LINKS = ROOT / ".node"
 NODE_TARGETS = {
     "node": "bin/node",
@@ -92,7 +99,7 @@ def steps() -> list[Step]:
         Step("virtual environment", stamps / "venv", _venv_inputs, make_venv),
         Step("uv, the package installer", stamps / "uv", lambda: iter([uv_block().encode()]), install_uv),
         Step("Python packages", stamps / "packages", lambda: _files(LOCK), install_packages),
-        Step("this project", stamps / "project", lambda: _files(LOCK, ROOT / "pyproject.toml"), install_project),
+        Step("this project", stamps / "project", _project_inputs, install_project),
         Step("Node", NODE_LINKS / ".stamp", _node_inputs, link_node),
         Step(
             "Node packages",
@@ -191,13 +198,17 @@ def make_venv() -> None:
 
 def _venv_is_usable() -> bool:
     probe = "import sys; print(sys.prefix, sys.version_info[:2] >= (3, 11))"
+    command = [str(PYTHON), "-I", "-X", "utf8", "-c", probe]
+    environment = for_tools(os.environ)  # noqa: TID251
     try:
-        result = subprocess.run([str(PYTHON), "-c", probe], capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     except OSError:
         return False
     # A copied or moved environment answers with its old place: its scripts name a Python that is not ours.
     scripts = [VENV / "bin" / "pip", VENV / "bin" / "pip3"]
-    moved = any(script.exists() and str(VENV) not in script.read_text().split("\n", 1)[0] for script in scripts)
+    moved = any(script.exists() and str(VENV) not in script.read_text("utf-8").split("\n", 1)[0] for script in scripts)
     return result.stdout.strip() == f"{VENV} True" and not moved
 
 
@@ -224,7 +235,8 @@ def install_uv() -> None:
         _run(
             [
                 *(str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-                *("--require-hashes", "--no-deps", "-r", requirements.name),
+                # Whatever a settings file of this user wants for other programs.
+                *("--no-user", "--require-hashes", "--no-deps", "-r", requirements.name),
             ],
             hint=NETWORK_HINT,
         )
@@ -236,10 +248,16 @@ NETWORK_HINT = (
 
 
 def install_packages() -> None:
-    """Make the environment hold exactly what requirements.lock says."""
+    """Make the environment hold exactly what requirements.lock says, also after an attempt that was cut short."""
     # The sync removes our own project too, so its step has to run again.
     (VENV / "concerto" / "project").unlink(missing_ok=True)
-    _run([*_uv(), "sync", "--require-hashes", str(LOCK)], hint=NETWORK_HINT, env=uv_environment())
+    # A package whose files are half there counts as installed, so after an attempt without an end none is believed.
+    begun = VENV / "concerto" / "packages.begun"
+    anew = ["--reinstall"] if begun.exists() else []
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    begun.touch()
+    _run([*_uv(), "sync", *anew, "--require-hashes", str(LOCK)], hint=NETWORK_HINT, env=uv_environment())
+    begun.unlink()
 
 
 def install_project() -> None:
@@ -249,6 +267,22 @@ def install_project() -> None:
         hint="Is pyproject.toml valid?",
         env=uv_environment(),
     )
+    LAUNCHER.write_text(_launcher(), "utf-8")
+    LAUNCHER.chmod(0o755)
+
+
+def _launcher() -> str:
+    """Return the program `concerto`, in place of the one that the installer wrote.
+
+    PYTHONHOME would keep Python from starting, and what PYTHONPATH names would come before our packages and theirs.
+    """
+    command = shlex.join([str(PYTHON), "-I", "-X", "utf8", "-m", "local.cli"])
+    return f'#!/bin/sh\n# Written by `make setup`.\nunset LC_ALL\nLC_CTYPE={UTF_8["LC_CTYPE"]} exec {command} "$@"\n'
+
+
+def _project_inputs() -> Iterator[bytes]:
+    yield from _files(LOCK, ROOT / "pyproject.toml")
+    yield _launcher().encode()
 
 
 def _uv() -> tuple[str, ...]:
@@ -257,14 +291,15 @@ def _uv() -> tuple[str, ...]:
 
 def uv_environment() -> dict[str, str]:
     """The environment for uv: what pip has been told about packages, and no warnings about what this machine lacks."""
-    environment = dict(os.environ)  # noqa: TID251
+    environment = for_tools(os.environ)  # noqa: TID251
     environment |= {"VIRTUAL_ENV": str(VENV), "UV_NO_PROGRESS": "1"}
     # Hard links fail across file systems; uv would warn for each package.
     environment.setdefault("UV_LINK_MODE", "copy")
-    if not can_write(Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"):
+    if not can_write(Path(environment.get("XDG_CACHE_HOME") or _home() / ".cache") / "uv"):
         environment.setdefault("UV_NO_CACHE", "1")
+    command = [str(PYTHON), "-X", "utf8", "-m", "pip", "config", "list"]
     listed = subprocess.run(
-        [str(PYTHON), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+        command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
     ).stdout
     for line in listed.splitlines():
         name, _, value = line.partition("=")
@@ -272,6 +307,13 @@ def uv_environment() -> dict[str, str]:
         if uv_name:
             environment.setdefault(uv_name, value.strip("'\""))
     return environment
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and a user whom the system does not know, as in some containers
+        return Path("/nonexistent")
 
 
 def can_write(folder: Path) -> bool:
@@ -310,7 +352,7 @@ def _node_package_inputs(folder: Path) -> Iterator[bytes]:
 
 
 def _node_environment() -> dict[str, str]:
-    environment = dict(os.environ)  # noqa: TID251
+    environment = for_tools(os.environ)  # noqa: TID251
     environment["PATH"] = f"{NODE_LINKS}{os.pathsep}{environment.get('PATH', os.defpath)}"
     return environment | {"NEXT_TELEMETRY_DISABLED": "1"}
 
@@ -319,9 +361,11 @@ def install_node_packages(folder: Path) -> None:
     """Install exactly what the folder's package-lock.json says."""
     environment = _node_environment()
     npm = [str(NODE_LINKS / "node"), str((NODE_LINKS / "npm").resolve()), "ci", "--no-progress"]
+    # The build needs them, whatever a settings file of this user leaves out elsewhere.
+    npm += ["--include=dev", "--include=optional", "--global=false"]
     hint = "Is the network there? Behind a proxy or a mirror, tell npm about it (HTTPS_PROXY, `npm config`)."
     with tempfile.TemporaryDirectory() as cache:
-        if not can_write(Path.home() / ".npm"):
+        if not can_write(_home() / ".npm"):
             environment.setdefault("npm_config_cache", cache)
         _run(npm, hint=hint, env=environment, folder=folder)
 
@@ -343,7 +387,7 @@ def generate_web_client() -> None:
     _run(
         [str(PYTHON), "-m", "gateway.document", str(WEB_DOCUMENT)],
         hint="The lines above say what of the contract cannot be described.",
-        env={**os.environ, "CONCERTO_ENV_FILE": os.devnull},  # noqa: TID251
+        env={**for_tools(os.environ), "CONCERTO_ENV_FILE": os.devnull},  # noqa: TID251
     )
     program = ROOT / "node_modules" / "openapi-typescript" / "bin" / "cli.js"
     _run(
@@ -392,11 +436,11 @@ def _run(command: list[str], *, hint: str, env: dict[str, str] | None = None, fo
         result = subprocess.run(
             command,
             cwd=folder,
-            env=env,
+            env=for_tools(os.environ) if env is None else env,  # noqa: TID251
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             check=False,
         )

@@ -21,9 +21,8 @@ def main() -> None:
     whole contract with its comments, from which the gateway takes its descriptions. Exits with protoc's code when a
     contract is wrong.
     """
-    sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
-    # google/api/*.proto come from the googleapis-common-protos distribution, google/protobuf/*.proto from grpcio-tools.
-    api_protos = str(distribution("googleapis-common-protos").locate_file(""))
+    # What the distribution googleapis-common-protos holds generated is kept beside them for other languages.
+    sources = sorted(str(path.relative_to(PROTOS)) for path in (PROTOS / "concerto").rglob("*.proto"))
     well_known = str(Path(str(distribution("grpcio-tools").locate_file("grpc_tools"))) / "_proto")
     scripts = Path(sys.executable).parent
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".gen-") as folder:
@@ -33,7 +32,6 @@ def main() -> None:
             [
                 "protoc",
                 f"--proto_path={PROTOS}",
-                f"--proto_path={api_protos}",
                 f"--proto_path={well_known}",
                 f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
                 f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",

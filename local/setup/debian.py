@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from local.environment import for_tools
+
 DEBIAN = Path("/etc/debian_version")
 SHOWN_CHARACTERS = 2000
 
@@ -30,7 +32,7 @@ def install(package: str, *, label: str) -> None:
     for arguments in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", package)):
         done = subprocess.run(
             ["apt-get", *arguments],  # noqa: S607
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},  # noqa: TID251
+            env={**for_tools(os.environ), "DEBIAN_FRONTEND": "noninteractive"},  # noqa: TID251
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,11 +1,14 @@
 """Writes the lock files anew: requirements.lock and both package-lock.json, with hashes and without addresses."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from local.environment import for_tools
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NPM_FOLDERS = (ROOT, ROOT / "web")
@@ -30,16 +33,18 @@ def lock_python() -> None:
     )  # fmt: skip
 
 
-def lock_node(project: Path) -> None:
+def lock_node(project: Path, *, is_anew: bool = False) -> None:
     """Resolve the packages of the project's package.json.
 
+    is_anew: what is locked so far does not count, so that every range gets its newest version.
     It is done in an empty folder, as npm leaves other platforms' packages out when it finds node_modules. An optional
     package that the registry does not hold is taken out of the lock: npm writes a lock with the gap, and `npm ci` then
     refuses it everywhere, also on platforms that do not need the package.
     """
     with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(ROOT / ".npmrc", folder)
         for name in NPM_FILES:
-            if (project / name).exists():
+            if (project / name).exists() and not (is_anew and name == "package-lock.json"):
                 shutil.copy(project / name, folder)
         _run(
             [str(ROOT / ".node" / "node"), str((ROOT / ".node" / "npm").resolve()), "install", "--package-lock-only"],
@@ -64,7 +69,7 @@ def gaps(lock: dict[str, dict[str, dict[str, dict[str, str]]]]) -> list[tuple[st
 
 
 def _run(command: list[str], *, folder: Path = ROOT) -> None:
-    code = subprocess.run(command, cwd=folder, check=False).returncode
+    code = subprocess.run(command, cwd=folder, env=for_tools(os.environ), check=False).returncode  # noqa: TID251
     if code != 0:
         sys.exit(code)
 

@@ -1,6 +1,7 @@
 """The processes of the suite: how each is started, what it is told, and how one sees that it is ready."""
 
 import asyncio
+import functools
 import json
 import signal
 import socket
@@ -12,8 +13,10 @@ from typing import Literal
 
 from local.embedded.credentials import Credentials
 from local.embedded.postgres import Postgres
+from local.environment import PROXIES, basic
 from local.settings import PORT_NAMES, ROOT, Settings
 from local.suite import health
+from local.suite.deaths import end_leases
 from servicekit import parts
 from servicekit.tls import loopback
 
@@ -31,14 +34,12 @@ Mode = Literal["one-process", "processes"]
 
 CHECK_SECONDS = 3
 
-# What a program needs of the environment to run at all; nothing else is inherited.
-_BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _COMMON = (
     *("CONCERTO_ENVIRONMENT", "CONCERTO_LOG_LEVEL", "CONCERTO_LOG_FORMAT"),
     *("CONCERTO_DRAIN_SECONDS", "CONCERTO_DRAIN_DELAY_SECONDS", "CONCERTO_CONNECTION_AGE_SECONDS"),
+    "CONCERTO_SIGN_IN_CHECK_SECONDS",
     "CONCERTO_METRICS_HOST",
 )
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _SUPABASE = (
     "SUPABASE_URL",
     "SUPABASE_PUBLIC_URL",
@@ -72,6 +73,8 @@ class ProcessSpec:
     user: str | None = None
     inherits: tuple[int, ...] = ()
     """File descriptors of ours that the process gets."""
+    on_end: Callable[[str], Awaitable[None]] | None = None
+    """Called when a process of it has ended by itself, with the id that it had as CONCERTO_PROCESS_ID."""
     is_connected: Callable[[], Awaitable[bool]] | None = None
     """Whether it reaches all other parts, which may have begun to listen after it; None where that is not asked."""
 
@@ -110,7 +113,7 @@ def suite_variables(
     """Every variable that some service of the suite needs, by its documented name.
 
     What a person has set wins; the rest comes from the embedded stack. For a hosted project `credentials` is None
-    or only lends the cookie secret. replicas: processes of each service, all of which the targets name.
+    or only lends the secrets of our own parts. replicas: processes of each service, all of which the targets name.
     """
     made: dict[str, str] = {"GATEWAY_PUBLIC_URL": settings.gateway_url, "GATEWAY_HOST": settings.gateway_host}
     made["GATEWAY_PORT"] = str(settings.port)
@@ -122,8 +125,9 @@ def suite_variables(
             f"{name.upper()}_TARGET": _target(settings, name, replicas),
         }
     if credentials is not None:
-        made["GATEWAY_COOKIE_SECRET"] = credentials.cookie_secret
-    chosen = {name: settings.variables[name] for name in ("GATEWAY_COOKIE_SECRET",) if name in settings.variables}
+        made |= {"GATEWAY_COOKIE_SECRET": credentials.cookie_secret, "CONCERTO_SERVICE_KEY": credentials.service_key}
+    own = ("GATEWAY_COOKIE_SECRET", "CONCERTO_SERVICE_KEY")
+    chosen = {name: settings.variables[name] for name in own if name in settings.variables}
     chosen |= settings.tls_variables
     if settings.is_hosted:
         chosen |= {name: settings.variables[name] for name in _SUPABASE if name in settings.variables}
@@ -147,18 +151,19 @@ def service_environment(name: str, settings: Settings, suite: dict[str, str]) ->
     if name == WHOLE:
         return {key: value for part in PARTS for key, value in service_environment(part, settings, suite).items()}
     part, real = parts.named(name), settings.variables
-    own = ("OTEL_", f"{part.variable}_", *part.prefixes, *_PROXIES, *(("CONCERTO_DB_",) if part.database else ()))
-    environment = {key: real[key] for key in (*_BASE, *_COMMON) if key in real}
+    own = ("OTEL_", f"{part.variable}_", *part.prefixes, *(("CONCERTO_DB_",) if part.database else ()))
+    environment = basic(real, *_COMMON, *PROXIES)
     environment |= {key: value for key, value in real.items() if key.startswith(own)}
     environment |= settings.tls_variables
     # The file has been read already; a service that read it again would see what is meant for others.
-    environment |= {"CONCERTO_ENV_FILE": "/dev/null", "PYTHONUNBUFFERED": "1"}
+    environment |= {"CONCERTO_ENV_FILE": "/dev/null", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
     environment.setdefault("CONCERTO_ENVIRONMENT", settings.environment)
     wanted = {"SUPABASE_URL", "SUPABASE_PUBLIC_URL", "SUPABASE_JWT_SECRET", "SUPABASE_JWT_ISSUER"}
     wanted |= {parts.named(called).target_variable for called in part.calls}
     wanted |= {
         f"{part.variable}_{suffix}" for suffix in ("HOST", "PORT", "PUBLIC_URL", "COOKIE_SECRET", "FORWARDING_KEY")
     }
+    wanted |= {secret.variable for secret in part.secrets}
     if part.database:
         wanted.add("SUPABASE_DB_URL")
         wanted |= {"SUPABASE_LISTEN_DB_URL"} if part.database.listeners else set()
@@ -167,7 +172,7 @@ def service_environment(name: str, settings: Settings, suite: dict[str, str]) ->
     if settings.metrics_port is not None:
         environment["CONCERTO_METRICS_PORT"] = str(metrics_port(settings.metrics_port, name))
     # The addresses come from CONCERTO_PORT, so that one variable moves everything.
-    return environment | _past_proxies(environment) | {key: suite[key] for key in wanted if key in suite}
+    return environment | {key: suite[key] for key in wanted if key in suite}
 
 
 def metrics_port(base: int, name: str) -> int:
@@ -179,15 +184,6 @@ def metrics_port(base: int, name: str) -> int:
         return base
     part, _, number = name.partition("-")
     return base + len(PARTS) * (int(number or 1) - 1) + ("gateway", *SERVICES).index(part)
-
-
-def _past_proxies(environment: dict[str, str]) -> dict[str, str]:
-    """Keep the way to the neighbours, which are on this machine, out of a proxy for the world outside."""
-    if not any(name in environment for name in _PROXIES):
-        return {}
-    chosen = environment.get("no_proxy") or environment.get("NO_PROXY")
-    exempt = ",".join((*([chosen] if chosen else []), "127.0.0.1", "localhost"))
-    return {"NO_PROXY": exempt, "no_proxy": exempt}
 
 
 def postgres_spec(postgres: Postgres) -> ProcessSpec:
@@ -224,7 +220,7 @@ def supabase_spec(settings: Settings, credentials: Credentials, postgres: Postgr
         )
         if client_id and secret.get_secret_value()
     }
-    environment = {key: settings.variables[key] for key in (*_BASE, *_PROXIES) if key in settings.variables}
+    environment = basic(settings.variables, *PROXIES)
     environment |= {
         "HOST_DATABASE_URL": postgres.admin_url,
         "HOST_JWT_SECRET": credentials.jwt_secret,
@@ -269,6 +265,7 @@ def service_specs(
     """Our own processes, those of `names`. shared: the listening socket that several gateways serve together."""
     # A server that listens on every address also listens on the loopback one.
     host = "127.0.0.1" if settings.gateway_host in ("0.0.0.0", "::", "localhost") else settings.gateway_host  # noqa: S104
+    db_url = suite.get("SUPABASE_DB_URL")
     specs: list[ProcessSpec] = []
     for name, port in ports_of(settings, names, replicas).items():
         part = part_of(name)
@@ -295,6 +292,7 @@ def service_specs(
                 is_ready=check,
                 address=f"http://{host}:{port}" if is_web else f"127.0.0.1:{port}",
                 inherits=inherits,
+                on_end=functools.partial(end_leases, db_url) if db_url else None,
                 is_connected=_http_check(port, "/readyz", {}, host) if part == "gateway" else None,
             )
         )

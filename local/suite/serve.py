@@ -124,7 +124,9 @@ async def serve(served: Sequence[ServedPart], drain: Drain) -> None:
     async with contextlib.AsyncExitStack() as stack:
         tasks = [await stack.enter_async_context(running(part)) for part in served]
         loop.settle()
+        collecting = asyncio.create_task(loop.collect_at_rest())
         await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        collecting.cancel()
         drain.begin()
     stopping.cancel()
     _LOG.info("process.stopped")

@@ -22,6 +22,8 @@ from local.migrations.limits import set_limits
 from local.migrations.supabase_cli import MigrationError
 from local.settings import MOST_REPLICAS, PORT_NAMES, Settings, SettingsError
 from local.setup.bootstrap import can_write
+from local.sign_up.warning import pays_for_answers, rule_at, warning_of
+from local.suite.model import ModelCheck
 from local.suite.ports import describe_taken, free_base, listen
 from local.suite.processes import (
     EMBEDDED,
@@ -34,12 +36,14 @@ from local.suite.processes import (
     node_program,
     ports_of,
     postgres_spec,
+    service_environment,
     service_specs,
     suite_variables,
     supabase_spec,
 )
 from local.suite.state import State, clear_state, end_orphans, read_state, supervisor_lock, write_state
 from local.suite.supervisor import StartError, Supervisor
+from servicekit.outgoing.settings import Outgoing
 
 CONNECT_SECONDS = 10.0
 CONNECT_POLL_SECONDS = 0.05
@@ -136,6 +140,8 @@ class Stack:
         self._ready = False
         self._supervisor = Supervisor(settings.home / "logs", console, self._record, stop_seconds=settings.stop_seconds)
         self._shared: socket.socket | None = None
+        self._admits: str | None = None
+        self._model: ModelCheck | None = None
         self._signals = 0
         self._stop = asyncio.Event()
 
@@ -159,7 +165,7 @@ class Stack:
                 self._ready = True
                 self._record()
                 if self._plan.in_foreground:
-                    self._welcome(time.monotonic() - started)
+                    await self._welcome(time.monotonic() - started, stopping)
                     await stopping
             stopping.cancel()
         except FAULTS as error:
@@ -170,6 +176,8 @@ class Stack:
             if is_interactive:
                 self._console.line("Stopping. Press Ctrl-C again to hurry.")
             self._ready = False
+            if self._model is not None:
+                await self._model.close()
             await self._supervisor.stop()
             if self._shared is not None:
                 self._shared.close()
@@ -254,6 +262,8 @@ class Stack:
                 await self._start_supabase(credentials, postgres)
                 await (self._migrate(postgres) if self._plan.migrate else set_role_passwords(postgres))
             await self._start_services(credentials, postgres)
+        if pays_for_answers(self._settings):
+            self._admits = await rule_at(postgres.admin_url)
         if self._plan.seed:
             with console.step("seed"):
                 await apply_seed(self._plan.project, postgres)
@@ -287,19 +297,31 @@ class Stack:
                 await self._supervisor.start(spec)
 
         specs = service_specs(self._settings, suite, names, replicas=replicas, shared=self._shared)
+        if self._plan.in_foreground and _has_gateway(self._plan):
+            self._model = ModelCheck.begin(service_environment("orchestrator", self._settings, suite))
         await _all(*(start(position) for position in range(len(specs))))
         if set(PARTS) <= set(names):
             await _until_connected(specs)
 
-    def _welcome(self, seconds: float) -> None:
+    async def _welcome(self, seconds: float, stopping: "asyncio.Task[object]") -> None:
         settings = self._settings
+        found = await self._model.result(stopping) if self._model is not None else None
         lines = [f"Concerto is ready after {seconds:.1f} s."]
         if _has_gateway(self._plan):
             lines += [f"Address   {settings.gateway_url}", f"API docs  {settings.gateway_url}/docs"]
         if "supabase" in self._plan.names:
             lines.append(f"Supabase  {settings.embedded_url}")
+        for problem in Outgoing.read(settings.variables).problems:
+            self._console.problem(f"  {problem}")
+        if found is not None:
+            lines.append(f"Model     {found.detail}")
+        warning = warning_of(settings, self._admits)
+        if warning:
+            lines.append(f"Sign-up   {warning} CONCERTO_SIGN_UP decides.")
         lines += [f"Data      {settings.home}", "Stop      Ctrl-C, or `concerto down` elsewhere"]
         self._console.box(lines)
+        if found is not None and found.advice:
+            self._console.problem(f"  {found.detail}. {found.advice}")
 
 
 def _has_gateway(plan: Plan) -> bool:

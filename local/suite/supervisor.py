@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 
@@ -37,6 +38,7 @@ class _Child:
     spec: ProcessSpec
     log: Path
     is_ready: bool = False
+    process_id: str = ""
     process: asyncio.subprocess.Process | None = None
     watcher: asyncio.Task[None] | None = None
 
@@ -57,6 +59,7 @@ class Supervisor:
         self._children: dict[str, _Child] = {}
         self._stopping = False
         self._quick_stop = asyncio.Event()
+        self._reports: set[asyncio.Future[None]] = set()
         self._log_keeper: asyncio.Task[None] | None = None
 
     def states(self) -> dict[str, ProcessState]:
@@ -108,8 +111,8 @@ class Supervisor:
                 child.watcher.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await child.watcher
-        if self._log_keeper is not None:
-            self._log_keeper.cancel()
+        for task in (*self._reports, *([self._log_keeper] if self._log_keeper is not None else [])):
+            task.cancel()
         for child in reversed(self._children.values()):
             await self._end(child)
         self._on_change()
@@ -117,6 +120,7 @@ class Supervisor:
     async def _spawn(self, child: _Child) -> None:
         spec = child.spec
         child.is_ready = False
+        child.process_id = str(uuid4())
         if spec.before_start is not None:
             await asyncio.to_thread(spec.before_start)
         descriptor = os.open(child.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -124,7 +128,7 @@ class Supervisor:
             child.process = await asyncio.create_subprocess_exec(
                 *spec.command,
                 cwd=spec.folder,
-                env=spec.environment,
+                env=spec.environment | ({"CONCERTO_PROCESS_ID": child.process_id} if spec.on_end else {}),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
@@ -160,6 +164,7 @@ class Supervisor:
         while child.process is not None:
             running_since = time.monotonic()
             code = await child.process.wait()
+            self._report_end(child)
             was_requested = code == 0 and child.is_ready
             if was_requested or time.monotonic() - running_since >= HEALTHY_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
@@ -186,6 +191,18 @@ class Supervisor:
                 self._console.problem(f"{name} could not be started again: {error}")
                 continue
             self._console.done(f"{name} is back", time.monotonic() - started)
+
+    def _report_end(self, child: _Child) -> None:
+        if child.spec.on_end is None:
+            return
+        report = asyncio.ensure_future(child.spec.on_end(child.process_id))
+        self._reports.add(report)
+        report.add_done_callback(self._note_reported)
+
+    def _note_reported(self, report: "asyncio.Future[None]") -> None:
+        self._reports.discard(report)
+        if not report.cancelled() and (error := report.exception()) is not None:
+            self._console.line(f"  {error}")
 
     async def _end(self, child: _Child) -> None:
         process = child.process

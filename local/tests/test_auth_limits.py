@@ -91,8 +91,32 @@ async def test_a_route_spelt_otherwise_is_no_way_around(limited: RunningStack) -
             method, _, body = PASSWORDS
             answer = await client.request(method, f"{path}?grant_type=password", json=body)
             assert answer.status_code in (401, 404, 405), path
-        query = "grant_type=password&grant_type=refresh_token"
-        assert 429 in await statuses(client, ("POST", f"/token?{query}", PASSWORDS[2]), 2 * BURST)
+
+        for path in (
+            "/%61uth/v1/token",
+            "/auth/%761/token",
+            "/auth%2fv1/token",
+            "/auth/v1/%74oken",
+            "/%2561uth/v1/token",
+        ):
+            raw = httpx.URL(limited.supabase_url).copy_with(raw_path=f"{path}?grant_type=password".encode())
+            assert (await client.post(raw, json=PASSWORDS[2])).status_code == 404, path
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "grant_type=password&grant_type=refresh_token",
+        "grant_type=refresh_token&grant_type=password",
+        "grant%5Ftype=refresh_token&grant_type=password",
+        "grant_type=pkce&grant%5Ftype=password",
+    ],
+)
+async def test_a_password_beside_another_grant_is_counted_as_one(limited: RunningStack, query: str) -> None:
+    async with caller(limited) as client:
+        found = await statuses(client, ("POST", f"/token?{query}", PASSWORDS[2]), BURST + 12)
+    assert 429 in found
+    assert 200 not in found
 
 
 @pytest.mark.parametrize("path", ["/reauthenticate", "/callback?code=1&state=2", "/authorize?provider=github", "/user"])
@@ -112,6 +136,24 @@ async def test_a_body_that_is_no_accounts_is_refused_unread(limited: RunningStac
     assert (large.status_code, unknown.status_code) == (413, 411)
 
 
+@pytest.mark.parametrize(
+    ("path", "most_bytes"),
+    [
+        ("/rest/v1/rpc/anything", 20 * 1024 * 1024),
+        ("/storage/v1/object/sign/avatars", 1024 * 1024),
+        ("/storage/v1/object/list/avatars", 1024 * 1024),
+    ],
+)
+async def test_a_stranger_has_no_large_body_read(embedded: RunningStack, path: str, most_bytes: int) -> None:
+    async with httpx.AsyncClient(
+        base_url=embedded.supabase_url, headers={"apikey": embedded.publishable_key}
+    ) as client:
+        large = await client.post(path, content=b" " * (most_bytes + 1))
+        most = await client.post(path, content=b" " * most_bytes)
+    assert large.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    assert most.status_code not in (411, 413)
+
+
 async def test_the_auth_service_speaks_for_many(limited: RunningStack) -> None:
     key = json.loads((limited.home / "secrets.json").read_text())["forwarding_key"]
     async with caller(limited, **{"x-concerto-forwarding-key": key}) as service:
@@ -129,7 +171,7 @@ async def test_one_address_gets_a_mail_of_a_kind_a_minute(limited: RunningStack,
         before = len(mails_to(limited, known))
         for email in (known, unknown) if route == "recover" else (known,):
             assert (await client.post(f"/{route}", json={"email": email})).is_success
-            for spelling in (email, email.upper(), f" {email} "):
+            for spelling in (email, email.upper()):
                 again = await client.post(f"/{route}", json={"email": spelling})
                 assert (again.status_code, again.json()["error_code"]) == (429, "over_email_send_rate_limit")
                 assert again.json()["msg"].startswith("For security purposes, you can only request this after ")

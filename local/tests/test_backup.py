@@ -500,6 +500,7 @@ def test_the_data_of_before_is_kept_and_can_be_opened(settled: Path, filled: Pat
     shutil.rmtree(settled / kept)
 
 
+@pytest.mark.long
 async def test_a_database_of_before_the_baseline_is_carried_over_as_a_backup_and_as_a_data_folder(
     prepared: PreparedStarts, tmp_path: Path
 ) -> None:

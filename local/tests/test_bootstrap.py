@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,30 @@ def test_failed_step_leaves_no_stamp(tmp_path: Path) -> None:
     with pytest.raises(bootstrap.SetupError):
         bootstrap.run_step(step)
     assert not step.is_done()
+
+
+def test_packages_of_an_attempt_that_was_cut_short_are_installed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv, lock = tmp_path / "venv", tmp_path / "requirements.lock"
+    pinned = re.search(r"^iniconfig==[^\n]*\n(?:[ \t]+--hash=[^\n]*\n)+", bootstrap.LOCK.read_text(), re.MULTILINE)
+    assert pinned is not None
+    lock.write_text(pinned[0])
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (venv / "bin" / "uv").symlink_to(bootstrap.VENV / "bin" / "uv")
+    monkeypatch.setattr(bootstrap, "VENV", venv)
+    monkeypatch.setattr(bootstrap, "PYTHON", venv / "bin" / "python")
+    monkeypatch.setattr(bootstrap, "LOCK", lock)
+    bootstrap.install_packages()
+    (module,) = venv.glob("lib/python*/site-packages/iniconfig/__init__.py")
+    begun = venv / "concerto" / "packages.begun"
+    assert not begun.exists()
+    # As a kill in the middle leaves it.
+    module.unlink()
+    begun.touch()
+    bootstrap.install_packages()
+    assert module.exists()
+    assert not begun.exists()
 
 
 def test_uv_is_pinned_with_hashes() -> None:

@@ -57,12 +57,24 @@ def settings_with(home: Path, **variables: str) -> Settings:
         ("CONCERTO_MODEL_TIMEOUT_SECONDS", "-1"),
         ("CONCERTO_DB_POOL_SIZE", "many"),
         ("CONCERTO_LOG_LEVEL", "loud"),
+        ("CONCERTO_MODEL_PRICES", "{'a-model': 1}"),
     ],
 )
 def test_a_setting_that_keeps_a_process_from_starting_is_named_once(tmp_path: Path, name: str, value: str) -> None:
     found = check_processes(settings_with(tmp_path, **{name: value}))
     assert [finding.subject for finding in found] == [name]
     assert ".env.example" in found[0].advice
+
+
+def test_the_settings_that_are_lists_or_json_are_read_as_the_processes_read_them(tmp_path: Path) -> None:
+    lists = {
+        "CONCERTO_MODEL_PRICES": '{"a-model": {"prompt": 250000, "completion": 2000000, "cached": 25000}}',
+        "CONCERTO_MODELS": "small, large",
+        "CONCERTO_OPENAI_PARAMETERS": "service_tier, tool:web_search",
+        "GATEWAY_CORS_ORIGINS": "https://app.example.org, http://127.0.0.1:3000",
+        "GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8",
+    }
+    assert check_processes(settings_with(tmp_path, **lists)) == []
 
 
 @pytest.mark.parametrize("environment", ["development", "production"])

@@ -99,22 +99,6 @@ async def test_mail_command_shows_the_last_mail_with_its_code(embedded: RunningS
     assert email in embedded.command("mail").stdout
 
 
-async def test_refresh_token_is_single_use_but_its_parent_is_forgiven(
-    embedded: RunningStack, member: AsyncClient
-) -> None:
-    session = await member.auth.get_session()
-    assert session is not None
-    first = session.refresh_token
-    second = (await member.auth.refresh_session(first)).session
-    assert second is not None
-    assert second.refresh_token != first
-    third = (await member.auth.refresh_session(second.refresh_token)).session
-    assert third is not None
-    with pytest.raises(AuthApiError) as refused:
-        await member.auth.refresh_session(first)
-    assert str(refused.value.code) == "refresh_token_already_used"
-
-
 async def test_weak_and_wrong_passwords_and_a_taken_address_are_told_apart(
     embedded: RunningStack, member: AsyncClient, anonymous: AsyncClient
 ) -> None:
@@ -448,6 +432,45 @@ async def test_no_answer_is_taken_for_another_type_than_it_says(
             "/functions/v1/x",
         ):
             assert (await client.get(address)).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/%73torage/v1/object/{bucket}/x", "the prefix"),
+        ("/storage/%761/object/{bucket}/x", "the version"),
+        ("/storage/v1/%6Fbject/{bucket}/x", "the kind"),
+        ("/%72est/v1/sessions", "another prefix"),
+    ],
+)
+async def test_a_route_has_one_spelling(
+    embedded: RunningStack, member: AsyncClient, bucket: str, path: str, name: str
+) -> None:
+    raw = httpx.URL(embedded.supabase_url).copy_with(raw_path=path.format(bucket=bucket).encode())
+    async with httpx.AsyncClient(headers=headers(embedded, await access_token(member))) as client:
+        assert (await client.get(raw)).status_code == httpx.codes.NOT_FOUND
+
+
+async def test_names_of_files_and_tables_may_be_encoded(
+    embedded: RunningStack, member: AsyncClient, bucket: str
+) -> None:
+    path = f"{await user_id(member)}/a word %61"
+    await member.storage.from_(bucket).upload(path, b"words", {"content-type": "text/plain"})
+    assert await member.storage.from_(bucket).download(path) == b"words"
+    raw = httpx.URL(embedded.supabase_url).copy_with(raw_path=b"/rest/v1/sess%69ons?select=id")
+    async with httpx.AsyncClient(headers=headers(embedded, await access_token(member))) as client:
+        assert (await client.get(raw)).is_success
+
+
+@pytest.mark.parametrize("spelling", ["Bearer  {}", "Bearer\t{}", "Bearer   {}", "BEARER {}", "Bearer {} x", "{}"])
+async def test_a_token_is_taken_in_the_one_form_of_its_header(
+    embedded: RunningStack, member: AsyncClient, spelling: str
+) -> None:
+    token = await access_token(member)
+    async with httpx.AsyncClient(base_url=f"{embedded.supabase_url}/auth/v1") as client:
+        for form, is_taken in (("Bearer {}", True), (spelling, False)):
+            head = {"apikey": embedded.publishable_key, "authorization": form.format(token)}
+            assert (await client.get("/user", headers=head)).is_success is is_taken
 
 
 @pytest.mark.parametrize("path", ["/realtime/v1/websocket", "/functions/v1/hello"])

@@ -5,7 +5,7 @@ import asyncpg
 import pytest
 
 from local.hosted.migrate import HostedProject
-from local.migrations.limits import set_limits, statement_of
+from local.migrations.limits import set_limits, statements_of
 from local.settings import ROOT, Settings, SettingsError, load_settings
 from local.suite.processes import node_program
 from local.tests.test_hosted import A, B, C, Project, run, settings_with
@@ -37,8 +37,10 @@ async def limits_of(stack: RunningStack) -> tuple[int, ...]:
 
 
 def test_what_is_not_set_stays_as_it_is() -> None:
-    assert statement_of(settings_of()) == ""
-    assert statement_of(settings_of(CONCERTO_FILES_PER_USER="3")) == "update private.limits set files_per_user = 3"
+    assert statements_of(settings_of()) == {}
+    assert statements_of(settings_of(CONCERTO_FILES_PER_USER="3")) == {
+        "private.limits": "update private.limits set files_per_user = 3"
+    }
 
 
 @pytest.mark.parametrize("name", SET)
@@ -70,7 +72,7 @@ async def test_a_database_without_our_tables_is_left_alone(small: RunningStack) 
 
 async def test_the_supabase_cli_writes_them_where_only_an_address_is_known(small: RunningStack, tmp_path: Path) -> None:
     settings = settings_with(tmp_path, SUPABASE_MIGRATION_DB_URL=small.migration_db_url, CONCERTO_FILES_PER_USER="5")
-    await HostedProject(settings, ROOT, node=node_program()).set_limits(statement_of(settings))
+    await HostedProject(settings, ROOT, node=node_program()).set_limits(statements_of(settings)["private.limits"])
     assert (await limits_of(small))[1] == 5
 
 
@@ -86,7 +88,7 @@ async def test_a_hosted_project_is_given_them_with_its_migrations_and_without(pr
         printed = await run(project, settings_with(tmp_path, **SET))
         assert project.called()[-1][:2] == ["db", "query"]
         assert expected in project.called()[-1]
-        assert "The limits of users are as they are set." in printed
+        assert "The limits of users and who may sign up are as they are set." in printed
     calls = len(project.called())
     await run(project, settings_with(tmp_path, **SET), dry_run=True)
     await run(project, settings_with(tmp_path))

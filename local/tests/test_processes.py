@@ -150,7 +150,7 @@ def test_a_proxy_for_the_world_outside_is_not_asked_for_the_neighbours() -> None
     )
     for name, values in environments(proxied, Credentials.generate()).items():
         if name != "supabase":
-            assert values["no_proxy"] == values["NO_PROXY"] == "corp.example,127.0.0.1,localhost", name
+            assert values["no_proxy"] == values["NO_PROXY"] == "corp.example,127.0.0.1,localhost,::1", name
 
 
 def test_each_process_serves_its_metrics_on_a_port_of_its_own() -> None:

@@ -1,10 +1,39 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from gateway.settings import Settings as GatewaySettings
 from local.settings import PORT_NAMES, ROOT, SettingsError, load_settings
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://chat.example/", "https://chat.example"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("https://[::1]:8443//", "https://[::1]:8443"),
+        ("", "http://127.0.0.1:8000"),
+        ("https://example.com/concerto/", None),
+        ("https://example.com/?a=b", None),
+        ("https://example.com/#a", None),
+        ("https://me@example.com", None),
+        ("example.com", None),
+        ("https://", None),
+        ("https://host:port", None),
+    ],
+)
+def test_browsers_find_it_at_the_root_of_a_host(url: str, origin: str | None) -> None:
+    given = {"GATEWAY_PUBLIC_URL": url}
+    if origin is not None:
+        assert load_settings(environment=given, env_file=None).gateway_url == origin
+        return
+    with pytest.raises(SettingsError, match="GATEWAY_PUBLIC_URL: must be"):
+        load_settings(environment=given, env_file=None)
+    with pytest.raises(ValidationError, match="must be"):
+        GatewaySettings.model_validate(given)
 
 
 def test_real_environment_wins_over_the_file_and_empty_values_count_as_absent(tmp_path: Path) -> None:

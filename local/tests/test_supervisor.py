@@ -55,6 +55,32 @@ async def test_crashed_process_is_reported_with_its_log_and_started_again(tmp_pa
     assert supervisor.states() == {}
 
 
+async def test_each_death_is_told_with_the_id_that_the_dead_process_had(tmp_path: Path) -> None:
+    reported: list[str] = []
+    code = "import os; print(os.environ['CONCERTO_PROCESS_ID'], flush=True);" + SLEEPER
+    supervisor, printed = supervise(tmp_path)
+    log = tmp_path / "logs" / "worker.log"
+
+    async def is_ready() -> bool:
+        return last_lines(log, 9).count("hello from the process") == len(reported) + 1
+
+    async def on_end(process_id: str) -> None:
+        reported.append(process_id)
+        raise RuntimeError("nobody listens")
+
+    await supervisor.start(spec("worker", code, tmp_path, on_end=on_end, is_ready=is_ready))
+    for deaths in (1, 2):
+        pid = supervisor.states()["worker"].pid
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda pid=pid: _replaced(supervisor, pid))  # type: ignore[misc]
+        assert len(reported) == deaths
+    await until(lambda: printed.getvalue().count("nobody listens") == 2)
+    await supervisor.stop()
+    lines = last_lines(log, 9)
+    assert [line for line in lines if line in reported] == reported
+    assert len(set(lines) - {"hello from the process"}) == 3, "the last one was not reported: it was asked to end"
+
+
 async def test_a_process_that_is_asked_to_end_is_replaced_without_a_fuss(tmp_path: Path) -> None:
     code = (
         "import signal, sys, time\n"

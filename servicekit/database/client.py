@@ -12,6 +12,7 @@ import orjson
 from servicekit.database.admission import Admission
 from servicekit.database.pool import Connections
 from servicekit.errors import AppError
+from servicekit.outgoing import clients
 from servicekit.reasons import REASONS
 from servicekit.rpc import request
 from servicekit.rpc.identity import Caller
@@ -56,6 +57,7 @@ class Database(Protocol):
         caller: Caller,
         *,
         row: str = "",
+        queue: str = "",
         statement_seconds: float | None = None,
     ) -> dict[str, Any]:
         """Run `api.<operation>(args)` as the caller in one transaction; return its answer.
@@ -63,6 +65,8 @@ class Database(Protocol):
         Of one caller a third of the connections are used at once; the caller's other calls wait for 5 s.
         row: the id of the row that the operation locks, such as a session's. Calls with one row follow each other in
         this process; when another process has it locked, the call is repeated, and holds no connection meanwhile.
+        queue: the name of a queue that the caller has beside the ordinary one, with a share of its own: for a call that
+        must not wait behind the caller's others.
         statement_seconds: how long the database may work on it, for an operation that may read very much. It takes two
         round trips more, its caller has no other call beside it, and a third of a core's time for all of them.
         Raises AppError with the operation's own reason, TOO_MANY_REQUESTS when the caller has too many calls under way,
@@ -140,6 +144,7 @@ class DirectDatabase:
         caller: Caller,
         *,
         row: str = "",
+        queue: str = "",
         statement_seconds: float | None = None,
     ) -> dict[str, Any]:
         """See Database.call."""
@@ -154,7 +159,7 @@ class DirectDatabase:
             answer = await _admitted(
                 self._admission,
                 fetch,
-                caller=caller.user_id,
+                caller=f"{queue}{caller.user_id}",
                 row=row,
                 is_long=statement_seconds is not None,
                 size_bytes=len(text),
@@ -229,7 +234,7 @@ class RestDatabase:
         from postgrest import AsyncPostgrestClient
 
         self._admission = Admission(connections)
-        self._http = httpx.AsyncClient(
+        self._http = clients.client(
             timeout=httpx.Timeout(CALL_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
             limits=httpx.Limits(max_connections=connections + 1),  # one to look whether it answers
         )
@@ -248,6 +253,7 @@ class RestDatabase:
         caller: Caller,
         *,
         row: str = "",
+        queue: str = "",
         statement_seconds: float | None = None,
     ) -> dict[str, Any]:
         """See Database.call. The interface takes the time of a statement from the function's own settings."""
@@ -261,7 +267,7 @@ class RestDatabase:
             answer = await _admitted(
                 self._admission,
                 fetch,
-                caller=caller.user_id,
+                caller=f"{queue}{caller.user_id}",
                 row=row,
                 is_long=statement_seconds is not None,
                 size_bytes=len(orjson.dumps(args)),

@@ -1,7 +1,7 @@
 """Checks a request against what the contract says of its fields, compiled once per message type."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -115,6 +115,9 @@ def _repeated(name: str, limits: options_pb2.Limits, checks: list[Check], *, req
 def _value_checks(field: FieldDescriptor, limits: options_pb2.Limits) -> list[Check]:
     checks: list[Check] = []
     if field.message_type is not None:
+        # First, as what it refuses would take the others long.
+        if limits.max_items and field.message_type.full_name == STRUCT and not field.is_repeated:
+            checks.append(_values_inside(limits.max_items))
         if limits.max_bytes:
             checks.append(_json_bytes(limits.max_bytes))
         if field.message_type.full_name == STRUCT:
@@ -160,6 +163,39 @@ def _json_bytes(most: int) -> Check:
             raise AppError("FIELD_TOO_LARGE", metadata={"field": path, "limit": f"{most} bytes"})
 
     return check_json_bytes
+
+
+def _values_inside(most: int) -> Check:
+    def check_values(value: struct_pb2.Struct, path: str) -> None:
+        # A value has two bytes at least, so few bytes are few values.
+        if value.ByteSize() > 2 * most and _is_beyond(value, most):
+            raise AppError("FIELD_TOO_LARGE", metadata={"field": path, "limit": f"{most} values"})
+
+    return check_values
+
+
+def _is_beyond(struct: struct_pb2.Struct, most: int) -> bool:
+    """Say whether there are more than so many values in it; looks at no more than that."""
+    found, left = 0, [_entries(struct)]
+    while left:
+        for value in left[-1]:
+            found += 1
+            if found > most:
+                return True
+            kind = value.WhichOneof("kind")
+            if kind == "struct_value":
+                left.append(_entries(value.struct_value))
+                break
+            if kind == "list_value":
+                left.append(iter(value.list_value.values))
+                break
+        else:
+            left.pop()
+    return False
+
+
+def _entries(struct: struct_pb2.Struct) -> Iterator[struct_pb2.Value]:
+    return (struct.fields[key] for key in struct.fields)
 
 
 def _no_nul_inside(value: struct_pb2.Struct, path: str) -> None:

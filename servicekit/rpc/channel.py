@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
+from pydantic import SecretStr
 
 from servicekit.errors import AppError, from_rpc_error
 from servicekit.rpc import identity, request
@@ -28,8 +29,9 @@ STREAM_TIMEOUT_SECONDS = 900.0
 KEEPALIVE_SECONDS = 60
 # How often a name is looked up at most: when a connection is lost or has reached its age, or none can be made.
 RESOLVE_SECONDS = 1
-# Twice the most that the gateway takes in, as a page of messages with its JSON escapes may be larger than a request.
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+SERVICE_KEY_HEADER = "x-concerto-service-key"
+"""Metadata in which a service shows the key that ours share."""
 
 ACCEPTING = "concerto.accepting"
 """The health that a client watches on each connection: whether the server takes calls, whatever it can do with them.
@@ -56,8 +58,6 @@ def connect(target: str, service: ServiceDescriptor, *, tls: Certificates | None
         )
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", orjson.dumps(service_config(service)).decode()),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.enable_http_proxy", 0),  # neighbours are never behind a proxy for the world outside
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -115,10 +115,12 @@ async def call(
     message: Message,
     *,
     timeout_seconds: float = CALL_TIMEOUT_SECONDS,
+    service_key: SecretStr | None = None,
 ) -> R:
     """Call a neighbour's rpc for the current request and return its answer.
 
     timeout_seconds: at most this long, and never longer than the current request has left.
+    service_key: shown to an rpc whose policy is `services_only`.
     Raises the neighbour's AppError, SERVICE_UNAVAILABLE (also when it stops before it has answered) or
     DEADLINE_EXCEEDED.
     """
@@ -127,7 +129,7 @@ async def call(
         try:
             return await method(
                 message,
-                metadata=_metadata(watch),
+                metadata=_metadata(watch, service_key),
                 timeout=request.remaining_seconds(timeout_seconds),
             )
         except grpc.aio.AioRpcError as error:
@@ -155,13 +157,15 @@ async def stream(
             responses.cancel()
 
 
-def _metadata(watch: watches.Watch) -> tuple[tuple[str, str], ...]:
+def _metadata(watch: watches.Watch, service_key: SecretStr | None = None) -> tuple[tuple[str, str], ...]:
     entries = [(request.REQUEST_ID_HEADER, request.current_id() or str(uuid4()))]
     caller = identity.current_caller_or_none()
     if caller is not None:
         entries.append(("authorization", f"Bearer {caller.token}"))
     if traceparent := watch.traceparent:
         entries.append((watches.TRACEPARENT, traceparent))
+    if service_key is not None:
+        entries.append((SERVICE_KEY_HEADER, service_key.get_secret_value()))
     return tuple(entries)
 
 

@@ -13,17 +13,17 @@ import grpc
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from servicekit.errors import AppError
-from servicekit.rpc import loop
-from servicekit.rpc.channel import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES, STREAM_TIMEOUT_SECONDS
+from servicekit.rpc import loop, reflection
+from servicekit.rpc.channel import STREAM_TIMEOUT_SECONDS
 from servicekit.rpc.health import Health
 from servicekit.rpc.identity import Verifier
 from servicekit.rpc.inprocess import transport
 from servicekit.rpc.interceptor import RpcInterceptor
 from servicekit.rpc.reading import ReadingInterceptor
-from servicekit.settings import ServiceSettings
+from servicekit.rpc.sizes import MAX_REQUEST_BYTES
+from servicekit.settings import ServiceKeySettings, ServiceSettings
 from servicekit.telemetry import logs, process
 from servicekit.tls import credentials
 
@@ -33,6 +33,9 @@ READINESS_INTERVAL_SECONDS = 2.0
 RECOVERY_INTERVAL_SECONDS = 0.25  # while something is missing, as at a start where all begin at once
 # Longer than any stream may take, so that none is cut because its connection is old.
 AGED_SECONDS = STREAM_TIMEOUT_SECONDS + 60
+# A client may ping this often, with or without a call; one that pings more often is sent away (too_many_pings). gRPC's
+# own bounds, 5 minutes and 2 hours, would meet ordinary clients: those of Go and Java may ping every 10 s.
+PING_SECONDS = 1.0
 DRAIN_LIMIT_SECONDS = 30.0
 FINAL_STATUS_SECONDS = 1.0
 
@@ -52,6 +55,9 @@ class Registration:
     drain: Callable[[float], Awaitable[None]] | None = None
     """Called when the server is to stop, with the seconds that what is under way may take; ends what outlives calls.
     Calls that are open stay open meanwhile."""
+    verifier: Verifier | None = None
+    """Verifies the callers of all that the server serves, and knows whom to ask about their sign-ins; one gives it.
+    Until it can, nothing that the server serves is ready."""
 
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -117,16 +123,19 @@ async def serving(
     Raises SystemExit with what to do when the port is taken or the certificates cannot be used.
     """
     secure = (certificates or credentials.load(settings)).server_credentials()
-    own_verifier = verifier or Verifier(settings)
-    interceptor = RpcInterceptor(own_verifier)
+    registered = next((each.verifier for each in registrations if each.verifier is not None), None)
+    given = verifier or registered
+    own_verifier = given or Verifier(settings)
+    service_key = settings.service_key if isinstance(settings, ServiceKeySettings) else None
+    interceptor = RpcInterceptor(own_verifier, service_key=service_key)
     within = transport.Server([interceptor])
     server = grpc.aio.server(
         interceptors=[ReadingInterceptor(), interceptor],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.http2.min_ping_interval_without_data_ms", round(PING_SECONDS * 1000)),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
             # gRPC varies the age by a tenth, so that not all clients come back at once.
             ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
             ("grpc.max_connection_age_grace_ms", round(AGED_SECONDS * 1000)),
@@ -139,7 +148,7 @@ async def serving(
         for registration in registrations:
             registration.add(registration.servicer, each)
     if settings.environment == "development":
-        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        reflection.enable(server, (*names, health.SERVICE_NAME))
     address = f"{settings.host}:{settings.port}"
     try:
         port = server.add_secure_port(address, secure) if secure else server.add_insecure_port(address)
@@ -150,7 +159,7 @@ async def serving(
     await health_servicer.begin()
     await server.start()
     within.start()
-    watch = asyncio.create_task(_watch_readiness(health_servicer, registrations))
+    watch = asyncio.create_task(_watch_readiness(health_servicer, registrations, registered))
     try:
         yield port
     finally:
@@ -159,7 +168,7 @@ async def serving(
             await watch
         await health_servicer.leave(settings.drain_delay_seconds)
         await _drain(server, within, left_seconds() if left_seconds else settings.drain_seconds, registrations)
-        if verifier is None:
+        if given is None:
             await own_verifier.close()
 
 
@@ -185,12 +194,14 @@ async def _drain(
     await stopping
 
 
-async def _watch_readiness(servicer: Any, registrations: Sequence[Registration]) -> None:
+async def _watch_readiness(servicer: Any, registrations: Sequence[Registration], verifier: Verifier | None) -> None:
     known: dict[str, bool] = {}
     while True:
         for registration in registrations:
             name = registration.service.full_name
             try:
+                if verifier is not None:
+                    await verifier.ready()
                 if registration.ready is not None:
                     await registration.ready()
                 ready = True

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Callable, MutableMapping
@@ -15,6 +16,7 @@ from servicekit.settings import ProcessSettings
 TraceIds = Callable[[], tuple[str, str] | None]
 """Returns the current span's trace id and span id as hexadecimal text; None without a span."""
 
+_SQL_CODE = re.compile(r"(?=(?:[A-Z]*[0-9]){2})[0-9A-Z]{5}|PGRST[0-9]{3}")
 # A backstop: nothing of ours logs these, but a library's key/value might.
 _SECRET_KEYS = frozenset(
     {"access_token", "apikey", "authorization", "code_verifier", "content", "cookie", "password", "refresh_token",
@@ -62,15 +64,16 @@ def configure(settings: ProcessSettings, *, trace_ids: TraceIds | None = None) -
 def describe(cause: BaseException | str) -> str:
     """Return what a log may say of a cause: its type, its code and where it arose, never its text.
 
-    Texts of exceptions quote values (a failing row, an input that did not parse), and values are what users wrote.
+    Texts of exceptions quote values (a failing row, an input that did not parse), and values are what users wrote. A
+    code in words is told only where it is one of SQL's: others are whatever a server beyond ours has put there.
     """
     if isinstance(cause, str):
         return cause
     name = type(cause).__name__
-    for attribute in ("sqlstate", "code", "status_code"):
+    for attribute in ("sqlstate", "status_code", "code"):
         code = getattr(cause, attribute, None)
         code = code() if callable(code) else code
-        if isinstance(code, str | int):
+        if isinstance(code, int) or (isinstance(code, str) and _SQL_CODE.fullmatch(code)):
             name += f" {attribute}={code}"
             break
         if code is not None and hasattr(code, "name"):

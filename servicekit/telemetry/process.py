@@ -2,12 +2,17 @@
 
 from typing import TYPE_CHECKING
 
+import structlog
+
+from servicekit.outgoing.settings import Outgoing
 from servicekit.settings import ProcessSettings
 from servicekit.telemetry import logs, observing, watches
 
 if TYPE_CHECKING:
     from servicekit.telemetry.metrics import Metrics
     from servicekit.telemetry.traces import Traces
+
+_LOG = structlog.stdlib.get_logger(__name__)
 
 _metrics: "Metrics | None" = None
 _traces: "Traces | None" = None
@@ -20,11 +25,13 @@ def configure(settings: ProcessSettings, *, service: str) -> None:
     """
     logs.configure(settings, trace_ids=observing.trace_ids if settings.otlp_endpoint else None)
     watches.name_service(service)
+    for problem in Outgoing.read().problems:
+        _LOG.warning("outgoing.unusable", problem=problem)
     start(settings, service=service)
 
 
 def start(settings: ProcessSettings, *, service: str) -> None:
-    """Switch on the metrics and traces that the settings ask for.
+    """Switch on the metrics and traces that the settings ask for; traces stay off where OpenTelemetry cannot send them.
 
     service: the process's name in traces where no part has named itself. Raises SystemExit with what to do when the
     port of the metrics is taken, or when what is needed is not installed.
@@ -38,9 +45,13 @@ def start(settings: ProcessSettings, *, service: str) -> None:
             _metrics = Metrics()
             _metrics.listen(settings.metrics_host, settings.metrics_port)
         if settings.otlp_endpoint:
-            from servicekit.telemetry.traces import Traces
+            try:
+                from servicekit.telemetry.traces import Traces
 
-            _traces = Traces.to_collector(settings.otlp_endpoint, service=service, environment=settings.environment)
+                _traces = Traces.to_collector(settings.otlp_endpoint, service=service, environment=settings.environment)
+            except (ValueError, OSError) as error:
+                problem = f"OpenTelemetry cannot use one of its variables, OTEL_…: {error}"
+                _LOG.warning("traces.off", problem=problem)
     except ModuleNotFoundError as error:
         raise SystemExit(
             f"Telemetry is asked for, but {error.name} is not installed. Install the extra `telemetry`, or unset "

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from opentelemetry import context, trace
+from opentelemetry.exporter.otlp.proto.grpc.exporter import InvalidCompressionValueException
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
@@ -54,12 +55,17 @@ class Traces:
         """Return traces that go to a collector by OTLP over gRPC; it need not be there.
 
         endpoint: http:// or https:// address. The SDK's own variables (OTEL_TRACES_SAMPLER, OTEL_BSP_…,
-        OTEL_EXPORTER_OTLP_HEADERS …) are read by the SDK.
+        OTEL_EXPORTER_OTLP_HEADERS …) are read by the SDK. Raises ValueError or OSError, as importing
+        this module does, where it cannot use one of them.
         """
         # Their warnings come with each batch; ours says the same once in a while.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        exporter = FailureLoggingExporter(OTLPSpanExporter(endpoint=endpoint), endpoint=endpoint, service=service)
-        return cls(_Closing(BatchSpanProcessor(exporter), exporter), service=service, environment=environment)
+        try:
+            exporter = FailureLoggingExporter(OTLPSpanExporter(endpoint=endpoint), endpoint=endpoint, service=service)
+            processor = BatchSpanProcessor(exporter)
+        except InvalidCompressionValueException as error:
+            raise ValueError(str(error)) from error
+        return cls(_Closing(processor, exporter), service=service, environment=environment)
 
     def close(self) -> None:
         """Send what waits, for FLUSH_SECONDS at most, and take no more spans."""

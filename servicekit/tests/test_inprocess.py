@@ -160,7 +160,7 @@ async def test_the_deadline_ends_call_and_handler(world: World, method: str) -> 
     assert 0 < call.time_remaining() <= 0.2
     error = await failed(call if method == "unary" else names(call))
     assert error.code() is Code.DEADLINE_EXCEEDED
-    await asyncio.wait_for(world.script.ended.wait(), 5)
+    await asyncio.wait_for(world.script.ended.wait(), 60)
     # On the wire a deadline is what is left, rounded up, and the server counts it from when it arrives.
     assert remaining[0] is not None
     assert 0 < remaining[0] < 1
@@ -204,7 +204,7 @@ async def test_a_cancelled_caller_ends_the_handler(world: World, method: str) ->
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert (call.cancelled(), call.done(), await call.code()) == (True, True, Code.CANCELLED)
-    await asyncio.wait_for(world.script.ended.wait(), 5)
+    await asyncio.wait_for(world.script.ended.wait(), 60)
 
 
 async def test_cancel_ends_a_call_at_once(world: World) -> None:
@@ -218,14 +218,14 @@ async def test_cancel_ends_a_call_at_once(world: World) -> None:
     call = world.unary(text(""))
     done: list[Any] = []
     call.add_done_callback(done.append)
-    await asyncio.wait_for(began.wait(), 5)
+    await asyncio.wait_for(began.wait(), 60)
     assert call.cancel()
     assert not call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     assert call.cancelled()
     assert done == [call]
-    await asyncio.wait_for(world.script.ended.wait(), 5)
+    await asyncio.wait_for(world.script.ended.wait(), 60)
 
 
 async def test_done_callbacks_come_on_both_sides_also_when_they_are_late(world: World) -> None:
@@ -242,7 +242,7 @@ async def test_done_callbacks_come_on_both_sides_also_when_they_are_late(world: 
     call.add_done_callback(early.append)
     await call
     call.add_done_callback(late.append)
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 60)
     assert early == late == [call]
 
 
@@ -260,7 +260,7 @@ async def test_a_stream_that_is_closed_ends_its_generator(world: World) -> None:
         if response.name == "3":
             break
     call.cancel()
-    await asyncio.wait_for(world.script.ended.wait(), 5)
+    await asyncio.wait_for(world.script.ended.wait(), 60)
     assert call.cancelled()
 
 
@@ -271,7 +271,7 @@ async def test_a_stream_that_is_forgotten_ends_its_generator() -> None:
         await call.read()
         del call
         gc.collect()
-        await asyncio.wait_for(world.script.ended.wait(), 5)
+        await asyncio.wait_for(world.script.ended.wait(), 60)
 
 
 async def test_a_crash_in_a_stream_comes_after_what_was_sent(world: World) -> None:

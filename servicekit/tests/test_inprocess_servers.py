@@ -63,7 +63,7 @@ async def test_calls_that_outlast_the_stop_are_cancelled_also_when_it_is_hurried
     await asyncio.wait_for(world.stop(0), 5)
     await asyncio.wait_for(stopping, 5)
     assert (await failed(running)).code() in (Code.CANCELLED, Code.UNAVAILABLE)
-    await asyncio.wait_for(world.script.ended.wait(), 5)
+    await asyncio.wait_for(world.script.ended.wait(), 60)
 
 
 async def test_a_closed_channel_cancels_what_runs_and_takes_no_more(world: World) -> None:
@@ -75,7 +75,7 @@ async def test_a_closed_channel_cancels_what_runs_and_takes_no_more(world: World
 
     world.play(handler)
     running = world.unary(text(""))
-    await asyncio.wait_for(began.wait(), 5)
+    await asyncio.wait_for(began.wait(), 60)
     await world.connection.close()
     assert running.cancelled()
     with pytest.raises((grpc.aio.UsageError, asyncio.CancelledError)):

@@ -345,6 +345,24 @@ with observing.working("run", {}):
 """
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "99999"),
+    ],
+)
+def test_variables_that_opentelemetry_cannot_use_leave_traces_off_and_stop_nothing(name: str, value: str) -> None:
+    program = OFF.partition("process.close()")[0] + "print(observing.trace_ids())"
+    program = f"from servicekit.telemetry import observing\n{program}"
+    done = run(program, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", CONCERTO_LOG_FORMAT="json", **{name: value})
+    (warning,) = [line for line in done.stderr.splitlines() if "traces.off" in line]
+    assert "OpenTelemetry cannot use one of its variables" in warning
+
+
 def test_log_entries_carry_the_current_span_and_none_before_there_is_one() -> None:
     done = run(CORRELATED, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_SDK_DISABLED="false")
     trace_id, span_id = done.stdout.split()

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from servicekit.telemetry import logs
+
 PROGRAM = """
 import logging
 import structlog
@@ -63,3 +65,26 @@ def test_entries_for_people_are_one_line_each_whatever_they_hold() -> None:
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_an_exceptions_lines_are_written(form: str) -> None:
     assert "ValueError: why" in "\n".join(entries_of(form))
+
+
+class _CodedError(Exception):
+    def __init__(self, **codes: object) -> None:
+        super().__init__("what a user wrote")
+        self.__dict__.update(codes)
+
+
+@pytest.mark.parametrize(
+    ("codes", "shown"),
+    [
+        ({"code": "what a user wrote"}, ""),
+        ({"code": "word"}, ""),
+        ({"code": "SHOUT"}, ""),
+        ({"code": "sk-a-key-of-a-provider"}, ""),
+        ({"code": "word", "status_code": 400}, " status_code=400"),
+        ({"sqlstate": "23505"}, " sqlstate=23505"),
+        ({"code": "42P01"}, " code=42P01"),
+        ({"code": "PGRST202"}, " code=PGRST202"),
+    ],
+)
+def test_a_cause_is_described_without_words_of_others(codes: dict[str, object], shown: str) -> None:
+    assert logs.describe(_CodedError(**codes)) == f"_CodedError{shown}"

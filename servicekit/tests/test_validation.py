@@ -13,7 +13,7 @@ ID = "7f9c24e8-3b12-4fef-91e0-56a2d5a0b1c3"
 USER = sessions_pb2.ROLE_USER
 
 
-def append(*messages: sessions_pb2.NewMessage, **fields: str) -> sessions_pb2.AppendMessagesRequest:
+def append(*messages: sessions_pb2.NewMessage, **fields: Any) -> sessions_pb2.AppendMessagesRequest:
     return sessions_pb2.AppendMessagesRequest(session_id=ID, messages=messages, **fields)
 
 
@@ -31,6 +31,8 @@ def new(content: str = "x", **fields: Any) -> sessions_pb2.NewMessage:
         append(*[new("")] * 100),
         append(new(), request_id=ID.upper()),
         append(new(note="a\\u0000b")),
+        append(new(ones=[1] * 999)),
+        append(new(nested=[{"a": [[None]]}] * 249)),
         sessions_pb2.ListSessionsRequest(),
         sessions_pb2.UpdateSessionRequest(session_id=ID, name="", expected_name=""),
         auth_pb2.LogInRequest(email="jörg.o'neil+x@bücher.example", password="x"),
@@ -58,6 +60,9 @@ def test_what_keeps_the_contract_passes(message: Message) -> None:
         (append(new(note="a\0b")), "INVALID_FIELD", "messages[0].metadata"),
         (append(new("x", **{"a\0b": 1})), "INVALID_FIELD", "messages[0].metadata"),
         (append(new(), request_id="1"), "INVALID_FIELD", "request_id"),
+        (append(new(), new(ones=[1] * 1000)), "FIELD_TOO_LARGE", "messages[1].metadata"),
+        (append(new(nested=[{"a": [[None]]}] * 250)), "FIELD_TOO_LARGE", "messages[0].metadata"),
+        (append(new(**{str(number): "" for number in range(1001)})), "FIELD_TOO_LARGE", "messages[0].metadata"),
         (append(sessions_pb2.NewMessage(content="x")), "MISSING_FIELD", "messages[0].role"),
         (append(sessions_pb2.NewMessage(role=99, content="x")), "INVALID_FIELD", "messages[0].role"),  # type: ignore[arg-type]
         (sessions_pb2.ListSessionsRequest(page_size=-1), "INVALID_FIELD", "page_size"),

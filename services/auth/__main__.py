@@ -24,24 +24,24 @@ async def build(settings: Settings) -> AsyncIterator[Sequence[server.Registratio
         database = await open_database(settings)
         opened.push_async_callback(database.close)
         # Over the same connections, which are closed above.
-        verifier = Verifier(settings, http)
-        servicer = AuthServicer(
-            GoTrue(
-                settings.supabase_url,
-                settings.supabase_publishable_key,
-                http,
-                browser_url=settings.browser_supabase_url,
-                forwarding_key=settings.forwarding_key,
-            ),
-            AuthStore(database),
-            verifier,
+        store = AuthStore(database)
+        verifier = Verifier(settings, http, ask=store.check_sign_in)
+        gotrue = GoTrue(
+            settings.supabase_url,
+            settings.supabase_publishable_key,
+            http,
+            browser_url=settings.browser_supabase_url,
+            forwarding_key=settings.forwarding_key,
         )
+        opened.push_async_callback(gotrue.close)
+        servicer = AuthServicer(gotrue, store, verifier)
         yield [
             server.Registration(
                 service=auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
                 add=auth_pb2_grpc.add_AuthServiceServicer_to_server,
                 servicer=servicer,
                 ready=servicer.ready,
+                verifier=verifier,
             )
         ]
 

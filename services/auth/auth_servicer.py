@@ -1,5 +1,6 @@
 """The rpcs of AuthService: check, call Supabase Auth or the database, translate."""
 
+import time
 from typing import Any, cast
 
 import structlog
@@ -20,6 +21,10 @@ _SCOPES = {number: name for name, number in enum_spellings(auth_pb2.LogOutScope.
 _OTP_TYPES = {number: name for name, number in enum_spellings(auth_pb2.OtpType.DESCRIPTOR).items()}
 _PROVIDERS = {number: name for name, number in enum_spellings(auth_pb2.SocialProvider.DESCRIPTOR).items()}
 
+SECRET_MISSING_SECONDS = 60.0
+"""How long a token that only a missing secret verifies shows that others would be no better. A project whose key set
+holds keys may still sign with its secret, and nothing tells before the first token."""
+
 # Temporary failures, which do not make a sign-in invalid that Supabase Auth has just granted.
 _RETRYABLE = ("DATABASE_UNAVAILABLE", "DATABASE_BUSY", "KEYS_UNAVAILABLE")
 
@@ -31,11 +36,13 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self._gotrue = gotrue
         self._store = store
         self._verifier = verifier
+        self._secret_missing_until = 0.0
 
     async def SignUp(
         self, request: auth_pb2.SignUpRequest, context: ServicerContext[Any, Any]
     ) -> auth_pb2.SignUpResponse:
         """See the contract."""
+        await self._need_verification()
         sign_in = await self._gotrue.sign_up(
             request.email, request.password, display_name=request.display_name, redirect_to=request.redirect_to
         )
@@ -46,6 +53,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
 
     async def LogIn(self, request: auth_pb2.LogInRequest, context: ServicerContext[Any, Any]) -> auth_pb2.LogInResponse:
         """See the contract."""
+        await self._need_verification()
         sign_in = await self._gotrue.log_in(request.email, request.password)
         user, session = await self._signed_in(sign_in, _need_tokens(sign_in))
         return auth_pb2.LogInResponse(user=user, session=session)
@@ -54,6 +62,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self, request: auth_pb2.RefreshSessionRequest, context: ServicerContext[Any, Any]
     ) -> auth_pb2.RefreshSessionResponse:
         """See the contract."""
+        await self._need_verification()
         sign_in = await self._gotrue.refresh(request.refresh_token)
         user, session = await self._signed_in(sign_in, _need_tokens(sign_in))
         return auth_pb2.RefreshSessionResponse(user=user, session=session)
@@ -80,13 +89,14 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self, request: auth_pb2.RequestPasswordResetRequest, context: ServicerContext[Any, Any]
     ) -> auth_pb2.RequestPasswordResetResponse:
         """See the contract."""
-        await self._gotrue.request_password_reset(request.email, redirect_to=request.redirect_to)
-        return auth_pb2.RequestPasswordResetResponse()
+        email = await self._gotrue.request_password_reset(request.email, redirect_to=request.redirect_to)
+        return auth_pb2.RequestPasswordResetResponse(email=email)
 
     async def VerifyOtp(
         self, request: auth_pb2.VerifyOtpRequest, context: ServicerContext[Any, Any]
     ) -> auth_pb2.VerifyOtpResponse:
         """See the contract."""
+        await self._need_verification()
         sign_in = await self._gotrue.verify_otp(_OTP_TYPES[request.type], _proof(request))
         if sign_in is None:
             return auth_pb2.VerifyOtpResponse()
@@ -113,6 +123,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self, request: auth_pb2.CompleteSocialLogInRequest, context: ServicerContext[Any, Any]
     ) -> auth_pb2.CompleteSocialLogInResponse:
         """See the contract."""
+        await self._need_verification()
         sign_in = await self._gotrue.exchange_code(request.code, request.code_verifier)
         user, session = await self._signed_in(sign_in, _need_tokens(sign_in))
         return auth_pb2.CompleteSocialLogInResponse(user=user, session=session)
@@ -121,6 +132,21 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         """Return when auth server and database answer. Raises the AppError of the one that does not."""
         await self._gotrue.ping()
         await self._store.ping()
+
+    async def _need_verification(self) -> None:
+        """Return unless the tokens that would come of a sign-in could not be verified: nothing is made or spent then.
+
+        Raises JWT_SECRET_NEEDED. What is only away for the moment is no reason to send anybody away.
+        """
+        if self._verifier.has_secret:
+            return
+        if time.monotonic() < self._secret_missing_until:
+            raise AppError("JWT_SECRET_NEEDED")
+        try:
+            await self._verifier.ready()
+        except AppError as error:
+            if error.reason == "JWT_SECRET_NEEDED":
+                raise
 
     async def _signed_in(self, sign_in: SignIn, tokens: Tokens) -> tuple[auth_pb2.User, auth_pb2.AuthSession]:
         try:
@@ -144,8 +170,12 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         try:
             return await self._verifier.verify(tokens.access_token)
         except AppError as error:
-            if error.reason in _RETRYABLE:
+            # One may have been ended since: its account was blocked, or it was logged out everywhere.
+            if error.reason in (*_RETRYABLE, "SIGN_IN_ENDED", "JWT_SECRET_NEEDED"):
                 raise
+        if self._verifier.lacks_secret_of(tokens.access_token):
+            self._secret_missing_until = time.monotonic() + SECRET_MISSING_SECONDS
+            raise AppError("JWT_SECRET_NEEDED")
         # The client did nothing wrong: the service is set up for another project.
         cause = "a new token does not verify: check SUPABASE_URL, SUPABASE_JWT_SECRET and SUPABASE_JWT_ISSUER"
         raise AppError("INTERNAL", cause=cause)

@@ -24,6 +24,10 @@ class AuthStore:
         answer = await self._database.call("update_me", converter.to_json(changes), caller, row=caller.user_id)
         return converter.from_json(auth_pb2.User, answer["user"], ignore_unknown=True)
 
+    async def check_sign_in(self, caller: Caller) -> None:
+        """Return when the caller's sign-in stands. Raises SIGN_IN_ENDED."""
+        await self._database.call("check_sign_in", {}, caller, queue="sign-in")
+
     async def ping(self) -> None:
         """Return when the database answers. Raises DATABASE_UNAVAILABLE or DATABASE_BUSY."""
         await self._database.ping()

@@ -2,11 +2,14 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
+import itertools
 import secrets
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
@@ -15,14 +18,17 @@ import httpx
 import structlog
 from pydantic import SecretStr
 from supabase_auth import AsyncGoTrueClient, AsyncMemoryStorage
-from supabase_auth.constants import STORAGE_KEY
+from supabase_auth.constants import API_VERSION_HEADER_NAME, STORAGE_KEY
 from supabase_auth.errors import AuthError
 from supabase_auth.types import AuthResponse, Session, SignOutScope, User
 
+from servicekit import spelling
 from servicekit.errors import AppError
+from servicekit.outgoing import clients
 from servicekit.rpc import request
 from servicekit.rpc.identity import Caller
 from servicekit.telemetry import observing
+from services.auth.mails import Mails
 from services.auth.refusals import AuthServerError, Call, MailNotSentError, translate
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -34,6 +40,12 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 HEALTH_TIMEOUT_SECONDS = 3.0
 HEALTH_TTL_SECONDS = 10.0
 PROVIDERS_TTL_SECONDS = 60.0
+MOST_PASSWORD_BYTES = 72
+OLDER: Mapping[str, str] = {API_VERSION_HEADER_NAME: "2015-01-01"}
+"""Asks for answers of the first version: only there the auth server tells why the database refused a new user."""
+FAILED_LOG_IN_SECONDS = 0.4
+"""How soon a log-in fails at the earliest: longer than the auth server needs for a hash, which it only makes of a
+password that an account has."""
 FORWARDING_HEADER = "x-concerto-forwarding-key"
 """By it the embedded Supabase knows that a call is for one of many people, whom the gateway limits one by one."""
 
@@ -78,7 +90,7 @@ class SocialStart:
 
 def open_http() -> httpx.AsyncClient:
     """Return the connections that all calls share. They hold no cookies: GoTrue sets none for API calls."""
-    return httpx.AsyncClient(timeout=httpx.Timeout(CALL_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS))
+    return clients.client(timeout=httpx.Timeout(CALL_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS))
 
 
 class GoTrue:
@@ -104,6 +116,7 @@ class GoTrue:
         if forwarding_key is not None:
             self._headers[FORWARDING_HEADER] = forwarding_key.get_secret_value()
         self._http = http
+        self._mails = Mails()
         self._healthy_until = 0.0
         self._providers: dict[str, bool] | None = {}
         self._providers_until = 0.0
@@ -111,28 +124,53 @@ class GoTrue:
     async def sign_up(self, email: str, password: str, *, display_name: str = "", redirect_to: str = "") -> SignIn:
         """Create a user.
 
-        An address that exists is answered as a new one when addresses are confirmed by mail, otherwise EMAIL_TAKEN.
-        Raises WEAK_PASSWORD, EMAIL_TAKEN, EMAIL_REJECTED, SIGNUP_DISABLED.
+        An address that exists is answered as a new one when addresses are confirmed by mail, otherwise EMAIL_TAKEN. So
+        is one whose mail the mail server did not take, which is logged: the person asks for another one.
+        Raises WEAK_PASSWORD, EMAIL_TAKEN, EMAIL_REJECTED, SIGNUP_DISABLED, SIGN_UP_CLOSED, SIGN_UP_NOT_INVITED,
+        SIGN_UP_DOMAIN_REFUSED.
         """
+        email, password = _spelt(email), _new_password(password)
         data = {"display_name": display_name} if display_name else {}
         options: dict[str, object] = {"data": data}
         if redirect_to:
             options["email_redirect_to"] = redirect_to
         credentials = {"email": email, "password": password, "options": options}
-        try:
-            return _sign_in(await self._attempt(Call.SIGN_UP, self._client().sign_up(credentials)))  # type: ignore[arg-type]
-        except AuthServerError:
-            pass
-        except MailNotSentError as error:
-            if not error.recently:
-                raise
-            # "Not again within a minute" is only ever said of an address that has an account waiting.
-            return SignIn(user_id=str(uuid4()), email=email.lower(), tokens=None)
+        with contextlib.suppress(AuthServerError):
+            return await self._sign_up_as(email, credentials)
         # Of two sign-ups of one address at once, the loser gets a 500; asked again, the server says why.
-        return _sign_in(await self._attempt(Call.SIGN_UP, self._client().sign_up(credentials)))  # type: ignore[arg-type]
+        return await self._sign_up_as(email, credentials)
+
+    async def _sign_up_as(self, email: str, credentials: Mapping[str, object]) -> SignIn:
+        try:
+            return _sign_in(await self._attempt(Call.SIGN_UP, self._client(answers=OLDER).sign_up(credentials)))  # type: ignore[arg-type]
+        except MailNotSentError as error:
+            # "Not again within a minute" is only ever said of an address that has an account waiting, and that the mail
+            # server failed of one that has none that is confirmed: to the others no mail would have been sent.
+            if not (error.recently or error.has_failed):
+                raise
+            if error.has_failed:
+                _LOG.warning("auth.mail_not_sent", reason=error.reason, cause=error.cause)
+        return SignIn(user_id=str(uuid4()), email=email, tokens=None)
 
     async def log_in(self, email: str, password: str) -> SignIn:
-        """Sign in. Raises INVALID_CREDENTIALS, EMAIL_NOT_CONFIRMED, USER_BANNED."""
+        """Sign in. Raises INVALID_CREDENTIALS, EMAIL_NOT_CONFIRMED, USER_BANNED.
+
+        Address and password are tried in their one spelling, then as they were given: so accounts of before are kept.
+        It fails for unknown addresses after as many calls and as late as for known ones.
+        """
+        begun = time.monotonic()
+        refusal = AppError("INVALID_CREDENTIALS")
+        for known_as, secret in itertools.product(_spellings(email), spelling.passwords(password)):
+            try:
+                return await self._log_in_as(known_as, secret)
+            except AppError as error:
+                if error.reason != "INVALID_CREDENTIALS":
+                    raise
+                refusal = error
+        await asyncio.sleep(max(0.0, begun + FAILED_LOG_IN_SECONDS - time.monotonic()))
+        raise refusal
+
+    async def _log_in_as(self, email: str, password: str) -> SignIn:
         credentials = {"email": email, "password": password}
         return _sign_in(
             await self._attempt(Call.LOG_IN, self._client().sign_in_with_password(credentials))  # type: ignore[arg-type]
@@ -154,16 +192,31 @@ class GoTrue:
             if scope != "local" or error.reason not in ("SIGN_IN_ENDED", "ACCOUNT_NOT_FOUND"):
                 raise
 
-    async def request_password_reset(self, email: str, *, redirect_to: str = "") -> None:
-        """Have the reset mail sent; the same answer whether or not the address is registered."""
+    async def request_password_reset(self, email: str, *, redirect_to: str = "") -> str:
+        """Have the reset mail sent, once this has answered: the same and as soon for every address.
+
+        Returns the address in its one spelling.
+
+        Raises EMAIL_REJECTED for an address that cannot exist, AUTH_SERVER_UNAVAILABLE and AUTH_RATE_LIMITED whatever
+        the address is. That a mail was not sent is logged.
+        """
+        known_as = _spellings(email)
+        await self.ping()
         options = {"redirect_to": redirect_to} if redirect_to else {}
-        try:
-            await self._attempt(
-                Call.PASSWORD_RESET,
-                self._client().reset_password_for_email(email, options),  # type: ignore[arg-type]
+        # Nothing is awaited from here on: callers that come together would all find room for the last mail.
+        self._mails.refuse_more()
+        for each in known_as:
+            self._mails.ask(
+                self._attempt(
+                    Call.PASSWORD_RESET,
+                    self._client().reset_password_for_email(each, options),  # type: ignore[arg-type]
+                )
             )
-        except MailNotSentError as error:
-            _LOG.warning("auth.mail_not_sent", reason=error.reason, cause=error.cause)
+        return known_as[0]
+
+    async def close(self) -> None:
+        """Return when what was asked for beside the calls is done."""
+        await self._mails.close()
 
     async def verify_otp(self, otp_type: str, proof: dict[str, str]) -> SignIn | None:
         """Redeem the link or the code of a mail.
@@ -171,6 +224,19 @@ class GoTrue:
         proof: `token_hash`, or `email` and `token`. Returns None while the other address of a change has to agree.
         Raises OTP_INVALID, USER_BANNED.
         """
+        if "email" not in proof:
+            return await self._verify_otp(otp_type, proof)
+        refusal = AppError("OTP_INVALID")
+        for known_as in _spellings(proof["email"]):
+            try:
+                return await self._verify_otp(otp_type, {**proof, "email": known_as})
+            except AppError as error:
+                if error.reason != "OTP_INVALID":
+                    raise
+                refusal = error
+        raise refusal
+
+    async def _verify_otp(self, otp_type: str, proof: dict[str, str]) -> SignIn | None:
         params: Any = {"type": otp_type, **proof}
         answer = await self._attempt(Call.VERIFICATION, self._client().verify_otp(params))
         return _sign_in(answer) if answer.user is not None or otp_type != "email_change" else None
@@ -180,6 +246,7 @@ class GoTrue:
 
         Raises WEAK_PASSWORD, SAME_PASSWORD, REAUTHENTICATION_NEEDED, SIGN_IN_ENDED, TOKEN_EXPIRED, ACCOUNT_NOT_FOUND.
         """
+        password = _new_password(password)
         client = self._client(await _memory_of(caller))
         await self._attempt(Call.PASSWORD_UPDATE, client.update_user({"password": password}))
 
@@ -232,10 +299,12 @@ class GoTrue:
     async def _get(self, path: str) -> httpx.Response:
         return await self._http.get(f"{self._url}/{path}", headers=self._headers)
 
-    def _client(self, storage: AsyncMemoryStorage | None = None) -> AsyncGoTrueClient:
+    def _client(
+        self, storage: AsyncMemoryStorage | None = None, *, answers: Mapping[str, str] = MappingProxyType({})
+    ) -> AsyncGoTrueClient:
         return AsyncGoTrueClient(
             url=self._url,
-            headers=dict(self._headers),
+            headers={**self._headers, **answers},
             storage=storage or AsyncMemoryStorage(),
             auto_refresh_token=False,
             persist_session=storage is not None,
@@ -276,6 +345,25 @@ def _sign_in(answer: AuthResponse) -> SignIn:
             expires_at=session.expires_at or int(time.time()) + session.expires_in,
         )
     return SignIn(user_id=user.id, email=user.email or "", tokens=tokens)
+
+
+def _spelt(email: str) -> str:
+    return _spellings(email)[0]
+
+
+def _spellings(email: str) -> tuple[str, ...]:
+    """Return the spellings that an account may have the address in, the right one first. Raises EMAIL_REJECTED."""
+    with contextlib.suppress(ValueError):
+        return spelling.addresses(email)
+    raise AppError("EMAIL_REJECTED", cause="its domain cannot exist")
+
+
+def _new_password(text: str) -> str:
+    """Return the password as it is kept. Raises FIELD_TOO_LARGE where it is longer so than as it was sent."""
+    kept = spelling.password(text)
+    if len(kept.encode()) > MOST_PASSWORD_BYTES:
+        raise AppError("FIELD_TOO_LARGE", metadata={"field": "password", "limit": f"{MOST_PASSWORD_BYTES} bytes"})
+    return kept
 
 
 def _with_st(callback_url: str, st: str) -> str:

@@ -50,9 +50,23 @@ REASONS: Mapping[str, Reason] = {
         "The refresh token has been used before; the sign-in was ended for safety.",
         "Log in again, and refresh in one place only.",
     ),
-    "SIGN_IN_ENDED": Reason(StatusCode.UNAUTHENTICATED, "This sign-in has been ended.", "Log in again."),
     "SIGNUP_DISABLED": Reason(
         StatusCode.FAILED_PRECONDITION, "New accounts are not accepted.", "Ask the operator for an account."
+    ),
+    "SIGN_UP_CLOSED": Reason(
+        StatusCode.PERMISSION_DENIED,
+        "New accounts are not accepted here.",
+        "Log in if you have an account, or ask the operator for one.",
+    ),
+    "SIGN_UP_NOT_INVITED": Reason(
+        StatusCode.PERMISSION_DENIED,
+        "New accounts are by invitation, and this address has none.",
+        "Sign up with the address that was invited, or ask the operator for an invitation.",
+    ),
+    "SIGN_UP_DOMAIN_REFUSED": Reason(
+        StatusCode.PERMISSION_DENIED,
+        "New accounts are for addresses of certain domains.",
+        "Sign up with such an address, or ask the operator for an invitation.",
     ),
     "USER_BANNED": Reason(StatusCode.PERMISSION_DENIED, "This account is blocked.", "Ask the operator."),
     "PROVIDER_DISABLED": Reason(

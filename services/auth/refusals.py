@@ -86,7 +86,12 @@ REASONS_BY_CALL: Mapping[tuple[Call, str], str] = {
 }
 """Codes that mean something else in one call."""
 
+REASONS_OF_DATABASE = frozenset({"SIGN_UP_CLOSED", "SIGN_UP_DOMAIN_REFUSED", "SIGN_UP_NOT_INVITED"})
+"""What the database's rule of sign-up raises; the auth server tells it on as the message of its answer."""
+
 _MAIL_CODES = ("over_email_send_rate_limit", "email_address_not_authorized")
+# No code tells a mail that failed from other failures (500, unexpected_failure); the sentence has been so for years.
+_MAIL_FAILED = re.compile(r"error sending .*mail", re.IGNORECASE)
 _CODE = re.compile(r"[a-z0-9_]{1,64}")
 _WEAKNESSES: Mapping[str, str] = {
     "length": "it is too short",
@@ -100,6 +105,8 @@ class MailNotSentError(AppError):
 
     recently: bool = False
     """True when the reason is that the same address got one less than a minute ago."""
+    has_failed: bool = False
+    """True when the mail server took none: it is away, or refuses."""
 
 
 class AuthServerError(AppError):
@@ -121,7 +128,12 @@ def translate(error: Exception, call: Call) -> AppError:
         refusal = MailNotSentError(reason, cause=cause, retry_after_seconds=_retry_after(reason, text))
         refusal.recently = text.lower().startswith("for security purposes")
         return refusal
-    broken = status is not None and status >= httpx.codes.INTERNAL_SERVER_ERROR and reason == "AUTH_SERVER_UNAVAILABLE"
+    has_failed = status is not None and status >= httpx.codes.INTERNAL_SERVER_ERROR
+    if has_failed and _MAIL_FAILED.match(text):
+        refusal = MailNotSentError(reason, cause=cause)
+        refusal.has_failed = True
+        return refusal
+    broken = has_failed and reason == "AUTH_SERVER_UNAVAILABLE"
     kind = AuthServerError if broken else AppError
     return kind(
         reason,
@@ -137,6 +149,8 @@ def _reason(error: Exception, call: Call, *, code: str | None, status: int | Non
         return "AUTH_SERVER_UNAVAILABLE" if request.remaining_seconds(1.0) > 0 else "DEADLINE_EXCEEDED"
     if isinstance(error, AuthWeakPasswordError):
         return "WEAK_PASSWORD"
+    if text in REASONS_OF_DATABASE and status == httpx.codes.FORBIDDEN:
+        return text
     if code is not None:
         known = REASONS_BY_CALL.get((call, code)) or REASONS_BY_CODE.get(code)
         if code in ("bad_jwt", "invalid_jwt") and "expired" in text:

@@ -1,7 +1,7 @@
 """The rpcs of the orchestrator service."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -9,12 +9,16 @@ from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2
 
 from servicekit.rpc import identity
+from servicekit.rpc.sizes import MAX_ANSWER_BYTES
 from services.orchestrator.agents.registry import Agents
 from services.orchestrator.openai.chat import ChatCompletions
 from services.orchestrator.runs.registry import RunRegistry
 from services.orchestrator.sessions_client import SessionsClient
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+MAX_BATCH_BYTES = MAX_ANSWER_BYTES // 4
+"""Most bytes of events that share an answer; one event may be larger by itself."""
 
 
 class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
@@ -37,20 +41,22 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> AsyncIterator[orchestrator_pb2.StreamRunResponse]:
         """Pass on the run's events, from this process's memory or from the table."""
         user_id = identity.current_caller().user_id
-        events = self.runs.follow(request.run_id, user_id=user_id, after_seq=request.after_seq)
-        async with contextlib.aclosing(events):
-            async for event in events:
-                yield orchestrator_pb2.StreamRunResponse(event=event)
+        batches = self.runs.follow(request.run_id, user_id=user_id, after_seq=request.after_seq)
+        async with contextlib.aclosing(batches):
+            async for events in batches:
+                for first, *more in _split(events, in_batches=request.in_batches):
+                    yield orchestrator_pb2.StreamRunResponse(event=first, more=more)
 
     async def StreamTurn(
         self, request: orchestrator_pb2.StreamTurnRequest, context: Context
     ) -> AsyncIterator[orchestrator_pb2.StreamTurnResponse]:
         """Start the run and pass its events on; when the client goes, the run stays."""
         run = await self.runs.begin(request.session_id, request.turn)
-        events = self.runs.follow(run.id, user_id=run.user_id)
-        async with contextlib.aclosing(events):
-            async for event in events:
-                yield orchestrator_pb2.StreamTurnResponse(event=event)
+        batches = self.runs.follow(run.id, user_id=run.user_id)
+        async with contextlib.aclosing(batches):
+            async for events in batches:
+                for first, *more in _split(events, in_batches=request.in_batches):
+                    yield orchestrator_pb2.StreamTurnResponse(event=first, more=more)
 
     async def GetRun(
         self, request: orchestrator_pb2.GetRunRequest, context: Context
@@ -86,7 +92,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.ListModelsRequest, context: Context
     ) -> orchestrator_pb2.ListModelsResponse:
         """Return a page of the models."""
-        return self._agents.list_models(request)
+        return await self._agents.list_models(request)
 
     async def StreamChatCompletion(
         self, request: orchestrator_pb2.StreamChatCompletionRequest, context: Context
@@ -95,3 +101,19 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         async with contextlib.aclosing(self._chat.answer(request)) as answers:
             async for answer in answers:
                 yield answer
+
+
+def _split(events: Sequence[runs_pb2.RunEvent], *, in_batches: bool) -> Iterator[Sequence[runs_pb2.RunEvent]]:
+    """Yield the events as answers hold them: one by one, or as many as fit."""
+    if len(events) == 1:
+        yield events
+        return
+    batch: list[runs_pb2.RunEvent] = []
+    size = 0
+    for event in events:
+        size += event.ByteSize()
+        if batch and (not in_batches or size > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], event.ByteSize()
+        batch.append(event)
+    yield batch

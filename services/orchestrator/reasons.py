@@ -32,7 +32,14 @@ REASONS: Mapping[str, Reason] = {
         "Operators: check OPENAI_API_KEY and OPENAI_BASE_URL.",
     ),
     "MODEL_NOT_FOUND": Reason(
-        StatusCode.INVALID_ARGUMENT, "The provider has no model named {model}.", "Choose another model."
+        StatusCode.INVALID_ARGUMENT,
+        "There is no model named {model} here.",
+        "Choose one of GET /models. Operators: CONCERTO_MODELS names what is offered, and the provider must have it.",
+    ),
+    "PARAMETER_NOT_ALLOWED": Reason(
+        StatusCode.INVALID_ARGUMENT,
+        "The parameter {param} is not allowed here.",
+        "Leave it out. Operators: CONCERTO_OPENAI_PARAMETERS lets further ones through.",
     ),
     "MODEL_RATE_LIMITED": Reason(
         StatusCode.RESOURCE_EXHAUSTED,
@@ -61,10 +68,26 @@ REASONS: Mapping[str, Reason] = {
     "MODEL_ANSWER_MALFORMED": Reason(
         StatusCode.UNAVAILABLE, "The model provider sent something unreadable.", "Send the message again."
     ),
+    "MODEL_ANSWER_TOO_LARGE": Reason(
+        StatusCode.FAILED_PRECONDITION,
+        "The model's answer is larger than {limit}, which is the most that comes in one piece.",
+        "Ask for a stream, or for less, as without logprobs.",
+    ),
+    "MODEL_ANSWER_CUT": Reason(
+        StatusCode.UNAVAILABLE,
+        "The model ended its answer before it was whole ({finish_reason}).",
+        "Send the message again; what was said by then is kept.",
+    ),
+    "MODEL_ANSWER_EMPTY": Reason(
+        StatusCode.UNAVAILABLE,
+        "The model ended its answer without saying anything.",
+        "Send the message again. A model that thinks for long may need a higher limit of tokens.",
+    ),
     "MODEL_REQUEST_REFUSED": Reason(
         StatusCode.FAILED_PRECONDITION,
         "The model provider refused the request.",
-        "Shorten or change the message. Operators: see the orchestrator's log.",
+        "Shorten or change the message. Operators: see the orchestrator's log; some providers need "
+        "CONCERTO_MODEL_LIMIT_PARAMETER=max_tokens.",
     ),
     "PROMPT_TOO_LONG": Reason(
         StatusCode.INVALID_ARGUMENT, "The message does not fit the model's window.", "Shorten the message."

@@ -4,9 +4,18 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from uuid import uuid4
 
 import grpc
-from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions_pb2_grpc
+from concerto.sessions.v1 import (
+    runs_pb2,
+    runs_pb2_grpc,
+    sessions_pb2,
+    sessions_pb2_grpc,
+    sign_ins_pb2,
+    sign_ins_pb2_grpc,
+)
+from pydantic import SecretStr
 
 from servicekit.errors import AppError
 from servicekit.rpc import channel, identity
@@ -14,6 +23,7 @@ from servicekit.tls.credentials import Certificates
 
 SERVICE = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 RUNS_SERVICE = runs_pb2.DESCRIPTOR.services_by_name["RunsService"]
+SIGN_INS_SERVICE = sign_ins_pb2.DESCRIPTOR.services_by_name["SignInsService"]
 MAX_APPEND = 100
 MAX_PAGE = 100
 MAX_BATCHES = 1000
@@ -41,19 +51,31 @@ class SessionsClient:
         self,
         open_channel: Callable[[], grpc.aio.Channel],
         open_runs_channel: Callable[[], grpc.aio.Channel] | None = None,
+        open_sign_ins_channel: Callable[[], grpc.aio.Channel] | None = None,
+        *,
+        service_key: SecretStr | None = None,
     ) -> None:
+        """Make it; `service_key` is what the sessions service knows the orchestrator by."""
+        self._service_key = service_key
         self._open_channel = open_channel
         self._open_runs_channel = open_runs_channel or open_channel
+        self._open_sign_ins_channel = open_sign_ins_channel or open_channel
         self._channels: list[grpc.aio.Channel] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made_stub: sessions_pb2_grpc.SessionsServiceAsyncStub | None = None
         self._made_runs_stub: runs_pb2_grpc.RunsServiceAsyncStub | None = None
+        self._made_sign_ins_stub: sign_ins_pb2_grpc.SignInsServiceAsyncStub | None = None
 
     @classmethod
-    def at(cls, target: str, *, tls: Certificates | None = None) -> "SessionsClient":
+    def at(
+        cls, target: str, *, tls: Certificates | None = None, service_key: SecretStr | None = None
+    ) -> "SessionsClient":
         """Return a store that speaks to the sessions service at `target` (`host:port`), over TLS as `tls` says."""
         return cls(
-            lambda: channel.connect(target, SERVICE, tls=tls), lambda: channel.connect(target, RUNS_SERVICE, tls=tls)
+            lambda: channel.connect(target, SERVICE, tls=tls),
+            lambda: channel.connect(target, RUNS_SERVICE, tls=tls),
+            lambda: channel.connect(target, SIGN_INS_SERVICE, tls=tls),
+            service_key=service_key,
         )
 
     @property
@@ -68,7 +90,7 @@ class SessionsClient:
         *,
         request_id: str = "",
     ) -> list[sessions_pb2.Message]:
-        """Append 1 to 100 messages, all or none, and return them as they are stored.
+        """Append 1 to 100 messages, all or none, and return them as they are stored, without their contents.
 
         request_id: makes the call repeatable; empty means that each call appends.
         """
@@ -126,7 +148,21 @@ class SessionsClient:
         The lease's secret is made here, so that a call that gRPC repeats after a lost answer still gets the lease.
         """
         request.lease_token = secrets.token_hex(32)
-        return await channel.call(self._runs_stub().StartRun, request)
+        return await channel.call(self._runs_stub().StartRun, request, service_key=self._service_key)
+
+    async def start_model_call(self, request: runs_pb2.StartModelCallRequest) -> runs_pb2.Lease:
+        """Note that a model is about to be asked outside of any run, and return the call's lease; see the contract.
+
+        Raises AppError TOO_MANY_RUNS.
+        """
+        request.request_id = str(uuid4())
+        request.lease_token = secrets.token_hex(32)
+        return (await channel.call(self._runs_stub().StartModelCall, request, service_key=self._service_key)).lease
+
+    async def finish_model_call(self, request: runs_pb2.FinishModelCallRequest) -> None:
+        """Enter in the ledger what such a call has used. Raises AppError LEASE_LOST when that has been done."""
+        with _no_caller():
+            await channel.call(self._runs_stub().FinishModelCall, request, timeout_seconds=_TRY_SECONDS)
 
     async def promote_run(self, lease: runs_pb2.Lease) -> runs_pb2.PromoteRunResponse:
         """Let a queued run begin. Raises AppError RUN_NOT_NEXT while another one is before it, LEASE_LOST."""
@@ -176,10 +212,15 @@ class SessionsClient:
         request = runs_pb2.RequestRunCancellationRequest(run_id=run_id)
         return (await channel.call(self._runs_stub().RequestRunCancellation, request)).run
 
+    async def check_sign_in(self, caller: identity.Caller) -> None:
+        """Return when the caller's sign-in stands. Raises AppError SIGN_IN_ENDED."""
+        request = sign_ins_pb2.CheckSignInRequest(access_token=caller.token)
+        await channel.call(self._sign_ins_stub().CheckSignIn, request, timeout_seconds=_TRY_SECONDS)
+
     async def close(self) -> None:
         """Close the connections; a later use opens others."""
         connections, self._channels, self._loop = self._channels, [], None
-        self._made_stub = self._made_runs_stub = None
+        self._made_stub = self._made_runs_stub = self._made_sign_ins_stub = None
         for connection in connections:
             await connection.close()
 
@@ -197,13 +238,21 @@ class SessionsClient:
             self._made_runs_stub = runs_pb2_grpc.RunsServiceStub(self._channels[-1])
         return self._made_runs_stub
 
+    def _sign_ins_stub(self) -> "sign_ins_pb2_grpc.SignInsServiceAsyncStub":
+        self._enter_loop()
+        if self._made_sign_ins_stub is None:
+            self._channels.append(self._open_sign_ins_channel())
+            self._made_sign_ins_stub = sign_ins_pb2_grpc.SignInsServiceStub(self._channels[-1])
+        return self._made_sign_ins_stub
+
     def _enter_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return
         if self.loop is not None:
             raise RuntimeError("the store belongs to another event loop that is still running")
-        self._loop, self._channels, self._made_stub, self._made_runs_stub = loop, [], None, None
+        self._loop, self._channels = loop, []
+        self._made_stub = self._made_runs_stub = self._made_sign_ins_stub = None
 
 
 @contextlib.contextmanager

@@ -38,6 +38,18 @@ class Piece:
     """Why the model stopped; `length` when it ran into its limit."""
     usage: TokenUsage | None = None
     """What one call of a model has used, once per call; a run sums them up."""
+    takes_back: bool = False
+    """True: `text` replaces what the model was said to think since the last ToolResult."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A part of what the model thinks before it says something or asks a tool; never part of an answer's text."""
+
+    text: str
+    """Ready to be stored (no NUL, no half characters); empty only where it takes back."""
+    takes_back: bool = False
+    """True: what was said since the last ToolResult was thinking, too, and is none of the answer's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,8 @@ class ToolCall:
     """The tool, or the agent that is asked."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What it is asked, as JSON values."""
+    problem: str = ""
+    """Why the call cannot be carried out, where what the model sent makes no call; there are no arguments then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +78,7 @@ class ToolResult:
     """True when it failed; `output` then says how, to the model."""
 
 
-Step = Piece | ToolCall | ToolResult
+Step = Piece | Thought | ToolCall | ToolResult
 
 
 class Answerer(Protocol):

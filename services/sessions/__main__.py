@@ -3,10 +3,18 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from concerto.sessions.v1 import runs_pb2, runs_pb2_grpc, sessions_pb2, sessions_pb2_grpc
+from concerto.sessions.v1 import (
+    runs_pb2,
+    runs_pb2_grpc,
+    sessions_pb2,
+    sessions_pb2_grpc,
+    sign_ins_pb2,
+    sign_ins_pb2_grpc,
+)
 
 from servicekit.database.client import open_database
 from servicekit.rpc import server
+from servicekit.rpc.identity import Verifier
 from services.sessions import reasons
 from services.sessions.notifications import Notifications
 from services.sessions.runs_servicer import RunsServicer
@@ -14,6 +22,8 @@ from services.sessions.runs_store import SYSTEM_OPERATIONS, RunsStore
 from services.sessions.sessions_servicer import SessionsServicer
 from services.sessions.sessions_store import SessionsStore
 from services.sessions.settings import Settings
+from services.sessions.sign_ins_servicer import SignInsServicer
+from services.sessions.sign_ins_store import SignInsStore
 from services.sessions.upkeep import Upkeep
 
 
@@ -28,6 +38,8 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
         database = await open_database(settings, system_operations=SYSTEM_OPERATIONS)
         opened.push_async_callback(database.close)
         runs = RunsStore(database)
+        verifier = Verifier(settings, ask=SignInsStore(database).check)
+        opened.push_async_callback(verifier.close)
         notifications: Notifications | None = None
         if settings.db_url is not None:
             listen_url = settings.notification_url
@@ -44,6 +56,7 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
                 add=sessions_pb2_grpc.add_SessionsServiceServicer_to_server,
                 servicer=SessionsServicer(SessionsStore(database)),
                 ready=database.ping,
+                verifier=verifier,
             ),
             server.Registration(
                 service=runs_pb2.DESCRIPTOR.services_by_name["RunsService"],
@@ -51,6 +64,12 @@ async def build(settings: Settings) -> AsyncIterator[list[server.Registration]]:
                 servicer=runs_servicer,
                 ready=database.ping,
                 drain=runs_servicer.drain,
+            ),
+            server.Registration(
+                service=sign_ins_pb2.DESCRIPTOR.services_by_name["SignInsService"],
+                add=sign_ins_pb2_grpc.add_SignInsServiceServicer_to_server,
+                servicer=SignInsServicer(verifier),
+                ready=database.ping,
             ),
         ]
 

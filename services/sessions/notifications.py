@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
@@ -72,8 +73,16 @@ class Notifications:
 
     @contextlib.contextmanager
     def watch(self, run_id: str) -> Iterator[asyncio.Event]:
-        """Yield an event that is set whenever something happened in the run (UUID); the watcher clears it."""
-        key, wake = run_id.lower(), asyncio.Event()
+        """Yield an event that is set whenever something happened in the run (UUID); the watcher clears it.
+
+        It is told by the hash of its id: every role may listen, and whoever only listens must learn nothing.
+        """
+        with self._watch(sha256(run_id.lower().encode()).hexdigest()) as wake:
+            yield wake
+
+    @contextlib.contextmanager
+    def _watch(self, key: str) -> Iterator[asyncio.Event]:
+        wake = asyncio.Event()
         self._watchers.setdefault(key, set()).add(wake)
         try:
             yield wake
@@ -132,7 +141,7 @@ class Notifications:
     async def _is_delivered(self) -> bool:
         """Send a notification over another connection, and return whether it arrives at the one that listens."""
         token = uuid4().hex
-        with self.watch(token) as wake:
+        with self._watch(token) as wake:
             await self._notify(CHANNEL, token)
             try:
                 await asyncio.wait_for(wake.wait(), PROOF_SECONDS)

@@ -12,6 +12,7 @@ from concerto.sessions.v1 import runs_pb2_grpc as pb_grpc
 
 from servicekit.errors import AppError
 from servicekit.messages import paging
+from servicekit.rpc import sizes
 from servicekit.rpc.identity import current_caller
 from servicekit.telemetry import observing, watches
 from services.sessions import pages
@@ -23,7 +24,7 @@ EVENTS_PER_RESPONSE = 200
 POLL_SECONDS = 1.0
 UNDELIVERED_POLL_SECONDS = 0.25
 
-_APPENDABLE = frozenset({"message_delta", "tool_started", "tool_finished"})
+_APPENDABLE = frozenset({"message_delta", "reasoning_delta", "tool_started", "tool_finished"})
 _ENDS = frozenset({pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED, pb.RUN_STATE_INTERRUPTED})
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -86,6 +87,17 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
             raise AppError("MISSING_FIELD", metadata={"field": "error"})
         return await self._store.finish(request)
 
+    async def StartModelCall(self, request: pb.StartModelCallRequest, _: Context) -> pb.StartModelCallResponse:
+        """Note that a model is asked outside of any run."""
+        if self._notifications is None:  # nobody could end it
+            raise AppError("DIRECT_DATABASE_NEEDED")
+        return await self._store.start_model_call(current_caller(), request)
+
+    async def FinishModelCall(self, request: pb.FinishModelCallRequest, _: Context) -> pb.FinishModelCallResponse:
+        """Enter in the ledger what such a call has used."""
+        await self._store.finish_model_call(request)
+        return pb.FinishModelCallResponse()
+
     async def WatchRunEvents(
         self, request: pb.WatchRunEventsRequest, _: Context
     ) -> AsyncIterator[pb.WatchRunEventsResponse]:
@@ -116,7 +128,9 @@ class RunsServicer(pb_grpc.RunsServiceServicer):
                 watch = observing.untraced()  # the first look says how long one takes; many follow
                 if page.events:
                     after_seq = page.events[-1].seq
-                    yield pb.WatchRunEventsResponse(events=page.events)
+                    # Numbers in a tool's arguments have more bytes on the wire than as text, which bounds a page.
+                    for events in sizes.in_parts(page.events, most_bytes=sizes.MAX_CONTENT_BYTES):
+                        yield pb.WatchRunEventsResponse(events=events)
                 if page.has_more:
                     continue
                 if page.is_finished or self._is_draining:

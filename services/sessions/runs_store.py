@@ -13,6 +13,7 @@ from servicekit.rpc.identity import Caller
 SYSTEM_OPERATIONS = frozenset(
     {
         "append_run_events",
+        "finish_model_call",
         "finish_run",
         "interrupt_expired_runs",
         "promote_run",
@@ -62,6 +63,7 @@ class RunsStore:
         """
         args = converter.to_json(request)
         args["turn"] = _given(args["turn"])
+        args["process_id"] = request.process_id or None
         answer = await self._database.call("start_run", args, caller, row=request.session_id)
         return converter.from_json(pb.StartRunResponse, answer, ignore_unknown=True)
 
@@ -120,6 +122,16 @@ class RunsStore:
         """End a run. Raises LEASE_LOST."""
         answer = await self._database.call_system("finish_run", _given(converter.to_json(request)))
         return converter.from_json(pb.FinishRunResponse, answer, ignore_unknown=True)
+
+    async def start_model_call(self, caller: Caller, request: pb.StartModelCallRequest) -> pb.StartModelCallResponse:
+        """Note that a model is asked for the caller outside of any run. Raises TOO_MANY_RUNS."""
+        args = _given(converter.to_json(request))
+        answer = await self._database.call("start_model_call", args, caller, row=caller.user_id)
+        return converter.from_json(pb.StartModelCallResponse, answer, ignore_unknown=True)
+
+    async def finish_model_call(self, request: pb.FinishModelCallRequest) -> None:
+        """Enter in the ledger what such a call has used. Raises LEASE_LOST."""
+        await self._database.call_system("finish_model_call", converter.to_json(request))
 
     async def interrupt_expired(self) -> list[str]:
         """End up to 50 runs whose lease is over as INTERRUPTED; return them."""

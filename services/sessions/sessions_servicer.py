@@ -11,6 +11,7 @@ from concerto.sessions.v1 import sessions_pb2_grpc as pb_grpc
 
 from servicekit.errors import AppError
 from servicekit.messages import paging
+from servicekit.rpc import sizes
 from servicekit.rpc.identity import current_caller
 from services.sessions import pages
 from services.sessions.sessions_store import SessionsStore
@@ -74,8 +75,15 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
 
     async def AppendMessages(self, request: pb.AppendMessagesRequest, _: Context) -> pb.AppendMessagesResponse:
         """Append messages at the end of a session."""
+        if request.include_contents and request.ByteSize() > sizes.MAX_CONTENT_BYTES:
+            limit = f"{sizes.MAX_CONTENT_BYTES} bytes with include_contents"
+            raise AppError("FIELD_TOO_LARGE", metadata={"field": "messages", "limit": limit})
         return await self._store.append_messages(
-            current_caller(), request.session_id, request.messages, request_id=request.request_id
+            current_caller(),
+            request.session_id,
+            request.messages,
+            request_id=request.request_id,
+            include_contents=request.include_contents,
         )
 
     async def ListMessages(self, request: pb.ListMessagesRequest, _: Context) -> pb.ListMessagesResponse:
@@ -103,6 +111,7 @@ class SessionsServicer(pb_grpc.SessionsServiceServicer):
             after_order=after_order,
             before_order=before_order,
             include_inactive=request.include_inactive,
+            include_answer_under_way=request.include_answer_under_way,
         )
         response = page.response
         if page.has_more:

@@ -142,16 +142,24 @@ class SessionsStore:
             pass
 
     async def append_messages(
-        self, caller: Caller, session_id: str, messages: Iterable[pb.NewMessage], *, request_id: str
+        self,
+        caller: Caller,
+        session_id: str,
+        messages: Iterable[pb.NewMessage],
+        *,
+        request_id: str,
+        include_contents: bool,
     ) -> pb.AppendMessagesResponse:
         """Append 1 to 100 messages, or return what this request_id (empty: none) has appended.
 
+        include_contents: True answers with their contents and metadata too.
         Raises REQUEST_ID_REUSED when the request_id came with other messages.
         """
         args = {
             "session_id": session_id,
             "request_id": request_id or None,
             "messages": [converter.to_json(message) for message in messages],
+            "include_contents": include_contents,
         }
         answer = await self._database.call("append_messages", args, caller, row=session_id)
         return _read(pb.AppendMessagesResponse, answer)
@@ -166,11 +174,13 @@ class SessionsStore:
         after_order: int,
         before_order: int,
         include_inactive: bool,
+        include_answer_under_way: bool,
     ) -> MessagePage:
         """Return up to `page_size` (at most 100) messages with orders between the bounds (0: no bound).
 
-        The page ends before its contents pass 2 MiB, but holds at least one message. include_inactive: True lists all
-        branches, False the active one.
+        The page ends before its contents and metadata pass 2 MiB, but holds at least one message.
+        include_inactive: True lists all branches, False the active one.
+        include_answer_under_way: True brings it along, as of the same moment.
         """
         args = {
             "session_id": session_id,
@@ -179,6 +189,7 @@ class SessionsStore:
             "after_order": after_order or None,
             "before_order": before_order or None,
             "include_inactive": include_inactive,
+            "include_answer_under_way": include_answer_under_way,
         }
         answer = await self._database.call("list_messages", args, caller)
         return MessagePage(_read(pb.ListMessagesResponse, answer), answer["has_more"])

@@ -4,6 +4,7 @@ from pydantic import Field, SecretStr
 
 from servicekit.settings import (
     DatabaseSettings,
+    ServiceKeySettings,
     ServiceSettings,
     host_field,
     is_transaction_pooled,
@@ -12,7 +13,7 @@ from servicekit.settings import (
 )
 
 
-class Settings(ServiceSettings, DatabaseSettings):
+class Settings(ServiceSettings, ServiceKeySettings, DatabaseSettings):
     """Settings of the sessions service."""
 
     host: str = host_field("sessions")
@@ -21,7 +22,7 @@ class Settings(ServiceSettings, DatabaseSettings):
     """Port to listen on; 0 picks a free one."""
     db_pool_size: int = pool_field("sessions")
     """Most connections of one process."""
-    run_events_kept_seconds: float = Field(3600.0, ge=0, validation_alias="CONCERTO_RUN_EVENTS_KEPT_SECONDS")
+    run_events_kept_seconds: float = Field(3600.0, ge=60, validation_alias="CONCERTO_RUN_EVENTS_KEPT_SECONDS")
     """How long the deltas of a run are kept after its end; its message holds their text."""
     listen_db_url: SecretStr | None = Field(None, validation_alias="SUPABASE_LISTEN_DB_URL")
     """postgresql:// address to listen on, direct or a pooler's in session mode; absent: SUPABASE_DB_URL."""

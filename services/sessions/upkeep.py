@@ -12,7 +12,7 @@ from services.sessions.runs_store import REAPED_AT_ONCE, RunsStore
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
-REAPER_INTERVAL_SECONDS = 2.0
+REAPER_INTERVAL_SECONDS = 1.0
 PRUNER_INTERVAL_SECONDS = 60.0
 
 
@@ -59,7 +59,7 @@ async def _repeat(name: str, work: Callable[[], Awaitable[None]], interval_secon
             await work()
             failed = ""
         except AppError as error:
-            # Once per kind of failure, and not every two seconds.
+            # Once per kind of failure, and not every second.
             if failed != error.reason:
                 failed = error.reason
                 cause = logs.describe(error.cause) if error.cause is not None else ""

@@ -140,7 +140,7 @@ async def test_references_refuse_who_is_not_signed_in_as_the_gateway_does(
     authorization: str | None,
 ) -> None:
     if authorization == "expired":
-        authorization = f"Bearer {mint_token(secret=stack.jwt_secret, expires_in=-100)}"
+        authorization = f"Bearer {stack.mint_token(expires_in=-100)}"
     elif authorization == "strange":
         authorization = f"Bearer {mint_token()}"
     headers = {"Authorization": authorization} if authorization else {}
@@ -341,7 +341,8 @@ def test_make_bench_asks_for_wrk_before_it_sets_anything_up(tmp_path: Path) -> N
     (copy / "local" / "setup").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", copy)
     shutil.copytree(ROOT / "benchmarks", copy / "benchmarks", ignore=shutil.ignore_patterns("results", "__pycache__"))
-    for file in ("local/__init__.py", *(f"local/setup/{name}.py" for name in ("__init__", "bootstrap", "debian"))):
+    modules = ("__init__", "environment", "setup/__init__", "setup/bootstrap", "setup/debian")
+    for file in (f"local/{name}.py" for name in modules):
         shutil.copy(ROOT / file, copy / file)
     # A machine with make and a Python that has none of our packages, and neither wrk nor apt-get.
     programs = tmp_path / "bin"

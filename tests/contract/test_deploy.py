@@ -166,6 +166,7 @@ def test_what_must_be_set_says_so() -> None:
         "SUPABASE_DB_URL",
         "SUPABASE_PUBLISHABLE_KEY",
         "GATEWAY_COOKIE_SECRET",
+        "CONCERTO_SERVICE_KEY",
     }
     assert [name for name, message in required.items() if name not in message] == []
 
@@ -207,7 +208,8 @@ def test_the_keys_for_this_machine_are_new_each_time_and_fit_each_other(tmp_path
     first, second = (
         dict(line.split("=", 1) for line in text.splitlines() if not line.startswith("#")) for text in texts
     )
-    for name in ("SUPABASE_PUBLISHABLE_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_DB_URL", "GATEWAY_COOKIE_SECRET"):
+    made = ("SUPABASE_PUBLISHABLE_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_DB_URL", "GATEWAY_COOKIE_SECRET")
+    for name in (*made, "CONCERTO_SERVICE_KEY"):
         assert first[name] != second[name]
     assert first["CONCERTO_EMBEDDED_LOGIN_PASSWORD"] in first["SUPABASE_DB_URL"]
     program = [sys.executable, str(ROOT / "deploy" / "local_env.py"), str(tmp_path / ".env")]

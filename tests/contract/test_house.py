@@ -11,6 +11,7 @@ from tests.support.contract import ROOT
 
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if (path / "__init__.py").exists())
 AGREED_FILES = {"__init__.py", "__main__.py", "README.md", "reasons.py", "settings.py", "tests"}
+CLIENTS = ROOT / "tests" / "clients"
 README_HEADINGS = ("## Owns", "## Rpcs", "## Environment", "## Run alone", "## Test alone")
 
 
@@ -80,17 +81,30 @@ def test_the_supabase_folder_never_shadows_the_library() -> None:
     assert not (ROOT / "supabase" / "__init__.py").exists()
 
 
-def test_lock_files_name_no_addresses() -> None:
-    assert "://" not in (ROOT / "requirements.lock").read_text()
-    packages = json.loads((ROOT / "package-lock.json").read_text())["packages"]
+def locks(name: str) -> list[Path]:
+    return [ROOT / name, *([ROOT / "web" / name] if (ROOT / "web" / name).exists() else []), *CLIENTS.glob(f"*/{name}")]
+
+
+@pytest.mark.parametrize("path", locks("requirements.lock"), ids=lambda path: path.parent.name)
+def test_a_lock_of_python_packages_names_no_addresses_and_has_hashes(path: Path) -> None:
+    text = path.read_text()
+    assert "://" not in text
+    assert text.count("==") > 0
+    assert [line for line in re.findall(r"^\S+==.*$", text, re.MULTILINE) if not line.endswith("\\")] == []
+
+
+@pytest.mark.parametrize("path", locks("package-lock.json"), ids=lambda path: path.parent.name)
+def test_a_lock_of_node_packages_names_no_addresses_and_has_hashes(path: Path) -> None:
+    packages = json.loads(path.read_text())["packages"]
     entries = {name: entry for name, entry in packages.items() if name}
     assert [name for name, entry in entries.items() if "resolved" in entry] == []
-    assert [name for name, entry in entries.items() if "integrity" not in entry] == []
+    assert [name for name, entry in entries.items() if "integrity" not in entry and not entry.get("inBundle")] == []
 
 
-def test_every_optional_package_of_the_lock_is_locked_itself() -> None:
+@pytest.mark.parametrize("path", locks("package-lock.json"), ids=lambda path: path.parent.name)
+def test_every_optional_package_of_a_lock_is_locked_itself(path: Path) -> None:
     # npm writes a lock without the packages of other platforms when a registry lags behind; `npm ci` then fails.
-    assert lock.gaps(json.loads((ROOT / "package-lock.json").read_text())) == [], "run `make lock`"
+    assert lock.gaps(json.loads(path.read_text())) == [], "run `make lock` or `make lock-clients`"
 
 
 def test_npm_versions_are_exact() -> None:

@@ -101,6 +101,20 @@ def test_paths_from_before_a_move_are_found() -> None:
     }
 
 
+def test_e_mail_is_spelled_one_way_wherever_people_read_it() -> None:
+    sentences = [name for name in files() if name.endswith("/sentences.ts")]
+    templates = [name for name in files() if re.fullmatch(r"supabase/templates/.*\.html", name)]
+    texts = {page.name: CODE.sub("", BLOCK.sub("", page.read_text())) for page in PAGES}
+    # What a page of Supabase is called stands in italics; names in braces are filled in.
+    texts = {name: re.sub(r"\*[^*\n]+\*", "", text) for name, text in texts.items()}
+    texts |= {name: " ".join(re.findall(r'"([^"\n]*)"', (ROOT / name).read_text())) for name in sentences}
+    texts |= {name: re.sub(r"<[^>]*>", "", (ROOT / name).read_text()) for name in templates}
+    assert sentences
+    assert templates
+    words = {name: re.findall(r"(?<![{.\w])[Ee]mails?\b(?!})[^\n]{0,20}", text) for name, text in texts.items()}
+    assert {name: found for name, found in words.items() if found} == {}
+
+
 @pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name[:4])
 def test_a_decision_is_ten_lines_of_context_choice_and_consequence(page: Path) -> None:
     title, *lines = [line for line in page.read_text().splitlines() if line]

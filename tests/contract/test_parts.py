@@ -75,6 +75,7 @@ def test_in_the_suite_a_part_is_given_every_variable_that_it_reads(part: Part) -
     numbers = {name: "9500" for name in read if re.search(r"PORT$|SECONDS$", name)}
     chosen = {**dict.fromkeys(read, "x"), **numbers, "CONCERTO_ENVIRONMENT": "production"}
     chosen |= {"SUPABASE_URL": "https://project.supabase.invalid", "CONCERTO_TLS_CLIENT_AUTH": "true"}
+    chosen |= dict.fromkeys(read & {"GATEWAY_PUBLIC_URL"}, "https://concerto.invalid")
     del chosen["CONCERTO_ENVIRONMENT"]
     settings = load_settings(environment=chosen, env_file=None)
     suite = suite_variables(settings, None, None)
@@ -82,7 +83,7 @@ def test_in_the_suite_a_part_is_given_every_variable_that_it_reads(part: Part) -
     given = service_environment(part.name, settings, suite)
     # Over REST alone: with SUPABASE_DB_URL a part with a database needs no key.
     handed = {name for name in read - given.keys() if name != "SUPABASE_PUBLISHABLE_KEY" or part.publishable_key}
-    assert handed - {"GATEWAY_SOCKET_FD"} == set(), "add a prefix to services/parts.toml"
+    assert handed - {"GATEWAY_SOCKET_FD", "CONCERTO_PROCESS_ID"} == set(), "add a prefix to services/parts.toml"
 
 
 def test_the_ports_of_the_suite_are_the_default_ports() -> None:

@@ -1,6 +1,9 @@
+import importlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from google.protobuf import descriptor_pb2
 
 from local.settings import ROOT
 from local.suite.processes import node_program
+from servicekit.settings import ServiceKeySettings
 from tests.support import contract
 
 OURS = [file for file in contract.descriptors().file if file.package.startswith("concerto.")]
@@ -125,3 +129,42 @@ def test_a_change_that_breaks_clients_of_the_landed_contract_is_found(change: st
     broken = compared_with_what_landed(file)
     assert broken.returncode == 100, broken.stderr
     assert "auth.proto" in broken.stdout
+
+
+@pytest.mark.parametrize("method", contract.methods(), ids=lambda method: method.full_name)
+def test_what_is_left_to_services_has_no_route_and_its_server_knows_their_key(method: contract.Method) -> None:
+    if not method.policy.services_only:
+        return
+    assert method.policy.internal_reason
+    service = method.full_name.split(".")[1]
+    settings = importlib.import_module(f"services.{service}.settings").Settings
+    assert issubclass(settings, ServiceKeySettings)
+
+
+def test_prices_and_limits_are_left_to_services() -> None:
+    """Whatever rpc takes them: they are never a user's to say."""
+    taking = [method for method in contract.methods() if "prices" in method.descriptor.input_type.fields_by_name]
+    assert [method.full_name for method in taking if not method.policy.services_only] == []
+    assert len(taking) >= 2
+
+
+KEPT = sorted((contract.ROOT / "protos" / "google").rglob("*.proto"))
+
+
+def test_the_contract_holds_all_that_it_imports_but_what_every_compiler_brings() -> None:
+    folder = contract.ROOT / "protos"
+    missing = [
+        f"{path.relative_to(folder)}: {name}"
+        for path in folder.rglob("*.proto")
+        for name in re.findall(r'^import "([^"]+)";', path.read_text(), re.MULTILINE)
+        if not name.startswith("google/protobuf/") and not (folder / name).exists()
+    ]
+    assert missing == []
+    assert "Apache License" in (folder / "google" / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.name)
+def test_googles_files_are_those_of_its_package(path: Path) -> None:
+    # Generated code for Python comes from there, so both have to be of one version.
+    theirs = distribution("googleapis-common-protos").locate_file(path.relative_to(contract.ROOT / "protos"))
+    assert path.read_bytes() == Path(str(theirs)).read_bytes(), f"copy {theirs} again"

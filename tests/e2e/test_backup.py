@@ -12,6 +12,7 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import jwt
+import pytest
 
 from local.backup import fingerprint
 from local.backup.fingerprint import Fingerprint
@@ -94,6 +95,7 @@ async def talk(person: Person, model: ModelServer, *, index: int) -> None:
     assert [event async for event in person.turn(session["id"], "Zähle!")]
 
 
+@pytest.mark.long
 async def test_people_find_everything_again_after_backup_wipe_and_restore(
     start: Start, model: ModelServer, tmp_path: Path, note: Note
 ) -> None:

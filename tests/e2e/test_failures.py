@@ -130,6 +130,41 @@ async def test_a_sessions_service_killed_during_a_turn_costs_no_text_when_it_com
 
 
 @pytest.mark.long
+@pytest.mark.own_mode
+async def test_a_completion_whose_process_is_killed_is_in_the_ledger_and_takes_no_place(
+    start: Start, model: ModelServer
+) -> None:
+    stack = await start(mode="processes", CONCERTO_MAX_RUNS_PER_USER="1")
+    async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=60) as client:
+        await until_ready(client)
+        person = await Person.sign_up(client)
+        session = await person.create_session()
+        model.script(Behaviour(tokens=5000, delay_seconds=0.02))
+        body = {"model": "test-model", "messages": [{"role": "user", "content": "Count."}], "stream": True}
+        seen = []
+        async with client.stream("POST", "/v1/chat/completions", json=body, headers=person.headers) as response:
+            async for line in response.aiter_lines():
+                seen.append(line)
+                if len(seen) == 20:
+                    refused = await person.call("POST", f"/sessions/{session['id']}/runs", {"content": "And I?"})
+                    assert (refused.status_code, reason(refused)) == (429, "TOO_MANY_RUNS")
+                    os.kill(stack.process("orchestrator"), signal.SIGKILL)
+        assert '"error"' in "".join(seen[-3:])
+
+        async def total() -> dict[str, int]:
+            return dict((await person.call("GET", "/usage")).json()["total"])
+
+        async def is_counted() -> bool:
+            return (await total())["runs"] == 1
+
+        await until(is_counted, "the row in the ledger")
+        assert (await total())["prompt_tokens"] > 0
+        await until_ready(client)
+        events = [event async for event in person.turn(session["id"], "And now?")]
+        assert events[-1].data == {"state": "SUCCEEDED"}
+
+
+@pytest.mark.long
 async def test_a_sessions_service_that_stays_away_too_long_leaves_the_partial_text(
     start: Start, model: ModelServer, sessions_service: SessionsService
 ) -> None:

@@ -220,6 +220,7 @@ async def test_a_migration_that_is_no_file_here_is_refused(migrated: Hosted) -> 
         await migrated.fetch(f"delete from {HISTORY} where version = '20990101000000'")
 
 
+@pytest.mark.long
 async def test_a_project_of_before_the_baseline_gets_another_history_and_what_is_newer(migrated: Hosted) -> None:
     before = await migrated.snapshot()
     owner = await asyncpg.connect(migrated.stack.migration_db_url)
@@ -235,6 +236,7 @@ async def test_a_project_of_before_the_baseline_gets_another_history_and_what_is
     assert await migrated.snapshot() == before
 
 
+@pytest.mark.long
 async def test_rollbacks_in_reverse_leave_nothing_and_everything_applies_again(migrated: Hosted) -> None:
     before = await migrated.snapshot()
     again = migrated.concerto("migrate", "--target", "hosted", "--yes")

@@ -211,7 +211,7 @@ async def test_two_users_at_once_never_see_each_other(
 
     async def live(person: Person, session_id: str, other_id: str, index: int) -> None:
         mine = f"{person.user['email']} says {index}"
-        body = {"messages": [{"role": "user", "content": mine}]}
+        body = {"messages": [{"role": "user", "content": mine}], "include_contents": True}
         (stored,) = ok(await person.call("POST", f"/sessions/{session_id}/messages", body))["messages"]
         assert stored["content"] == mine
         listed = ok(await person.call("GET", "/sessions"))["sessions"]
@@ -266,6 +266,7 @@ def test_the_commands_know_the_one_process(suite: RunningStack) -> None:
     assert f"{suite.gateway_url}, process {suite.supervisor.pid}" in suite.command("doctor").stdout
 
 
+@pytest.mark.long
 async def test_everything_of_ours_runs_in_one_process_by_hand_too(start: Start) -> None:
     embedded = await start("postgres,supabase")
     serve = (sys.executable, "-m", "local.cli", "serve")

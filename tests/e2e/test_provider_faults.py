@@ -14,13 +14,12 @@ import pytest
 
 from local.suite.processes import Mode
 from servicekit.rpc.identity import LEEWAY_SECONDS
-from servicekit.testing import mint_token
 from tests.support.api import Event, Person, ok, reason, text_of
 from tests.support.model_server import Behaviour, ModelServer
 from tests.support.suites import PreparedStarts, RunningStack, stop_stack
 from tests.support.waiting import until
 
-STALL_SECONDS = 2
+STALL_SECONDS = 4
 TOKEN_LIFE_SECONDS = 5
 PRICES = '{"test-model": {"prompt": 1000000, "completion": 2000000, "cached": 500000}}'
 
@@ -118,7 +117,9 @@ async def test_a_fault_of_the_provider_gives_one_reason_one_ledger_row_and_a_ses
     assert events[-1].data == {"state": "SUCCEEDED"}
     assert len(await suite.ledger(events[0].data["run_id"])) == 1
     assert await used(person, session["id"]) == 2
-    assert "fault" not in suite.model.chats[-1]["messages"][-1]["content"]
+    asked = suite.model.chats[-1]["messages"][-1]["content"]
+    # A question that nobody answered is told once more, in front of the next one.
+    assert asked == "And now?" if case.has_partial_text else asked.endswith("]]\n\nAnd now?")
 
 
 async def used(person: Person, session_id: str) -> int:
@@ -132,7 +133,7 @@ async def test_a_run_that_outlives_its_access_token_completes(suite: Suite) -> N
     session = await person.create_session(name="outlived")
     claims = jwt.decode(person.tokens["access_token"], options={"verify_signature": False})
     # Clocks are given some leeway, so this one is taken for TOKEN_LIFE_SECONDS.
-    token = mint_token(secret=suite.stack.jwt_secret, expires_in=TOKEN_LIFE_SECONDS - LEEWAY_SECONDS, sub=claims["sub"])
+    token = suite.stack.mint_token(claims["sub"], expires_in=TOKEN_LIFE_SECONDS - LEEWAY_SECONDS)
     brief = Person(person.client, {"user": person.user, "session": {**person.tokens, "access_token": token}})
     suite.model.script(Behaviour(tokens=100, delay_seconds=0.1))
     began = time.monotonic()
@@ -149,9 +150,7 @@ async def test_a_run_that_outlives_its_access_token_completes(suite: Suite) -> N
 async def test_a_run_nobody_listens_to_outlives_its_access_token(suite: Suite) -> None:
     person = suite.person
     session = await person.create_session(name="unheard")
-    token = mint_token(
-        secret=suite.stack.jwt_secret, expires_in=TOKEN_LIFE_SECONDS - LEEWAY_SECONDS, sub=person.user["id"]
-    )
+    token = suite.stack.mint_token(person.user["id"], expires_in=TOKEN_LIFE_SECONDS - LEEWAY_SECONDS)
     brief = Person(person.client, {"user": person.user, "session": {**person.tokens, "access_token": token}})
     suite.model.script(Behaviour(tokens=80, delay_seconds=0.1))
     run = ok(await brief.call("POST", f"/sessions/{session['id']}/runs", {"content": "Take your time."}))

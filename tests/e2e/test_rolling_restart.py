@@ -53,7 +53,7 @@ async def restart(stack: RunningStack, part: str) -> float:
     lasted = time.monotonic() - began
     assert done.returncode == 0, done.stdout + done.stderr
     changed = {name for name, pid in before.items() if stack.process(name) != pid}
-    assert changed == {part, f"{part}-2"}, done.stdout
+    assert changed == {part, f"{part}-2"}, done.stdout + stack.output[-4000:]
     return lasted
 
 
@@ -156,6 +156,7 @@ async def test_a_restart_of_the_one_process_says_that_there_is_a_pause(start: St
     assert (await asyncio.to_thread(stack.command, "status")).returncode == 0
 
 
+@pytest.mark.long
 async def test_the_commands_know_the_replicas(start: Start) -> None:
     stack = await start(mode="processes", replicas=REPLICAS)
     status = await asyncio.to_thread(stack.command, "status")

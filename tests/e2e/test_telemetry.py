@@ -33,7 +33,7 @@ async def collector() -> AsyncIterator[Collector]:
         yield running
 
 
-@pytest.fixture(params=["processes", "one-process"])
+@pytest.fixture(params=[pytest.param("processes", marks=pytest.mark.long), "one-process"])
 def each_mode(request: pytest.FixtureRequest) -> Mode:
     """Both modes, whatever the test run's: what is seen of them must be the same."""
     chosen: Mode = request.param

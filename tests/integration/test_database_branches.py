@@ -40,7 +40,9 @@ async def two_turns(world: RunsWorld) -> str:
 async def test_messages_follow_one_another(world: RunsWorld) -> None:
     session_id = await world.new_session()
     messages = [{"role": "user", "content": content} for content in "abc"]
-    appended = (await world.call("append_messages", session_id=session_id, messages=messages))["messages"]
+    appended = (await world.call("append_messages", session_id=session_id, messages=messages, include_contents=True))[
+        "messages"
+    ]
     assert [message["parent_id"] for message in appended] == [None, appended[0]["id"], appended[1]["id"]]
     assert all(message["is_active"] for message in appended)
     assert (await world.call("list_messages", session_id=session_id))["messages"] == appended

@@ -98,6 +98,13 @@ async def test_a_large_message_counts_as_many(limited: RunsWorld) -> None:
     assert await limited.contents(session_id) == ["x" * (64 * KIBIBYTE - 1), "x" * (640 * KIBIBYTE)]
 
 
+async def test_what_a_model_thought_counts_like_what_it_said(limited: RunsWorld) -> None:
+    session_id = await limited.new_session()
+    thought = {"role": "assistant", "content": "x", "reasoning": "x" * (640 * KIBIBYTE)}
+    await append(limited, session_id, [thought])
+    assert await used(limited) == 20
+
+
 async def test_sessions_count_as_ten_messages_each(limited: RunsWorld) -> None:
     for _ in range(4):
         await limited.new_session()

@@ -33,6 +33,7 @@ class World:
 
     async def append(self, session_id: str, *contents: str, **args: Any) -> list[dict[str, Any]]:
         messages = [{"role": "user", "content": content} for content in contents]
+        args = {"include_contents": True, **args}
         answer = await self.call("append_messages", session_id=session_id, messages=messages, **args)
         return list(answer["messages"])
 
@@ -119,6 +120,20 @@ async def test_a_repetition_answers_the_first_result_after_others_have_written(w
     first = await world.append(session_id, "one", "two", request_id=request_id)
     await world.append(session_id, "three")
     assert await world.append(session_id, "one", "two", request_id=request_id) == first
+    assert await orders_of(world, session_id) == [1, 2, 3]
+
+
+async def test_contents_are_answered_only_where_they_are_asked_for(world: World) -> None:
+    session_id, request_ids = await world.new_session(), [str(uuid4()), str(uuid4())]
+    for contents, request_id in zip((("one",), ("two", "three")), request_ids, strict=True):
+        args = {"request_id": request_id, "include_contents": False}
+        first = await world.append(session_id, *contents, **args)
+        assert {(message["content"], message["metadata"]) for message in first} == {(None, None)}
+        # A repetition may ask otherwise than the first call.
+        again = await world.append(session_id, *contents, request_id=request_id)
+        assert [message["content"] for message in again] == list(contents)
+        assert [message["id"] for message in again] == [message["id"] for message in first]
+        assert await world.append(session_id, *contents, **args) == first
     assert await orders_of(world, session_id) == [1, 2, 3]
 
 
@@ -226,6 +241,26 @@ async def test_metadata_that_grows_in_the_database_names_the_field(world: World)
     assert json.loads(refusal.value.detail)["field"] == "messages[1].metadata"
 
 
+@pytest.mark.parametrize("metadata", [{"x": [1] * 999}, {"x": [[]] * 333, "y": [{"z": None}] * 332}])
+async def test_metadata_holds_a_thousand_values(world: World, metadata: dict[str, Any]) -> None:
+    session_id = await world.new_session()
+    stored = await world.call(
+        "append_messages",
+        session_id=session_id,
+        messages=[{"role": "user", "metadata": metadata}],
+        include_contents=True,
+    )
+    assert stored["messages"][0]["metadata"] == metadata
+    # By whatever way it comes.
+    for more in ({**metadata, "w": 0, "v": {}}, {**metadata, "w": [0]}):
+        row = {"role": "user", "metadata": more}
+        with pytest.raises(asyncpg.PostgresError) as refusal:
+            await world.call("append_messages", session_id=session_id, messages=[row])
+        assert (refusal.value.sqlstate, refusal.value.message) == ("PT400", "FIELD_TOO_LARGE")
+        assert json.loads(refusal.value.detail) == {"field": "metadata", "limit": "1000 values"}
+    assert await orders_of(world, session_id) == [1]
+
+
 async def test_an_append_with_one_bad_message_appends_none(world: World) -> None:
     session_id = await world.new_session()
     messages = [{"role": "user", "content": "good"}, {"role": "nobody", "content": "bad"}]
@@ -237,7 +272,8 @@ async def test_an_append_with_one_bad_message_appends_none(world: World) -> None
 
 async def test_a_page_of_messages_ends_before_two_mebibytes(world: World) -> None:
     session_id = await world.new_session()
-    for size in (MEBIBYTE, MEBIBYTE, 1, MEBIBYTE, MEBIBYTE):
+    large = MEBIBYTE - 64  # the notes count too
+    for size in (large, large, 1024, large, large):
         await world.append(session_id, "x" * size)
     pages, after = [], 0
     while True:
@@ -254,9 +290,22 @@ async def test_a_page_of_messages_ends_before_two_mebibytes(world: World) -> Non
 async def test_a_page_counts_bytes_and_not_characters(world: World) -> None:
     session_id = await world.new_session()
     for _ in range(3):
-        await world.append(session_id, "é" * (MEBIBYTE // 2))
+        await world.append(session_id, "é" * (MEBIBYTE // 2 - 32))
     page = await world.call("list_messages", session_id=session_id)
     assert ([message["order"] for message in page["messages"]], page["has_more"]) == ([1, 2], True)
+
+
+@pytest.mark.parametrize("notes", [{"x": "n" * 60_000}, {"x": [1] * 999}], ids=["compressed", "plain"])
+async def test_a_page_counts_notes(world: World, notes: dict[str, Any]) -> None:
+    session_id = await world.new_session()
+    messages = [{"role": "user", "metadata": notes}] * 100
+    await world.call("append_messages", session_id=session_id, messages=messages)
+    page = await world.call("list_messages", session_id=session_id, page_size=100)
+    count = len(page["messages"])
+    if "n" in str(notes):
+        assert (count, page["has_more"]) == (2 * MEBIBYTE // 60_024, True)
+    else:
+        assert (count, page["has_more"]) == (100, False)
 
 
 @pytest.mark.parametrize("from_end", [False, True])

@@ -1,4 +1,6 @@
 import asyncio
+import json
+from uuid import uuid4
 
 import pytest
 
@@ -88,14 +90,6 @@ async def test_a_run_cancelled_while_it_waits_stores_nothing(world: RunsWorld) -
     assert (await world.start(session_id, "3"))["run"]["state"] == "RUNNING"
 
 
-async def test_costs_that_no_number_holds_do_not_keep_a_run_from_its_end(world: RunsWorld) -> None:
-    started = await world.start(prices={"prompt": 2**63 - 1, "completion": 2**63 - 1, "cached": -5})
-    usage = {"prompt_tokens": 2**63 - 1, "completion_tokens": 2**63 - 1, "cached_tokens": -1}
-    done = await world.finish(started["lease"], usage=usage)
-    assert done["run"]["usage"]["cost_micro_usd"] == 2**63 - 1
-    assert done["run"]["usage"]["cached_tokens"] == 0
-
-
 @pytest.mark.parametrize("pieces", [["Hal", "lo ", "Wörld"], ["\U0001f3bc", "\n\t\\u0041", '"{}"', "  "], [], ["", ""]])
 async def test_the_reaper_folds_what_was_said_exactly(world: RunsWorld, pieces: list[str]) -> None:
     session_id = await world.new_session()
@@ -126,6 +120,35 @@ async def test_a_text_that_no_message_holds_is_cut(world: RunsWorld) -> None:
     await world.interrupt(started["run"]["id"])
     [_, partial] = await world.contents(session_id)
     assert set(partial) == {"x"}
+
+
+async def test_a_death_that_is_reported_ends_the_leases_of_that_process_alone(world: RunsWorld) -> None:
+    dead, alive = str(uuid4()), str(uuid4())
+    session_id = await world.new_session()
+    running = await world.start(session_id, process_id=dead, lease_seconds=3600)
+    waiting = await world.start(session_id, process_id=dead, lease_seconds=3600, if_running="queue")
+    ended = await world.start(process_id=dead)
+    await world.finish(ended["lease"])
+    others = [await world.start(process_id=alive, lease_seconds=3600), await world.start(lease_seconds=3600)]
+    reported = await world.system("end_leases", process_id=dead)
+    assert sorted(reported["run_ids"]) == sorted(one["run"]["id"] for one in (running, waiting))
+    await world.system("interrupt_expired_runs", limit=1000, error=ERROR)
+    states = [(await world.run(one["run"]["id"]))["state"] for one in (running, waiting, ended, *others)]
+    assert states == ["INTERRUPTED", "INTERRUPTED", "SUCCEEDED", "RUNNING", "RUNNING"]
+    assert await world.system("end_leases", process_id=dead) == {"run_ids": []}
+    assert await world.system("end_leases") == {"run_ids": []}
+
+
+async def test_a_process_that_lives_goes_on_after_it_was_called_dead(world: RunsWorld) -> None:
+    process_id = str(uuid4())
+    started = await world.start(process_id=process_id)
+    async with world.admin.transaction():  # in which no service that runs sees the lease without its time
+        await world.admin.fetchval("select private.end_leases($1::jsonb)", json.dumps({"process_id": process_id}))
+        renewed = json.dumps({"leases": [started["lease"]]})
+        assert json.loads(await world.admin.fetchval("select private.renew_leases($1::jsonb)", renewed)) == {
+            "lost_run_ids": [], "cancelled_run_ids": []
+        }  # fmt: skip
+    assert await world.append(started["lease"], ["on"]) == []
 
 
 async def test_a_waiting_run_whose_process_died_is_interrupted_as_well(world: RunsWorld) -> None:
@@ -231,22 +254,24 @@ async def test_old_deltas_are_pruned_and_the_rest_keeps_its_place(world: RunsWor
     assert (await world.system("prune_run_events", older_than_seconds=3600))["pruned"] == 0
 
 
-async def test_deleting_a_session_ends_its_run_and_notes_what_it_used(world: RunsWorld) -> None:
+@pytest.mark.parametrize("in_steps", [False, True])
+async def test_deleting_a_session_ends_its_run_and_notes_what_it_used(world: RunsWorld, in_steps: bool) -> None:
     session_id = await world.new_session()
     await world.answered(session_id, "1", "one")
-    started = await world.start(session_id, "2", model="m")
+    started = await world.start(
+        session_id, "two and 4", model="m", prices={"prompt": 2_000_000, "completion": 8_000_000}
+    )
     run_id = started["run"]["id"]
     await world.append(started["lease"], ["four", "more"])
-    await world.call("delete_session", session_id=session_id)
+    await world.call("delete_session", session_id=session_id, in_steps=in_steps)
     assert await world.append(started["lease"], "x", first_seq=9) == [run_id]
     await refused("PT409", "LEASE_LOST", world.finish(started["lease"]))
     await refused("PT404", "RUN_NOT_FOUND", world.call("get_run", run_id=run_id))
     assert await world.admin.fetchval("select count(*) from public.run_events where run_id = $1", run_id) == 0
     rows = await world.ledger()
-    assert [(row["model"], row["completion_tokens"], row["is_estimated"]) for row in rows] == [
-        ("", 0, False),
-        ("m", 2, True),
-    ]
+    counts = ("model", "prompt_tokens", "completion_tokens", "cost_micro_usd", "is_estimated")
+    # A quarter of the 13 bytes that the session held, and of the eight that were said.
+    assert [tuple(row[count] for count in counts) for row in rows] == [("", 0, 0, 0, False), ("m", 4, 2, 24, True)]
 
 
 async def test_deleting_an_account_deletes_its_runs_events_and_ledger(world: RunsWorld) -> None:

@@ -16,8 +16,9 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from tests.support.api import Person, ok
-from tests.support.model_server import FAULTS, Behaviour, ModelServer, ToolUse
+from tests.support.model_server import FAULT_MODELS, FAULTS, Behaviour, ModelServer, ToolUse
 from tests.support.suites import RunningStack
+from tests.support.waiting import until
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 TOOL: dict[str, Any] = {
@@ -160,6 +161,11 @@ async def test_bad_requests_name_their_parameter(clients: Clients, owner: Person
         ({"messages": HELLO, "n": 2}, "n"),
         ({"messages": HELLO, "model": ""}, "model"),
         ({"messages": HELLO, "max_tokens": 0}, "max_tokens"),
+        ({"messages": HELLO, "max_tokens": 10**9}, "max_tokens"),
+        ({"messages": HELLO, "max_completion_tokens": 2**63}, "max_completion_tokens"),
+        ({"messages": HELLO, "service_tier": "priority"}, "service_tier"),
+        ({"messages": HELLO, "extra_body": {"vendor_option": 1}}, "vendor_option"),
+        ({"messages": HELLO, "tools": [{"type": "web_search"}]}, "tools[0].type"),
     ]
     for fields, param in bad:
         with pytest.raises(openai.BadRequestError) as caught:
@@ -211,10 +217,21 @@ async def test_an_exchange_is_kept_in_its_session_and_in_the_ledger(clients: Cli
     assert entry["prompt_tokens"] > whole.usage.prompt_tokens
 
 
-async def test_without_a_session_nothing_is_kept(clients: Clients, owner: Person) -> None:
-    before = ok(await owner.call("GET", "/usage"))["total"]
-    await clients.official(owner).chat.completions.create(model="offline", messages=HELLO)
-    assert ok(await owner.call("GET", "/usage"))["total"] == before
+async def test_without_a_session_nothing_is_kept_but_what_was_used(clients: Clients, owner: Person) -> None:
+    async def stored() -> tuple[object, ...]:
+        answers = [ok(await owner.call("GET", path)) for path in ("/sessions", "/runs", "/usage")]
+        return answers[0]["sessions"], answers[1]["runs"], answers[2]["total"]
+
+    sessions, runs, before = await stored()
+    create = clients.official(owner).chat.completions.create
+    whole = await create(model="offline", messages=HELLO)
+    await text_of(await create(model="offline", messages=HELLO, stream=True))
+    *kept, after = await stored()
+    assert kept == [sessions, runs]
+    assert whole.usage is not None
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert after[name] - before[name] == 2 * getattr(whole.usage, name)  # type: ignore[index]
+    assert after["runs"] == before["runs"] + 2  # type: ignore[index]
 
 
 async def test_a_repeated_request_gets_the_first_answer(clients: Clients, owner: Person) -> None:
@@ -272,22 +289,26 @@ async def person(model: ModelServer, launch: Callable[..., RunningStack]) -> Asy
         OPENAI_BASE_URL=model.base_url,
         OPENAI_API_KEY="providers-key",
         CONCERTO_MODEL="test-model",
-        CONCERTO_MODELS="second-model",
+        CONCERTO_MODELS=f"second-model,{FAULT_MODELS}",
         CONCERTO_TITLE_MODEL="off",
-        CONCERTO_MODEL_TIMEOUT_SECONDS="1",
+        CONCERTO_OPENAI_PARAMETERS="vendor_option",
+        CONCERTO_MODEL_PRICES='{"test-model": {"prompt": 1000000, "completion": 1000000}}',
+        CONCERTO_MAX_RUNS_PER_USER="20",
+        CONCERTO_MODEL_TIMEOUT_SECONDS="5",
     )
     async with httpx.AsyncClient(base_url=running.gateway_url, timeout=30) as client:
         yield await Person.sign_up(client)
 
 
 async def test_the_configured_models_are_listed(clients: Clients, person: Person) -> None:
-    assert [model.id async for model in clients.official(person).models.list()] == ["test-model", "second-model"]
+    names = [model.id async for model in clients.official(person).models.list()]
+    assert names[:2] == ["test-model", "second-model"]
 
 
 async def test_parameters_reach_the_provider_unchanged(clients: Clients, person: Person, model: ModelServer) -> None:
     extra = {"logit_bias": {"7": -1}, "metadata": {"zeta": "1", "alpha": "2"}, "vendor_option": {"deep": [1.5, None]}}
     await clients.official(person).chat.completions.create(
-        model="any-model",
+        model="second-model",
         messages=HELLO,
         seed=2**60 + 1,
         tools=[TOOL],
@@ -405,6 +426,58 @@ async def test_the_clients_own_retries_work(clients: Clients, person: Person, mo
             model="fault:unauthorized", messages=HELLO
         )
     assert len(model.chats) == before + 1, "another try with the same bad key is of no use"
+
+
+async def test_a_client_that_leaves_its_stream_pays_for_what_was_said(
+    clients: Clients, person: Person, model: ModelServer
+) -> None:
+    async def used() -> dict[str, Any]:
+        return dict(ok(await person.call("GET", "/usage?group_by=model"))["total"])
+
+    before = await used()
+    model.script(FAULTS["slow"])
+    stream = await clients.official(person).chat.completions.create(model="test-model", messages=HELLO, stream=True)
+    async for chunk in stream:
+        if chunk.choices[0].delta.content:
+            break
+    await stream.close()
+
+    async def is_counted() -> bool:
+        return bool((await used())["runs"] == before["runs"] + 1)
+
+    await until(is_counted, "the row in the ledger")
+    after = await used()
+    assert after["completion_tokens"] > before["completion_tokens"]
+    assert after["cost_micro_usd"] > before["cost_micro_usd"]
+
+
+async def test_streams_without_a_session_are_limited_like_runs(
+    clients: Clients, person: Person, model: ModelServer
+) -> None:
+    model.default = FAULTS["slow"]
+    create = clients.official(person).chat.completions.create
+    try:
+        asked = (create(model="test-model", messages=HELLO, stream=True) for _ in range(24))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    finally:
+        model.default = Behaviour()
+    streams = [answer for answer in answers if isinstance(answer, openai.AsyncStream)]
+    refusals = [answer for answer in answers if isinstance(answer, openai.RateLimitError)]
+    assert (len(streams), len(refusals)) == (20, 4)
+    assert {(refusal.code, refusal.response.headers["retry-after"]) for refusal in refusals} == {
+        ("rate_limit_exceeded", "2")
+    }
+    for stream in streams:
+        await stream.close()
+
+    async def is_free() -> bool:
+        try:
+            await create(model="test-model", messages=HELLO)
+        except openai.RateLimitError:
+            return False
+        return True
+
+    await until(is_free, "room for another call")
 
 
 async def test_many_clients_stream_at_once(clients: Clients, person: Person, model: ModelServer) -> None:

@@ -18,12 +18,14 @@ INSUFFICIENT_PRIVILEGE = "42501"
 PLATFORM = """
 create schema auth;
 create table auth.users (
-    id uuid primary key, email varchar(255), raw_user_meta_data jsonb, last_sign_in_at timestamptz
+    id uuid primary key, email varchar(255), raw_user_meta_data jsonb, last_sign_in_at timestamptz,
+    banned_until timestamptz, deleted_at timestamptz
 );
+create table auth.sessions (id uuid primary key, user_id uuid not null references auth.users, not_after timestamptz);
 create function auth.uid() returns uuid language sql stable
 as $$ select nullif(current_setting('request.jwt.claim.sub', true), '')::uuid $$;
 grant usage on schema auth to postgres, anon, authenticated;
-grant all on auth.users to postgres;
+grant all on auth.users, auth.sessions to postgres;
 create schema storage;
 create table storage.buckets (
     id text primary key, name text not null unique, public boolean default false,

@@ -7,7 +7,7 @@ In tests:
         ... point OPENAI_BASE_URL at server.base_url ...
         server.requests[0].body["messages"]
 
-Without a script the model's name (`fault:stall`) or a mark in the last user's message (`[[fault:stall]]`) chooses a
+Without a script the model's name (`fault:stall`) or a mark in the user's last paragraph (`[[fault:stall]]`) chooses a
 fault of FAULTS; otherwise the answer tells what was asked. As a program, which needs the standard library alone as it
 also runs in a container (prints its address, serves until SIGINT):
 
@@ -51,12 +51,16 @@ class Behaviour:
     """The answer; None tells what was asked, or counts tokens when `tokens` is set."""
     tokens: int | None = None
     """Answer with this many tokens ("t0 t1 t2 …") instead of a text."""
+    thoughts: str = ""
+    """What the model thinks before it answers."""
+    thoughts_field: str = "reasoning_content"
+    """The field of a message or delta that brings the thoughts."""
     delay_seconds: float = 0.0
     """Pause before each token."""
     status: int = 200
     """Any other status answers with an error object."""
     error: Mapping[str, Any] | None = None
-    """The error object's fields for such a status; None sends a body that is not JSON."""
+    """The error object's fields for such a status, or in place of an answer; None sends a body that is not JSON."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Additional headers of the answer."""
     fault: Literal[
@@ -64,9 +68,13 @@ class Behaviour:
     ] = ""
     """What happens after `fault_after` tokens of a stream; the last two instead of any stream."""
     fault_after: int = 3
+    rest: asyncio.Event | None = None
+    """Set by a test: what a stream holds after `fault_after` tokens waits for it."""
     finish_reason: str = "stop"
     usage: bool = True
     """False: sends no usage, as older servers do."""
+    counts_in_each_chunk: bool = False
+    """True: each chunk of a stream counts what there was so far, as some servers do."""
     cached_tokens: int = 0
     tool_calls: tuple[ToolUse, ...] = ()
     """Tools that are called after the text, which is empty unless it is set; only when the request offers tools."""
@@ -117,9 +125,13 @@ WITHOUT_AN_END = frozenset({"stall", "silent", "no_answer"})
 """The faults that last until the client has waited long enough."""
 
 
+FAULT_MODELS = ",".join(f"fault:{name}" for name in FAULTS)
+"""The models that choose a fault by their name, as CONCERTO_MODELS offers them."""
+
+
 def patience_for(fault: str) -> float:
     """Return how many seconds a client should wait for the model's next words: a busy machine is late with them too."""
-    return 1.0 if fault in WITHOUT_AN_END else 30.0
+    return 3.0 if fault in WITHOUT_AN_END else 30.0
 
 
 _MARK = re.compile(r"\[\[fault:([a-z_]+)\]\]")
@@ -222,7 +234,7 @@ class ModelServer:
         if request.method != "POST" or not request.path.endswith("/chat/completions"):
             return await _send_json(writer, 404, {"detail": "Not Found"})
         behaviour = self._behaviour_for(request.body)
-        if behaviour.status != 200:
+        if behaviour.status != 200 or behaviour.error is not None:
             if behaviour.error is None:
                 return await _send(writer, behaviour.status, b"<html>no</html>", "text/html", behaviour.headers)
             return await _send_json(writer, behaviour.status, {"error": dict(behaviour.error)}, behaviour.headers)
@@ -243,7 +255,8 @@ class ModelServer:
         if self._script:
             return self._script.popleft()
         name = str(body.get("model", ""))
-        mark = _MARK.search(_last_user_text(body))
+        # A question that was never answered may stand before the last one, in the same message.
+        mark = _MARK.search(_last_user_text(body).rpartition("\n\n")[2])
         found = name.removeprefix("fault:") if name.startswith("fault:") else mark.group(1) if mark else ""
         return FAULTS.get(found, self.default)
 
@@ -251,6 +264,8 @@ class ModelServer:
         tokens, calls = _tokens(body, behaviour), self._calls(body, behaviour)
         await asyncio.sleep(behaviour.delay_seconds * len(tokens))  # the speed of the model
         message: Json = {"role": "assistant", "content": "".join(tokens)}
+        if behaviour.thoughts:
+            message[behaviour.thoughts_field] = behaviour.thoughts
         if calls:
             message |= {"content": message["content"] or None, "tool_calls": calls}
         answer = {
@@ -280,12 +295,21 @@ class ModelServer:
 
         if behaviour.fault != "stall" or behaviour.fault_after:
             await _send_event(writer, json.dumps(chunk({"role": "assistant", "content": ""})))
+        for thought in _words(behaviour.thoughts) if behaviour.thoughts else ():
+            if behaviour.delay_seconds:
+                await asyncio.sleep(behaviour.delay_seconds)  # the speed of the model
+            await _send_event(writer, json.dumps(chunk({behaviour.thoughts_field: thought})))
         for position, token in enumerate(tokens):
             if behaviour.fault and position >= behaviour.fault_after:
                 return await self._misbehave(writer, behaviour)
+            if behaviour.rest is not None and position >= behaviour.fault_after:
+                await behaviour.rest.wait()
             if behaviour.delay_seconds:
                 await asyncio.sleep(behaviour.delay_seconds)  # the speed of the model
-            await _send_event(writer, json.dumps(chunk({"content": token})))
+            so_far = (
+                {"usage": _usage(body, tokens[: position + 1], behaviour)} if behaviour.counts_in_each_chunk else {}
+            )
+            await _send_event(writer, json.dumps({**chunk({"content": token}), **so_far}))
             self.sent_tokens += 1
         for delta in _call_deltas(calls):
             await _send_event(writer, json.dumps(chunk({"tool_calls": [delta]})))
@@ -296,7 +320,7 @@ class ModelServer:
         return await _end_stream(writer)
 
     def _calls(self, body: Json, behaviour: Behaviour) -> list[Json]:
-        offered = [tool["function"] for tool in body.get("tools") or ()]
+        offered = [tool["function"] for tool in body.get("tools") or () if "function" in tool]
         calls: list[Json] = []
         for use in behaviour.tool_calls if offered else ():
             self.sent_calls += 1
@@ -388,6 +412,10 @@ def _tokens(body: Json, behaviour: Behaviour) -> list[str]:
     text = behaviour.text
     if text is None:
         text = f"You said: {_last_user_text(body)} I was given {len(body.get('messages', []))} messages."
+    return _words(text)
+
+
+def _words(text: str) -> list[str]:
     return re.findall(r"\s*\S+\s*$|\s*\S+", text) or [text]
 
 

@@ -66,6 +66,18 @@ class RunsWorld:
         answer = await self.system("append_run_events", batches=[{"lease": lease, "events": events}])
         return list(answer["lost_run_ids"])
 
+    async def think(
+        self, lease: object, *pieces: dict[str, str], first_seq: int = 2, created_at: str | None = None
+    ) -> None:
+        """Append pieces, each by the name of its delta: {"reasoning_delta": text} or {"message_delta": text}."""
+        events = [
+            {"seq": seq, "created_at": created_at, name: {"text": text}}
+            for seq, piece in enumerate(pieces, first_seq)
+            for name, text in piece.items()
+        ]
+        answer = await self.system("append_run_events", batches=[{"lease": lease, "events": events}])
+        assert answer["lost_run_ids"] == []
+
     async def finish(
         self, lease: object, state: str = "SUCCEEDED", answer: str | None = "answer", **args: Any
     ) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import jwt
+import pytest
 from dotenv import dotenv_values
 
 from local.cli import exported_variables
@@ -22,7 +23,10 @@ from local.embedded.credentials import Credentials, credentials_file, read_crede
 from local.embedded.postgres import SUPERUSER, Postgres
 from local.files import make_private_folder, write_private
 from local.settings import PORT_NAMES, ROOT, load_settings
+from local.setup.bootstrap import LAUNCHER
 from local.suite.processes import PARTS, WHOLE, Mode, replicas_of
+from servicekit.rpc.identity import Caller
+from servicekit.testing import caller_of, claims_of
 
 START_SECONDS = 240
 STOP_SECONDS = 60
@@ -74,8 +78,38 @@ class RunningStack:
 
     @property
     def jwt_secret(self) -> str:
-        """What the access tokens are signed with (HS256)."""
+        """The secret of tokens signed with HS256. Skips the test where keys alone sign, as in new hosted projects."""
+        if "SUPABASE_JWT_SECRET" not in self.env:
+            pytest.skip("only the project itself can sign: give SUPABASE_SIGNING_KEY or SUPABASE_JWT_SECRET")
         return self.env["SUPABASE_JWT_SECRET"]
+
+    @property
+    def signing_key(self) -> str | None:
+        """The private key (ES256, a JSON Web Key) that signs access tokens; None where the secret does.
+
+        A hosted project shows its own to nobody; one that was imported there can be given as SUPABASE_SIGNING_KEY.
+        """
+        given = self.env.get("SUPABASE_SIGNING_KEY")
+        is_other = self.variables.get("CONCERTO_EMBEDDED_SIGNING") == "HS256" or "SUPABASE_URL" in self.variables
+        if given or is_other or not credentials_file(self.home).exists():
+            return given
+        return read_credentials(self.home).signing_key
+
+    def mint_token(self, user_id: str | None = None, *, expires_in: float = 3600, **claims: Any) -> str:
+        """Return an access token of no sign-in, signed as the suite's own are. `claims` replace or add claims."""
+        return self.sign(claims_of(user_id, expires_in=expires_in, iss=f"{self.supabase_url}/auth/v1") | claims)
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """Return an access token with these claims, whatever they are. Skips the test where nobody else can sign."""
+        content = json.dumps(claims).encode()
+        if self.signing_key is None:
+            return jwt.PyJWS().encode(content, self.jwt_secret, algorithm="HS256")
+        key = jwt.PyJWK.from_json(self.signing_key)
+        return jwt.PyJWS().encode(content, key.key, algorithm="ES256", headers={"kid": key.key_id})
+
+    def caller(self, user_id: str | None = None, *, expires_in: float = 3600) -> Caller:
+        """Return a caller with such a token."""
+        return caller_of(self.mint_token(user_id, expires_in=expires_in))
 
     @property
     def db_url(self) -> str:
@@ -127,7 +161,7 @@ class RunningStack:
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run `concerto <arguments>` on this data folder."""
         return subprocess.run(
-            [sys.executable, "-m", "local.cli", *arguments],
+            [str(LAUNCHER), *arguments],
             cwd=ROOT,
             env=stack_environment(self.home, self.base_port, **self.variables),
             capture_output=True,
@@ -154,9 +188,11 @@ def stack_environment(home: Path, base_port: int, **extra: str) -> dict[str, str
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}  # noqa: TID251
     own = {"CONCERTO_HOME": str(home), "CONCERTO_PORT": str(base_port), "CONCERTO_ENV_FILE": "/dev/null"}
     # All the tests' people sign in from one address.
-    limits = dict.fromkeys(("GATEWAY_LOGIN_LIMIT_PER_EMAIL", "GATEWAY_LOGIN_LIMIT_PER_ADDRESS"), "100000/minute")
+    limits = {f"GATEWAY_LOGIN_LIMIT_PER_{name}": "100000/minute" for name in ("EMAIL", "ACCOUNT", "ADDRESS")}
     # One of them stores what many people would in a day.
     limits |= {"CONCERTO_MESSAGES_PER_MINUTE": "100000000"}
+    # Said each time, as a suite may begin with a copy of another one's database.
+    limits |= {"CONCERTO_SIGN_UP": "open"}
     return {**inherited, **own, **limits, **EMBEDDED_LIMITS, "PYTHONUNBUFFERED": "1", **extra}
 
 
@@ -204,7 +240,7 @@ def start_stack(
     project = project or {}
     extra = {**{name: project[name] for name in OF_A_PROJECT if name in project}, **extra}
     environment = stack_environment(home, base_port, **extra)
-    command = [sys.executable, "-m", "local.cli", "up", f"--{mode}", "--replicas", str(replicas)]
+    command = [str(LAUNCHER), "up", f"--{mode}", "--replicas", str(replicas)]
     command += ["--only", only] if only else []
     command += [] if migrate else ["--no-migrate"]
     output = folder / "up.out"

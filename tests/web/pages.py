@@ -5,6 +5,18 @@ from dataclasses import dataclass
 
 from playwright.async_api import Locator, Page, expect
 
+RESTS = """(list) => new Promise((resolve) => {
+    let still = 0, before = ""
+    const look = () => {
+        const now = `${list.scrollTop} ${list.scrollHeight}`
+        still = now === before ? still + 1 : 0
+        before = now
+        if (still === 15) resolve(); else requestAnimationFrame(look)
+    }
+    look()
+})"""
+"""Waits until a list has neither moved nor grown for fifteen frames; its rows are measured some frames after a move."""
+
 
 @dataclass(frozen=True)
 class AccountPages:
@@ -32,14 +44,14 @@ class AccountPages:
     async def log_in(self, email: str, password: str) -> None:
         """Fill in the log-in form and send it."""
         await expect(self.heading("Log in")).to_be_visible()
-        await self.field("Email").fill(email)
+        await self.field("E-mail").fill(email)
         await self.field("Password").fill(password)
         await self.button("Log in").click()
 
     async def enter_code(self, code: str, *, submit: str, email: str = "") -> None:
         """Type in the code of a mail, with the address where the page asks for it, and send it."""
         if email:
-            await self.field("Email").fill(email)
+            await self.field("E-mail").fill(email)
         await self.field("Code").fill(code)
         await self.button(submit).click()
 
@@ -48,7 +60,7 @@ class AccountPages:
         await expect(self.heading("Create your account")).to_be_visible()
         if name:
             await self.page.get_by_role("textbox", name=re.compile("^Name")).fill(name)
-        await self.field("Email").fill(email)
+        await self.field("E-mail").fill(email)
         await self.field("Password").fill(password)
         await self.button("Sign up").click()
 
@@ -192,9 +204,11 @@ class Chat:
         await expect(self.stop_button).to_be_hidden()
 
     async def act(self, message: Locator, action: str) -> None:
-        """Press one of the buttons of a message."""
-        await message.hover()
-        await message.get_by_role("button", name=action, exact=True).click()
+        """Press one of the buttons of a message, once the list rests: one that moves may lose the click."""
+        button = message.get_by_role("button", name=action, exact=True)
+        await button.scroll_into_view_if_needed()
+        await self.log.evaluate(RESTS)
+        await button.click()
 
     async def session_id(self) -> str:
         """Wait for the chat's own address and return the id in it."""

@@ -150,8 +150,8 @@ async def test_everything_of_a_turn_goes_by_the_keyboard(web: Web) -> None:
     page = await web.visit(path="/login/")
     chat = Chat(page)
     await expect(AccountPages(page).heading("Log in")).to_be_visible()
-    if await focused(page) != "Email":
-        await tab_to(page, "Email")
+    if await focused(page) != "E-mail":
+        await tab_to(page, "E-mail")
     await page.keyboard.type(person.user["email"])
     await tab_to(page, "Password")
     await page.keyboard.type(PASSWORD)

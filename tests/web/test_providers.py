@@ -94,7 +94,7 @@ def project(suite: RunningStack, mode: Mode) -> Iterator[Project]:
             until_in_thread(has_come, "the host")
             variables: dict[str, Any] = hosted
             stack = start_stack(folder, port=base_port, mode=mode, **variables)
-            stack.env.update(hosted)
+            stack.env.update(hosted | {"SUPABASE_SIGNING_KEY": environment["HOST_SIGNING_KEY"]})
             try:
                 yield Project(stack, folder, github)
             finally:

@@ -22,6 +22,17 @@ HOSTILE = """Look: <img src=x onerror="window.ran = 'img'"> <script>window.ran =
 |---|---|
 | <img src=x onerror="window.ran = 'cell'"> | `<script>window.ran='code'</script>` |
 
+<details open ontoggle="window.ran = 'toggle'">
+<summary>hostile</summary>
+</details>
+
+<details open>
+<summary onclick="window.ran = 'summary'">tag</summary> <kbd onclick="window.ran = 'key'">key</kbd>
+
+<sub><img src=x onerror="window.ran = 'sub'"></sub> <mark><script>window.ran = 'mark'</script></mark>
+
+</details>
+
 ```html
 <img src=x onerror="window.ran = 'block'"><script>window.ran = 'block script'</script>
 ```
@@ -45,13 +56,13 @@ async def test_nothing_in_an_answer_runs_or_is_fetched(web: Web, prompt: str) ->
     for _ in range(2):  # as it came, and as it is loaded
         await expect(chat.answer).to_contain_text("The end of it.")
         await expect(chat.answer.locator("code").first).to_be_visible()
-        assert await chat.answer.locator("script, iframe, object, embed, svg[onload]").count() == 0
+        assert await chat.answer.locator("script, iframe, object, embed, svg[onload], [onclick]").count() == 0
         assert await chat.answer.locator("img[src^=http], img[src^=javascript], img[onerror]").count() == 0
         links = await chat.answer.get_by_role("link").all()
         for link in links:
             target = str(await link.get_attribute("href"))
             assert re.match(r"(https?|mailto):", target), target
-        for name in ("raw", "marked up", "data", "mixed", "entity", "vb"):
+        for name in ("raw", "marked up", "data", "mixed", "entity", "vb", "tag", "key"):
             word = chat.answer.get_by_text(name, exact=True).first
             if await word.count():
                 await word.click()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.support.api import Person
 from tests.support.model_server import Behaviour, ModelServer
@@ -51,6 +51,23 @@ async def test_a_reload_in_mid_stream_loses_and_doubles_nothing(web: Web) -> Non
         await expect(chat.answer).to_contain_text("t20 ")
         assert len(await counted_in(chat.answer)) < TOKENS, "the answer had ended before the reload"
         await expect(chat.stop_button).to_be_visible()
+    await is_whole(chat, person)
+
+
+async def test_an_answer_under_way_is_there_before_its_stream(web: Web) -> None:
+    person = await web.person()
+    chat = await asked(web, person)
+    held = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await held.wait()
+        await route.continue_()
+
+    await chat.page.route("**/runs/*/events", hold)
+    await chat.page.reload()
+    await expect(chat.answer).to_contain_text("t20 ")
+    await expect(chat.stop_button).to_be_visible()
+    held.set()
     await is_whole(chat, person)
 
 

@@ -41,6 +41,13 @@ def total(costs: list[float]) -> float:
 
 The mean is $\\bar{x} = \\frac{1}{n}\\sum_{i=1}^{n} x_i$, and a [link](https://example.com/ulm) leads further.
 """
+THOUGHTS = """Der Nutzer fragt nach dem Turm des Ulmer Münsters. Bekannte Zahlen:
+
+- **161,53 m** bis zur Spitze, 768 Stufen;
+- `143 m` bis zur obersten Plattform für Besucher.
+
+Gemeint ist wohl die *ganze* Höhe; ein Wort zur Plattform hilft dem, der hinaufsteigen möchte. 塔の高さ。
+"""
 LONG_NAME = (
     "A conversation about the history of the tower, its builders, their tools and the long pauses between the "
     "centuries in which nobody built anything at all"
@@ -57,6 +64,7 @@ class House:
     tools: str
     versions: str
     stopped: str
+    thoughtful: str
 
 
 async def furnished(web: Web) -> House:
@@ -93,6 +101,14 @@ async def furnished(web: Web) -> House:
     web.answer("Go on.", Behaviour(tokens=40, fault="cut", fault_after=30))
     async for _ in person.turn(stopped["id"], "Go on."):
         pass
+    thoughtful = await web.chat(
+        person,
+        (
+            "Wie hoch ist der Turm?",
+            Behaviour(text="Der Turm ist **161,53 m** hoch, und", thoughts=THOUGHTS, finish_reason="length"),
+        ),
+        name="Der Turm",
+    )
     rich = await web.chat(
         person,
         ("Plan three days in Ulm for us, please.", RICH),
@@ -107,6 +123,7 @@ async def furnished(web: Web) -> House:
         tools=tools["id"],
         versions=versions["id"],
         stopped=stopped["id"],
+        thoughtful=thoughtful["id"],
     )
 
 
@@ -202,7 +219,7 @@ async def _(at: Walk) -> Page:
 async def _(at: Walk) -> Page:
     email = at.house.newcomer.user["email"]
     account = AccountPages(at.signed_out)
-    await account.field("Email").fill(email)
+    await account.field("E-mail").fill(email)
     await account.button("Send link").click()
     await expect(at.signed_out.get_by_role("main")).to_contain_text(email)
     return at.signed_out
@@ -260,7 +277,7 @@ async def _(at: Walk) -> Page:
 @state("callback-asks-somebody-else")
 async def _(at: Walk) -> Page:
     await at.new.goto("/callback/#token_hash=x&type=signup&email=" + f"a-rather-long-name.{'x' * 60}%40example.com")
-    await expect(AccountPages(at.new).heading("Confirm your email")).to_be_visible()
+    await expect(AccountPages(at.new).heading("Confirm your e-mail")).to_be_visible()
     await expect(at.new.get_by_role("button", name=re.compile("^Stay"))).to_be_visible()
     return at.new
 
@@ -393,12 +410,37 @@ async def _(at: Walk) -> Page:
     return at.known
 
 
+@state("chat-thought")
+async def _(at: Walk) -> Page:
+    chat = await opened(at, at.house.thoughtful)
+    await expect(chat.button("Continue")).to_be_visible()
+    return at.known
+
+
+@state("chat-thought-unfolded")
+async def _(at: Walk) -> Page:
+    chat = Chat(at.known)
+    await chat.answer.locator("summary").click()
+    await expect(chat.answer).to_contain_text("Bekannte Zahlen")
+    return at.known
+
+
 @state("chat-not-found")
 async def _(at: Walk) -> Page:
     await at.known.goto("/chat/?id=7e0a7b5e-3c1f-4b86-9f0e-1d2c3b4a5f60")
     await expect(at.known.get_by_role("main")).to_contain_text(re.compile("not|no ", re.IGNORECASE))
     await at.known.wait_for_load_state("networkidle")
     return at.known
+
+
+@state("chat-thinking")
+async def _(at: Walk) -> Page:
+    at.web.answer("Think first.", Behaviour(text="Done.", thoughts=THOUGHTS * 5, delay_seconds=0.2))
+    await at.new.goto("/chat/")
+    chat = Chat(at.new)
+    await chat.send("Think first.")
+    await expect(chat.answer.locator("summary")).to_have_text("Thinking…")
+    return at.new
 
 
 @state("chat-streaming")

@@ -168,23 +168,26 @@ class Web:
         await page.goto(path)
         return page
 
-    async def expire(self, page: Page, *, known: bool = True) -> None:
+    async def expire(self, page: Page, *, known: bool = True, press: Locator | None = None) -> None:
         """Make the access token that the browser holds one that has expired, as if the machine had been asleep.
 
         known: whether the browser can tell by itself; otherwise the servers refuse what it takes for valid.
+        press: a button that is pressed in the same moment, before the page can notice by itself.
         """
         (name,) = _storage_names
         saved = json.loads(await page.evaluate("(name) => localStorage.getItem(name)", name))
         claims = jwt.decode(saved["access_token"], options={"verify_signature": False})
-        secret = self.stack.jwt_secret
         if known:
             then = int(time.time()) - 3600
             claims |= {"iat": then - 3600, "exp": then}
             saved["expires_at"] = then
-        else:
-            secret = f"not {secret}"
-        saved["access_token"] = jwt.encode(claims, secret, algorithm="HS256")
-        await page.evaluate("([name, value]) => localStorage.setItem(name, value)", [name, json.dumps(saved)])
+        token = self.stack.sign(claims)
+        saved["access_token"] = token if known else f"{token[:-6]}{'A' * 6}"
+        button = await press.element_handle() if press else None
+        await page.evaluate(
+            "([name, value, button]) => { localStorage.setItem(name, value); button?.click(); }",
+            [name, json.dumps(saved), button],
+        )
 
     async def _storage_name(self, person: Person) -> str:
         """Return the name under which the web app keeps its sign-in; the first test of a process logs in to see it."""

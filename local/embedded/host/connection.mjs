@@ -1,5 +1,5 @@
 // The connection to Postgres, with the corrections that make it answer as a hosted project does.
-import { createPostgresConnection } from "@supabase/lite/postgres";
+import { createPostgresConnection } from "./lite.mjs";
 
 const timestamp = (text) => (text == null ? text : text.replace(" ", "T"));
 // Postgres writes "+00", clients expect "+00:00"; going through Date would cut microseconds.
@@ -23,12 +23,15 @@ const json = {
 
 const same = (value) => value;
 
-/** Opens the pool. Every request then runs as anon, authenticated or service_role, never as the login role. */
-export function openConnection(url) {
+/**
+ * Opens a pool of `max` connections. Every request then runs as anon, authenticated or service_role, never as the login
+ * role.
+ */
+export function openConnection(url, max) {
   const connection = createPostgresConnection({
     url,
     postgresOptions: {
-      max: 10,
+      max,
       connect_timeout: 5,
       backoff: (attempt) => Math.min(0.1 * 2 ** attempt, 1), // seconds, while Postgres is away
       onnotice: () => {},

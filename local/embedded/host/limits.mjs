@@ -2,12 +2,19 @@
 // hold a burst and fill again steadily (https://supabase.com/docs/guides/auth/rate-limits).
 import { timingSafeEqual } from "node:crypto";
 import { isIPv4, isIPv6 } from "node:net";
+import { authRefusal } from "./refusals.mjs";
 
 const BURST = 30;
 const WINDOW_SECONDS = 300;
 const MOST_BUCKETS = 20_000;
-const MOST_BODY_BYTES = 64 * 1024;
 const AUTH = "/auth/v1/";
+// What is read into memory whole, before anybody is asked who they are: the largest call of ours is 16 MiB of messages.
+const MOST_BODY_BYTES = {
+  [AUTH]: 64 * 1024,
+  "/rest/v1/": 20 * 1024 * 1024,
+  "/storage/v1/object/sign/": 1024 * 1024,
+  "/storage/v1/object/list/": 1024 * 1024,
+};
 const FORWARDING_KEY = "x-concerto-forwarding-key";
 
 /**
@@ -20,12 +27,13 @@ export function isForwarded({ headers }, key) {
   return right.length > 0 && given.length === right.length && timingSafeEqual(given, right);
 }
 
-/** Refuses what no account is: a body for the auth server that is large, or does not say how large it is. Otherwise null. */
+/** Refuses a body that is larger than its part of the address takes, or does not say how large it is. Otherwise null. */
 export function refuseLarge({ headers }, { pathname }) {
-  if (!pathname.startsWith(AUTH)) return null;
-  if (headers.has("transfer-encoding")) return refusal(411, "request_length_required", "Send the length of the body");
-  if (Number(headers.get("content-length") ?? 0) <= MOST_BODY_BYTES) return null;
-  return refusal(413, "request_too_large", `The body is larger than ${MOST_BODY_BYTES} bytes`);
+  const part = Object.keys(MOST_BODY_BYTES).find((prefix) => pathname.startsWith(prefix));
+  if (part === undefined) return null;
+  if (headers.has("transfer-encoding")) return authRefusal(411, "request_length_required", "Send the length of the body");
+  if (Number(headers.get("content-length") ?? 0) <= MOST_BODY_BYTES[part]) return null;
+  return authRefusal(413, "request_too_large", `The body is larger than ${MOST_BODY_BYTES[part]} bytes`);
 }
 
 /** Which kind of request it is, and so whose bucket it empties; null for one that is not limited. */
@@ -33,8 +41,7 @@ export function kindOf({ method }, { pathname, searchParams }) {
   if (!pathname.startsWith(AUTH)) return null;
   switch (`${method} ${pathname.slice(AUTH.length)}`) {
     case "POST token":
-      // Whatever is none of these is a password or a mistake.
-      return ["refresh_token", "pkce"].includes(searchParams.get("grant_type")) ? "token" : "password";
+      return isExchange(searchParams.getAll("grant_type")) ? "token" : "password";
     case "POST signup":
       return "signup";
     case "POST recover":
@@ -51,6 +58,9 @@ export function kindOf({ method }, { pathname, searchParams }) {
       return null;
   }
 }
+
+// Whatever is none of these is a password or a mistake. Of two grants Lite may see the other one than we do.
+const isExchange = ([grant, ...others]) => others.length === 0 && ["refresh_token", "pkce"].includes(grant);
 
 /** Counts requests per address and kind. `per` is how many of a kind an address may make in five minutes, in the long run. */
 export class Limits {
@@ -81,11 +91,7 @@ export class Limits {
 
 /** Answers a request that came too often, in a hosted project's words. */
 export function tooMany(seconds) {
-  return refusal(429, "over_request_rate_limit", "Request rate limit reached", { "retry-after": String(seconds) });
-}
-
-function refusal(status, code, msg, headers = {}) {
-  return Response.json({ code: status, error_code: code, msg }, { status, headers: { "x-sb-error-code": code, ...headers } });
+  return authRefusal(429, "over_request_rate_limit", "Request rate limit reached", { "retry-after": String(seconds) });
 }
 
 /** Who an address counts as: an IPv4 address, or the /64 network that one IPv6 customer has. */

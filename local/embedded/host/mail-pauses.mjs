@@ -1,6 +1,7 @@
 // How soon an address gets the next mail of a kind, as a hosted project has it. An address that nobody has registered is
 // answered the same, or the pause would tell which ones are.
 import { decodeJwt } from "jose";
+import { authRefusal } from "./refusals.mjs";
 
 const MOST_ADDRESSES = 20_000;
 const AUTH = "/auth/v1/";
@@ -73,6 +74,5 @@ function subjectOf({ headers }) {
 
 function tooSoon(seconds) {
   const msg = `For security purposes, you can only request this after ${seconds} seconds.`;
-  const body = { code: 429, error_code: "over_email_send_rate_limit", msg };
-  return Response.json(body, { status: 429, headers: { "x-sb-error-code": body.error_code, "retry-after": String(seconds) } });
+  return authRefusal(429, "over_email_send_rate_limit", msg, { "retry-after": String(seconds) });
 }

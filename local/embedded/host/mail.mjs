@@ -58,7 +58,16 @@ export class Mailer {
     await this.#send("reauthentication", { to: email, hash: "", code, column: "reauthentication_token" });
   }
 
-  async #send(kind, { to, hash, code, column, email = to, newEmail = to }) {
+  /** A mail that cannot be kept is logged, and no request fails by it: only those for registered addresses would. */
+  async #send(kind, mail) {
+    try {
+      await this.#write(kind, mail);
+    } catch (error) {
+      console.error(`The mail "${kind}" was not kept: ${error.code ?? error.name}. Is the disk full?`);
+    }
+  }
+
+  async #write(kind, { to, hash, code, column, email = to, newEmail = to }) {
     const html = render(await readFile(path.join(this.#templates, `${kind}.html`), "utf8"), {
       SiteURL: this.#siteUrl,
       RedirectTo: requestedRedirect.getStore() ?? this.#siteUrl,

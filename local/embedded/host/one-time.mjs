@@ -1,6 +1,7 @@
 // One-time codes and links. A code of six digits is spent after five wrong tries; a link holds the code's hash with a seal,
 // as hashes of all codes of an address can be computed by anybody. Reading a link's address spends nothing.
 import { createHash, createHmac, randomInt, timingSafeEqual } from "node:crypto";
+import { authRefusal } from "./refusals.mjs";
 
 const MOST_TRIES = 5;
 const MOST_COUNTED = 20_000;
@@ -18,6 +19,8 @@ const COLUMNS = {
 };
 // What Lite calls the types that it does not know.
 const IN_LITE = { invite: "signup", email: "magiclink" };
+const WRONG_LINK = "Email link is invalid or has expired";
+const WRONG_CODE = "Token has expired or is invalid";
 const HALF = "Confirmation link accepted. Please proceed to confirm link sent to the other email";
 
 /** Verifies codes and links in front of Lite. `sql` is its connection, `secret` the key of the seals. */
@@ -53,7 +56,7 @@ export class OneTime {
   async answerLook({ method }, { pathname, searchParams }, findTarget) {
     if (pathname !== VERIFY || (method !== "GET" && method !== "HEAD")) return null;
     const [type, token] = [searchParams.get("type"), searchParams.get("token")];
-    if (!type || !token) return refusal(400, "validation_failed", "Verify requires a type and a token");
+    if (!type || !token) return authRefusal(400, "validation_failed", "Verify requires a type and a token");
     const location = `${await findTarget()}#${new URLSearchParams({ token_hash: token, type })}`;
     return new Response(null, { status: 303, headers: { location, "cache-control": "no-store" } });
   }
@@ -75,16 +78,17 @@ export class OneTime {
   async answerVerification(request, { pathname }, forward) {
     if (pathname !== VERIFY || request.method !== "POST") return null;
     const proof = await readProof(request);
-    if (proof === null) return refusal(400, "validation_failed", "Verify requires a type, and a token hash or an email and a token");
+    if (proof === null) return authRefusal(400, "validation_failed", "Verify requires a type, and a token hash or an email and a token");
     const { type, email, token, tokenHash } = proof;
     const hash = tokenHash === undefined ? hashOf(email, token) : this.#unseal(tokenHash);
+    const expired = () => authRefusal(403, "otp_expired", tokenHash === undefined ? WRONG_CODE : WRONG_LINK);
     if (hash === null) return expired();
     const keys = tokenHash === undefined ? COLUMNS[type].map((column) => keyOf(column, email)) : [];
     // Counted before it is tried, or many tries at once would count as one.
     if (!this.#count(keys)) return expired();
     const response = await this.#verify(type, hash, request, forward);
     if (response.ok) for (const key of keys) this.#tries.delete(key);
-    return response;
+    return response.status === 403 ? expired() : response;
   }
 
   async #verify(type, hash, request, forward) {
@@ -157,9 +161,3 @@ async function readProof(request) {
 }
 
 const isText = (value) => typeof value === "string" && value !== "" && value.length <= MOST_CHARACTERS;
-
-const expired = () => refusal(403, "otp_expired", "Email link is invalid or has expired");
-
-function refusal(status, code, message) {
-  return Response.json({ code: status, error_code: code, msg: message }, { status, headers: { "x-sb-error-code": code } });
-}

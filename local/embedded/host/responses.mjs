@@ -1,36 +1,30 @@
 // What differs between Lite's answers and those of a hosted project.
 import { randomBytes } from "node:crypto";
+import { storageRefusal } from "./refusals.mjs";
 
 const STORAGE = "/storage/v1";
 const SIGN = /^\/storage\/v1\/object\/(upload\/)?sign\//;
-const MISSING = {
-  "/realtime/v1": "Realtime is not part of the embedded Supabase yet.",
-  "/functions/v1": "Edge Functions are not part of the embedded Supabase.",
-};
 
 const AUTH = "/auth/v1/";
 const LOOKED_AT = new Set(["verify", ".well-known/jwks.json"]);
 const OBJECT = "/storage/v1/object/";
+// Behind these a path holds names of files and tables, which may need encoding.
+const NAMES_OF_DATA = /(?<=^\/(?:storage\/v1\/[a-z]+|rest\/v1)\/).*$/;
 
 /**
- * A 501 for the parts that do not run here, a 400 for an unsafe object key or a damaged token, a 405 for HEAD of what the
- * auth server only does for GET (Lite would do it: send a mail, exchange a provider's code); otherwise null.
+ * A 400 for an unsafe object key or a damaged token, a 405 for HEAD of what the auth server only does for GET (Lite would
+ * do it: send a mail, exchange a provider's code); otherwise null.
  */
 export function refuse({ method }, { pathname, searchParams }) {
   if (method === "HEAD" && pathname.startsWith(AUTH) && !LOOKED_AT.has(pathname.slice(AUTH.length))) {
     return new Response(null, { status: 405, headers: { allow: "GET" } });
   }
-  if (pathname.startsWith(AUTH) && pathname.includes("%")) {
+  if (/%/.test(pathname.replace(NAMES_OF_DATA, ""))) {
     // Lite would decode it, and what stands before Lite knows routes by their plain names.
     return new Response("404 page not found", { status: 404, headers: { "content-type": "text/plain; charset=utf-8" } });
   }
-  for (const [prefix, message] of Object.entries(MISSING)) {
-    if (pathname === prefix || pathname.startsWith(`${prefix}/`)) {
-      return Response.json({ code: "not_implemented", message }, { status: 501 });
-    }
-  }
   if (pathname.startsWith(OBJECT) && !isSafePath(pathname.slice(OBJECT.length))) {
-    return badRequest("Invalid key", "This object key is not allowed.");
+    return badRequest("InvalidKey", "This object key is not allowed.");
   }
   if (SIGN.test(pathname) && searchParams.has("token") && !isJwt(searchParams.get("token"))) {
     return badRequest("InvalidJWT", "The token of this address is damaged."); // Lite would answer 500
@@ -38,7 +32,7 @@ export function refuse({ method }, { pathname, searchParams }) {
   return null;
 }
 
-const badRequest = (error, message) => Response.json({ statusCode: "400", error, message }, { status: 400 });
+const badRequest = (code, message) => storageRefusal(400, code, code, message);
 
 function isJwt(token) {
   const parts = token.split(".");
@@ -87,6 +81,27 @@ export async function hideExistingAccount(request, forward, renew) {
   });
 }
 
+/**
+ * A code or link for an address that nobody has registered: the account that Lite makes of it is confirmed by the code,
+ * not before, and signs in nobody before. Where addresses need no confirmation it is as Lite makes it.
+ */
+export async function leaveUnconfirmed(request, forward, sql) {
+  const { email } = (await request.clone().json().catch(() => null)) ?? {};
+  if (typeof email !== "string") return forward();
+  const address = email.toLowerCase();
+  const [known] = await sql`select 1 from auth.users where email = ${address}`;
+  const response = await forward();
+  if (known || !response.ok) return response;
+  await sql`
+    with made as (
+      update auth.users set email_confirmed_at = null, last_sign_in_at = null, confirmation_token = recovery_token,
+        confirmation_sent_at = recovery_sent_at, recovery_token = null, recovery_sent_at = null
+      where email = ${address} returning id
+    )
+    delete from auth.sessions where user_id in (select id from made)`;
+  return response;
+}
+
 /** Sends a confirmation mail again, which Lite never does. Only for /auth/v1/resend; `renew` as above. */
 export async function resendConfirmation(request, forward, renew) {
   const copy = request.clone();
@@ -131,10 +146,13 @@ export async function signSeveral(request, { pathname, origin }, forward) {
     const answer = await forward(one);
     const body = await answer.json();
     if (answer.status === 401) return Response.json(body, { status: 401 });
-    entries.push(answer.ok ? { path, error: null, ...corrected(body) } : { path, error: body.message, signedURL: null });
+    entries.push(answer.ok ? { path, error: null, ...corrected(body) } : { path, error: unsignable(body), signedURL: null });
   }
   return Response.json(entries);
 }
+
+const unsignable = ({ error, message }) =>
+  error === "not_found" ? "Either the object does not exist or you do not have access to it" : message;
 
 /** Adds `signedURL` and `url`, relative to /storage/v1, which the storage clients read. */
 export async function correctSignedUrls(method, pathname, response) {

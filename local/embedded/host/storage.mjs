@@ -11,24 +11,57 @@ import { checkContent } from "./content-types.mjs";
 const MAX_KEY_BYTES = 1024;
 
 class StorageFault extends Error {
-  constructor(status, code, message) {
+  /** error: what it is called; code: the same in the newer way, where it is no other fault's. */
+  constructor(status, error, message, code) {
     super(message);
     this.status = status;
+    this.error = error;
     this.code = code;
   }
 
   toJSON() {
-    return { statusCode: String(this.status), error: this.code, message: this.message };
+    return { statusCode: String(this.status), error: this.error, code: this.code, message: this.message };
   }
 }
 
-const refusals = new AsyncLocalStorage();
+// What Lite does not hand through between a request and the adapter below: which part is asked for, what became of it,
+// and why a file is refused, which Lite would call an error of its own.
+const transfers = new AsyncLocalStorage();
 
-/** The answer of Lite, or why the adapter below has refused a file, which Lite would call an error of its own. */
-export async function withRefusals(forward) {
-  const kept = { fault: null };
-  const response = await refusals.run(kept, forward);
-  return kept.fault ? Response.json(kept.fault, { status: 400 }) : response;
+/** The answer of Lite to a request, with what the adapter has found out. */
+export async function withTransfer({ method, headers }, forward) {
+  const transfer = { asked: method === "GET" ? headers : new Headers(), status: 200, headers: null, fault: null };
+  const response = await transfers.run(transfer, forward);
+  if (transfer.fault) return Response.json(transfer.fault, { status: 400 });
+  if (transfer.status === 304) return new Response(null, { status: 304, headers: transfer.headers });
+  if (transfer.status === 206 && response.ok) return new Response(response.body, { status: 206, headers: response.headers });
+  return response;
+}
+
+/** Keeps why a file is refused, and raises it. */
+function refuse(fault) {
+  const transfer = transfers.getStore();
+  if (transfer) transfer.fault = fault;
+  throw fault;
+}
+
+/**
+ * The first and last byte of a Range header, as [from, to]; undefined for one that is none or names several parts, which
+ * is answered with all; null for one that begins behind the end.
+ */
+export function partOf(range, size) {
+  const [, from, to] = /^bytes=(\d*)-(\d*)$/.exec(range ?? "") ?? [];
+  if (from === undefined || (from === "" && to === "") || (from !== "" && to !== "" && Number(to) < Number(from))) return undefined;
+  const [first, last] = from === "" ? [Math.max(0, size - Number(to)), size - 1] : [Number(from), Math.min(to === "" ? Infinity : Number(to), size - 1)];
+  return first > last ? null : [first, last];
+}
+
+/** Whether the caller has the file already, as the headers of a request say. */
+function isKnown(asked, { eTag, lastModified }) {
+  const known = asked.get("if-none-match");
+  if (known !== null) return known.split(",").some((each) => ["*", eTag].includes(each.trim().replace(/^W\//, "")));
+  const since = Date.parse(asked.get("if-modified-since") ?? "");
+  return Math.floor(lastModified.getTime() / 1000) * 1000 <= since;
 }
 
 /** True for a key that a hosted project would take too: no empty or dot segment, no backslash, no control character. */
@@ -38,8 +71,7 @@ export function isSafeKey(key) {
   return key.split("/").every((segment) => segment !== "" && segment !== "." && segment !== "..");
 }
 
-const tooLarge = (bytes) =>
-  new StorageFault(413, "Payload too large", `The object exceeded the maximum allowed size of ${bytes} bytes`);
+const tooLarge = () => new StorageFault(413, "Payload too large", "The object exceeded the maximum allowed size");
 
 const hash = (text) => createHash("sha256").update(text).digest("hex");
 const absent = (error) => error.code === "ENOENT";
@@ -56,14 +88,24 @@ export class FileStorageAdapter {
     this.#rulesOf = rulesOf;
   }
 
-  async getObject(bucket, key, _version, headers = {}) {
+  async getObject(bucket, key) {
     const { folder, record } = await this.#read(bucket, key);
     const metadata = describe(record);
-    if (headers.ifNoneMatch && headers.ifNoneMatch === metadata.eTag) {
-      return { metadata: { ...metadata, httpStatusCode: 304 }, httpStatusCode: 304 };
+    const transfer = transfers.getStore() ?? { asked: new Headers() };
+    if (isKnown(transfer.asked, metadata)) {
+      transfer.status = 304;
+      transfer.headers = { etag: metadata.eTag, "last-modified": metadata.lastModified.toUTCString() };
+      return { metadata };
     }
-    const body = Readable.toWeb(createReadStream(path.join(folder, record.file)));
-    return { metadata, httpStatusCode: 200, body };
+    const file = path.join(folder, record.file);
+    const part = partOf(transfer.asked.get("range"), record.size);
+    if (part === null) refuse(new StorageFault(416, "The requested range is not satisfiable", "InvalidRange", "S3Error"));
+    if (part === undefined) return { metadata, body: Readable.toWeb(createReadStream(file)) };
+    const [start, end] = part;
+    transfer.status = 206;
+    const length = end - start + 1;
+    const contentRange = `bytes ${start}-${end}/${record.size}`;
+    return { metadata: { ...metadata, contentLength: length, contentRange }, body: Readable.toWeb(createReadStream(file, { start, end })) };
   }
 
   async uploadObject(bucket, key, _version, body, contentType, cacheControl) {
@@ -77,18 +119,19 @@ export class FileStorageAdapter {
       transform(chunk, _encoding, done) {
         digest.update(chunk);
         size += chunk.length;
-        done(bytes !== null && size > bytes ? tooLarge(bytes) : null, chunk);
+        // The rest is read and dropped: a sender who is cut off hears no reason.
+        if (bytes !== null && size > bytes) done();
+        else done(null, chunk);
       },
     });
     const target = path.join(folder, file);
     try {
       await pipeline(toReadable(body), meter, createWriteStream(target, { mode: 0o600, flags: "wx", flush: true }));
+      if (bytes !== null && size > bytes) refuse(tooLarge());
       const problem = types && (await checkContent(target, contentType, types));
-      if (problem) throw new StorageFault(415, "invalid_mime_type", problem);
+      if (problem) refuse(new StorageFault(415, "invalid_mime_type", problem));
     } catch (error) {
       await rm(target, { force: true });
-      const kept = refusals.getStore();
-      if (kept && error instanceof StorageFault) kept.fault = error;
       throw error;
     }
     const record = {

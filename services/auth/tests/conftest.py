@@ -31,7 +31,7 @@ def settings_of(stack: Any, supabase_url: str) -> Settings:
         _env_file=None,
         supabase_url=supabase_url,
         supabase_publishable_key=stack.publishable_key,
-        supabase_jwt_secret=stack.jwt_secret,
+        supabase_jwt_secret=testing.JWT_SECRET,
         db_url=stack.db_url,
     )
 
@@ -40,7 +40,7 @@ def settings_of(stack: Any, supabase_url: str) -> Settings:
 async def client(stack: Any) -> AsyncIterator[Client]:
     async with (
         build(settings_of(stack, stack.supabase_url)) as registrations,
-        testing.served(registrations, secret=stack.jwt_secret, supabase_url=stack.supabase_url) as connection,
+        testing.served(registrations, supabase_url=stack.supabase_url) as connection,
     ):
         yield Client(connection)
 
@@ -66,7 +66,7 @@ def second_host(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     environment = {
         "PATH": os.environ["PATH"],  # noqa: TID251
         "HOST_DATABASE_URL": stack.admin_db_url,
-        "HOST_JWT_SECRET": stack.jwt_secret,
+        "HOST_JWT_SECRET": testing.JWT_SECRET,
         "HOST_PUBLISHABLE_KEY": stack.publishable_key,
         "HOST_SECRET_KEY": stack.secret_key,
         "HOST_API_URL": url,
@@ -107,7 +107,7 @@ def answers(url: str, key: str) -> bool:
 async def confirming_client(stack: Any, second_host: SecondHost) -> AsyncIterator[Client]:
     async with (
         build(settings_of(stack, second_host.url)) as registrations,
-        testing.served(registrations, secret=stack.jwt_secret) as connection,
+        testing.served(registrations) as connection,
     ):
         yield Client(connection)
 
@@ -120,8 +120,8 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def confirmed_people(stack: Any, confirming_client: Client) -> tuple[Client, list[str]]:
-    """Fifty people, each with a password of their own, on the server whose hashes are cheap."""
-    emails = [new_email(f"person{number}") for number in range(50)]
+    """Twenty people, each with a password of their own, on the server whose hashes are cheap."""
+    emails = [new_email(f"person{number}") for number in range(20)]
     await asyncio.gather(*(confirming_client.sign_up(email, f"{PASSWORD} {email}") for email in emails))
     connection = await asyncpg.connect(stack.admin_db_url)
     try:

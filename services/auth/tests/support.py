@@ -4,6 +4,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
@@ -125,18 +126,26 @@ def registration_of(servicer: AuthServicer) -> server.Registration:
 
 
 @contextlib.asynccontextmanager
-async def served_without_database(supabase_url: str, http: Any) -> Any:
-    """Serve the real servicer against any auth server, with a database that is down."""
+async def served_without_database(supabase_url: str, http: Any, *, jwt_secret: str | None = JWT_SECRET) -> Any:
+    """Serve the real servicer against any auth server, with a database that is down.
+
+    It counts as ready all the same: callers would be sent away as soon as somebody had looked.
+    """
     settings = Settings(
         _env_file=None,
         supabase_url=supabase_url,
-        supabase_jwt_secret=SecretStr(JWT_SECRET),
+        supabase_jwt_secret=None if jwt_secret is None else SecretStr(jwt_secret),
         supabase_publishable_key=SecretStr("key"),
     )
     database: Any = UnreachableDatabase()
-    servicer = AuthServicer(GoTrue(supabase_url, SecretStr("key"), http), AuthStore(database), Verifier(settings, http))
-    async with testing.served([registration_of(servicer)], secret=JWT_SECRET) as connection:
+    gotrue = GoTrue(supabase_url, SecretStr("key"), http)
+    verifier = Verifier(settings, httpx.AsyncClient())
+    servicer = AuthServicer(gotrue, AuthStore(database), verifier)
+    registration = replace(registration_of(servicer), ready=None)
+    async with testing.served([registration], secret=JWT_SECRET) as connection:
         yield Client(connection)
+    await gotrue.close()
+    await verifier.close()
 
 
 Answer = tuple[int, Any]
@@ -148,6 +157,7 @@ class AnsweringServer:
     def __init__(self) -> None:
         self.answer: Callable[[str, str, bytes], Answer] = lambda *_: (404, {})
         self.requests: list[tuple[str, str, bytes]] = []
+        self.heads: list[dict[str, str]] = []
         self.headers: dict[str, str] = {}
         outer = self
 
@@ -157,6 +167,7 @@ class AnsweringServer:
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 outer.requests.append((self.command, self.path, body))
+                outer.heads.append({name.lower(): value for name, value in self.headers.items()})
                 status, content = outer.answer(self.command, self.path, body)
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)

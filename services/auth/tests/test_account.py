@@ -13,7 +13,7 @@ from servicekit.errors import AppError
 from servicekit.testing import mint_token
 from services.auth.__main__ import build
 from services.auth.tests.conftest import settings_of
-from services.auth.tests.support import Client, new_email
+from services.auth.tests.support import AnsweringServer, Client, caller_of, new_email
 
 
 @pytest.fixture(scope="module", params=["direct", "rest"])
@@ -23,7 +23,7 @@ async def client(stack: Any, request: pytest.FixtureRequest) -> AsyncIterator[Cl
         settings = settings.model_copy(update={"db_url": None})
     async with (
         build(settings) as registrations,
-        testing.served(registrations, secret=stack.jwt_secret, supabase_url=stack.supabase_url) as connection,
+        testing.served(registrations, supabase_url=stack.supabase_url) as connection,
     ):
         yield Client(connection)
 
@@ -67,7 +67,46 @@ async def test_deleted_account_is_not_found(client: Client, stack: Any) -> None:
     for method, message in (("GetMe", auth_pb2.GetMeRequest()), ("UpdateMe", auth_pb2.UpdateMeRequest())):
         with pytest.raises(AppError) as refusal:
             await client.call(method, message, token=answer.session.access_token)
-        assert refusal.value.reason == "ACCOUNT_NOT_FOUND"
+        # The service still believes in the sign-in for a moment, the REST interface does not.
+        assert refusal.value.reason in ("ACCOUNT_NOT_FOUND", "SIGN_IN_ENDED")
+
+
+async def test_blocked_account_gets_no_tokens_until_the_block_ends(client: Client, stack: Any) -> None:
+    email = new_email()
+    answer = await client.sign_up(email)
+
+    async def block(interval: str) -> None:
+        connection = await asyncpg.connect(stack.admin_db_url)
+        statement = "update auth.users set banned_until = now() + $2::text::interval where id = $1::text::uuid"
+        try:
+            await connection.execute(statement, answer.user.id, interval)
+        finally:
+            await connection.close()
+
+    await block("1 hour")
+    for attempt in (lambda: client.log_in(email), lambda: client.refresh(answer.session.refresh_token)):
+        with pytest.raises(AppError) as refusal:
+            await attempt()
+        assert refusal.value.reason == "USER_BANNED"
+    await block("-1 second")
+    assert (await client.log_in(email)).user.id == answer.user.id
+
+
+async def test_sign_in_that_has_ended_before_it_is_answered_says_so(stack: Any, token: str) -> None:
+    subject = caller_of(token).claims["sub"]
+    ended = mint_token(subject, session_id=str(uuid4()))
+    user = {"id": subject, "aud": "authenticated", "email": new_email(), "app_metadata": {}, "user_metadata": {}}
+    user["created_at"] = "2026-01-01T00:00:00Z"
+    tokens = {"access_token": ended, "refresh_token": "r", "expires_in": 3600, "token_type": "bearer", "user": user}
+    with AnsweringServer().running() as auth_server:
+        auth_server.answer = lambda *_: (200, tokens)
+        async with (
+            build(settings_of(stack, auth_server.url)) as registrations,
+            testing.served(registrations) as connection,
+        ):
+            with pytest.raises(AppError) as refusal:
+                await Client(connection).refresh("spent")
+    assert refusal.value.reason == "SIGN_IN_ENDED"
 
 
 async def test_every_part_of_the_account_can_be_changed(client: Client, token: str) -> None:

@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator
 
 import asyncpg
+import httpx
 import pytest
 
 from servicekit.errors import AppError
@@ -92,3 +93,36 @@ async def test_confirmed_without_mail_when_an_operator_does_so(
     await confirming_client.sign_up(email)
     await admin.execute("update auth.users set email_confirmed_at = now() where email = $1", email)
     assert (await confirming_client.log_in(email, PASSWORD)).user.email == email
+
+
+async def test_who_has_an_account_does_not_show_while_no_mail_can_be_sent(
+    confirming_client: Client, second_host: SecondHost, stack: RunningStack, http: httpx.AsyncClient
+) -> None:
+    waiting, unknown = new_email(), new_email()
+    await confirming_client.sign_up(waiting)
+    folder = second_host.home / "mail"
+    folder.rename(second_host.home / "mail.before")
+    folder.touch()  # where a folder is needed
+    try:
+
+        async def answers_for(email: str) -> list[tuple[int, str]]:
+            found = []
+            for path, body in (
+                ("recover", {}),
+                ("magiclink", {}),
+                ("resend", {"type": "signup"}),
+                ("otp", {}),
+            ):
+                address = f"{second_host.url}/auth/v1/{path}"
+                headers = {"apikey": stack.publishable_key}
+                answer = await http.post(address, json={"email": email, **body}, headers=headers)
+                found.append((answer.status_code, path))
+            await confirming_client.request_reset(email)
+            signed_up = await confirming_client.sign_up(email)
+            assert signed_up.user.email == email
+            return [*found, (signed_up.HasField("session"), "sign-up")]
+
+        assert await answers_for(waiting) == await answers_for(unknown)
+    finally:
+        folder.unlink()
+        (second_host.home / "mail.before").rename(folder)

@@ -33,10 +33,9 @@ async def test_process_serves_reports_health_logs_no_secret_and_stops_when_told(
         "AUTH_PORT": str(port),
         "SUPABASE_URL": stack.supabase_url,
         "SUPABASE_PUBLISHABLE_KEY": stack.publishable_key,
-        "SUPABASE_JWT_SECRET": stack.jwt_secret,
         "SUPABASE_DB_URL": stack.db_url,
     }
-    secrets = [PASSWORD, stack.publishable_key, stack.jwt_secret, stack.db_url]
+    secrets = [PASSWORD, stack.publishable_key, stack.db_url]
     with (tmp_path / "log").open("wb") as log:
         command = [sys.executable, "-m", "services.auth"]
         process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=log, stderr=log)

@@ -190,14 +190,6 @@ async def test_sign_up_fails_when_the_project_may_send_no_more_mails(
     assert (await refused(client, Call.SIGN_UP)).reason == "AUTH_RATE_LIMITED"
 
 
-@pytest.mark.parametrize("code", SENDING_MAIL)
-async def test_password_reset_does_not_show_that_a_mail_was_held_back(
-    client: Client, auth_server: AnsweringServer, code: str
-) -> None:
-    auth_server.answer = lambda *_: hosted(429, code)
-    await client.request_reset(EMAIL)
-
-
 async def test_sign_in_is_kept_when_the_database_is_down(client: Client, auth_server: AnsweringServer) -> None:
     token = mint_token()
     user = {"id": make_caller().user_id, "aud": "authenticated", "email": EMAIL, "app_metadata": {},
@@ -275,7 +267,7 @@ async def test_slow_auth_server_is_left_when_the_callers_time_is_over(
         with pytest.raises(AppError) as refusal:
             await client.call("LogIn", MESSAGES[Call.LOG_IN][1], timeout_seconds=0.5)
         assert refusal.value.reason == "DEADLINE_EXCEEDED"
-        await asyncio.wait_for(silent_server.left.wait(), 5)
+        await asyncio.wait_for(silent_server.left.wait(), 60)
 
 
 async def test_slow_auth_server_is_left_after_our_own_limit(
@@ -285,7 +277,7 @@ async def test_slow_auth_server_is_left_after_our_own_limit(
     with pytest.raises(AppError) as refusal:
         await GoTrue(silent_server.url, SecretStr("key"), http).ping()
     assert refusal.value.reason == "AUTH_SERVER_UNAVAILABLE"
-    await asyncio.wait_for(silent_server.left.wait(), 5)
+    await asyncio.wait_for(silent_server.left.wait(), 60)
 
 
 async def test_browsers_begin_a_social_log_in_at_the_address_that_they_can_reach(

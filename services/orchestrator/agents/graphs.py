@@ -7,6 +7,7 @@ and second tries are the same for all agents, and each step passes through one p
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
@@ -28,12 +29,13 @@ from servicekit.telemetry import logs
 from services.orchestrator.agents.specs import AgentSpec
 from services.orchestrator.agents.tool_calls import new_call_id
 from services.orchestrator.agents.tools import TOOLS, for_model, for_store, sentence_of
+from services.orchestrator.models.messages import REASONING
 from services.orchestrator.models.models import Models
 from services.orchestrator.models.offline import OfflineModel
 from services.orchestrator.models.window import count_message, count_messages, count_text, trim
 from services.orchestrator.sessions_client import SessionsClient
 from services.orchestrator.settings import Settings
-from services.orchestrator.steps import Piece, Step, TokenUsage, ToolCall, ToolResult
+from services.orchestrator.steps import Piece, Step, Thought, TokenUsage, ToolCall, ToolResult
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -59,6 +61,8 @@ class Job:
     call_ids: set[str] = field(default_factory=set)
     open_calls: dict[str, ToolCall] = field(default_factory=dict)
     """Calls that were shown and not yet answered."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """Why calls cannot be carried out, by their ids."""
 
     def take_steps(self, count: int = 1) -> None:
         """Count steps before they are made. Raises AppError RUN_LIMIT_REACHED."""
@@ -100,6 +104,7 @@ class AgentGraphs:
         self._max_steps = settings.run_max_steps
         self._max_tokens = settings.run_max_tokens
         self._general_prompt = settings.system_prompt
+        self._given_reasoning = settings.given_reasoning
         self._prompt_tokens = settings.context_tokens - settings.answer_tokens
         self._tools = {name: make(store) for name, make in TOOLS.items()}
         self._graphs: dict[str, CompiledStateGraph[Any, Any, Any, Any]] = {}
@@ -140,6 +145,7 @@ class AgentGraphs:
         run.job.take_steps()
         prompt = fit(messages, self._prompt_tokens)
         texts: list[str] = []
+        thoughts: list[str] = []
         calls: list[ToolCall] = []
         usage: TokenUsage | None = None
         try:
@@ -151,6 +157,16 @@ class AgentGraphs:
                     if isinstance(step, ToolCall):
                         calls.append(step)
                         continue
+                    if isinstance(step, Thought):
+                        if step.takes_back:
+                            thoughts += texts
+                            texts.clear()
+                        thoughts.append(step.text)
+                        if run.is_shown:
+                            run.job.emit(step)
+                        continue
+                    if step.takes_back:
+                        thoughts.clear()
                     texts.append(step.text)
                     usage = step.usage or usage
                     if run.is_shown:
@@ -159,21 +175,26 @@ class AgentGraphs:
                         run.job.emit(Piece(usage=step.usage))
         finally:
             # A call that fails before the model says anything costs nothing.
-            if usage is None and (texts or calls):
-                usage = TokenUsage(count_messages(prompt), count_text("".join(texts)), is_estimated=True)
+            if usage is None and (texts or thoughts or calls):
+                output_tokens = count_text("".join([*thoughts, *texts]))
+                usage = TokenUsage(count_messages(prompt), output_tokens, is_estimated=True)
                 run.job.emit(Piece(usage=usage))
             if usage is not None:
                 run.job.tokens += usage.prompt_tokens + usage.completion_tokens
-        return self._message(run, "".join(texts), calls)
+        return self._message(run, "".join(texts), "".join(thoughts), calls)
 
     async def use_tool(
         self, run: AgentRun, request: ToolCallRequest, act: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> ToolMessage:
         """Let a tool act and show what it answers; a failure is an answer too, but the run's limit ends the run."""
         call_id, name = request.tool_call["id"] or "", request.tool_call["name"]
+        problem = run.job.problems.pop(call_id, "")
         try:
-            message = await act(request)
-            output, is_error = str(message.text), message.status == "error"
+            if problem:
+                output, is_error = self._refusal(run, name, problem), True
+            else:
+                message = await act(request)
+                output, is_error = str(message.text), message.status == "error"
         except AppError as error:
             if error.reason == "RUN_LIMIT_REACHED":
                 raise
@@ -186,6 +207,12 @@ class AgentGraphs:
         return ToolMessage(
             for_model(output), tool_call_id=call_id, name=name, status="error" if is_error else "success"
         )
+
+    def _refusal(self, run: AgentRun, name: str, problem: str) -> str:
+        """Return what a model is told of a call that could not be read, and how to write it."""
+        tool = next((tool["function"] for tool in run.tools if tool["function"]["name"] == name), None)
+        takes = json.dumps(tool["parameters"].get("properties", {})) if tool is not None else "nothing: there is none"
+        return f"Nothing was done: this was a call {problem}. Call it again; {name} takes {takes}."
 
     async def _run(self, run: AgentRun, messages: Sequence[BaseMessage]) -> str:
         if not run.spec.uses_tools:
@@ -203,7 +230,7 @@ class AgentGraphs:
         run = AgentRun(job, spec, self._schemas(spec), is_shown=False)
         return await self._run(run, messages) or "The agent said nothing."
 
-    def _message(self, run: AgentRun, text: str, calls: Sequence[ToolCall]) -> AIMessage:
+    def _message(self, run: AgentRun, text: str, thoughts: str, calls: Sequence[ToolCall]) -> AIMessage:
         if calls:
             run.job.take_steps(len(calls))
         known = run.job.call_ids
@@ -212,11 +239,15 @@ class AgentGraphs:
             # Some servers count their calls anew in each message.
             call_id = new_call_id() if call.call_id in known else call.call_id
             known.add(call_id)
+            if call.problem:
+                run.job.problems[call_id] = call.problem
             made.append({"type": "tool_call", "id": call_id, "name": call.name, "args": dict(call.arguments)})
             if run.is_shown:
                 run.job.open_calls[call_id] = ToolCall(call_id, call.name, call.arguments)
                 run.job.emit(run.job.open_calls[call_id])
-        return AIMessage(text, tool_calls=made)
+        # Some models refuse to go on after a tool's answer without what had led them to ask.
+        is_given_back = bool(thoughts) and run.job.model in self._given_reasoning
+        return AIMessage(text, tool_calls=made, additional_kwargs={REASONING: thoughts} if is_given_back else {})
 
     def _graph(self, spec: AgentSpec) -> "CompiledStateGraph[Any, Any, Any, Any]":
         if spec.name not in self._graphs:

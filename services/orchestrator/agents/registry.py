@@ -98,11 +98,15 @@ class Agents:
         ]
         return orchestrator_pb2.ListAgentsResponse(agents=agents, next_page_token=token)
 
-    def list_models(self, request: orchestrator_pb2.ListModelsRequest) -> orchestrator_pb2.ListModelsResponse:
-        """Return a page of the models that are offered, the default one first. Raises AppError INVALID_PAGE_TOKEN."""
+    async def list_models(self, request: orchestrator_pb2.ListModelsRequest) -> orchestrator_pb2.ListModelsResponse:
+        """Return a page of the models that are offered, the default one first.
+
+        Raises AppError INVALID_PAGE_TOKEN, and while the provider does not say which model answers what
+        `Models.learn_names` does.
+        """
+        await self._models.learn_names()
         default = self._models.name_for("")
-        offered = [default] if self._models.is_offline else self._settings.model_names
-        names, token = _page(offered, request.page_size, request.page_token)
+        names, token = _page(self._models.names, request.page_size, request.page_token)
         models = [
             orchestrator_pb2.Model(
                 name=name,

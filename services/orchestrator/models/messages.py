@@ -36,6 +36,8 @@ _EXTRAS = "langchain"
 _NAMED = ("tool_calls", "tool_call_id")
 METADATA = "metadata"
 """Key of a LangChain message's additional_kwargs that holds what no provider is told."""
+REASONING = "reasoning_content"
+"""Key that holds what the model thought, as LangChain's integrations and the providers' own fields call it."""
 _TYPES: "Mapping[sessions_pb2.Role.ValueType, type[BaseMessage]]" = {
     sessions_pb2.ROLE_USER: HumanMessage,
     sessions_pb2.ROLE_ASSISTANT: AIMessage,
@@ -52,12 +54,21 @@ _ROLE_NAMES = {
 _IMPLIED = frozenset({"type", "content"})
 
 
-def to_langchain(message: sessions_pb2.Message) -> BaseMessage:
+def to_langchain(message: sessions_pb2.Message, *, with_reasoning: bool = False) -> BaseMessage:
     """Return the LangChain message that a stored message stands for.
 
+    with_reasoning: True brings along, as `additional_kwargs["reasoning_content"]`, what the model thought; few models
+    want that back, and to the others it would be a part of the conversation.
     Metadata that LangChain has no field for comes as `additional_kwargs["metadata"]`. Metadata in a shape that only
     looks like ours (anybody may append messages) is left there too.
     """
+    built = _from_stored(message)
+    if with_reasoning and message.reasoning and isinstance(built, AIMessage):
+        built.additional_kwargs[REASONING] = message.reasoning
+    return built
+
+
+def _from_stored(message: sessions_pb2.Message) -> BaseMessage:
     if not message.metadata.fields:
         return _build(message, {}, {})
     metadata = converter.to_json(message.metadata)
@@ -78,7 +89,7 @@ def to_provider(message: BaseMessage, *, model: str) -> dict[str, Any] | None:
     milliseconds.
     """
     role = _PROVIDER_ROLES.get(type(message))
-    if role is None or not isinstance(message.content, str) or not message.additional_kwargs.keys() <= {METADATA}:
+    if role is None or not isinstance(message.content, str) or not message.additional_kwargs.keys() <= _SENT_OR_OWN:
         return None
     if role == "system" and re.match(r"o\d", model):
         role = "developer"
@@ -87,6 +98,8 @@ def to_provider(message: BaseMessage, *, model: str) -> dict[str, Any] | None:
         return {**fields, "tool_call_id": message.tool_call_id}
     if message.name is not None:
         fields["name"] = message.name
+    if REASONING in message.additional_kwargs:
+        fields[REASONING] = message.additional_kwargs[REASONING]
     if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
         fields["content"] = message.content or None
         fields["tool_calls"] = [
@@ -100,6 +113,7 @@ def _provider_call(call: ToolCall | InvalidToolCall, arguments: str | None) -> d
     return {"type": "function", "id": call["id"], "function": {"name": call["name"], "arguments": arguments}}
 
 
+_SENT_OR_OWN = frozenset({METADATA, REASONING})
 _PROVIDER_ROLES: Mapping[type[BaseMessage], str] = {
     SystemMessage: "system",
     HumanMessage: "user",
@@ -125,6 +139,9 @@ def from_langchain(message: BaseMessage) -> sessions_pb2.NewMessage:
         fields["tool_call_id"] = message.tool_call_id
     additional = dict(fields.pop("additional_kwargs", {}))
     metadata = additional.pop(METADATA, {}) if isinstance(additional.get(METADATA), dict) else {}
+    reasoning = additional.get(REASONING) if role == sessions_pb2.ROLE_ASSISTANT else None
+    if isinstance(reasoning, str):
+        del additional[REASONING]
     if additional:
         fields["additional_kwargs"] = additional
     content = message.content
@@ -132,7 +149,10 @@ def from_langchain(message: BaseMessage) -> sessions_pb2.NewMessage:
         fields["content"] = dumped["content"]
         content = message.text
     return sessions_pb2.NewMessage(
-        role=role, content=content, metadata=to_struct({**metadata, **_extras(fields)}) if metadata or fields else None
+        role=role,
+        content=content,
+        metadata=to_struct({**metadata, **_extras(fields)}) if metadata or fields else None,
+        reasoning=reasoning if isinstance(reasoning, str) else "",
     )
 
 

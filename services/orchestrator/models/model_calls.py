@@ -10,7 +10,7 @@ from concerto.sessions.v1 import runs_pb2
 from servicekit.telemetry import measures, observing, watches
 from services.orchestrator.models import offline
 from services.orchestrator.settings import Settings
-from services.orchestrator.steps import Piece, Step, TokenUsage
+from services.orchestrator.steps import Piece, Step, Thought, TokenUsage
 
 OTHER = "other"
 """Stands for models and reasons that are not ours to name: a client or a provider may put anything there."""
@@ -47,6 +47,10 @@ class ModelCalls:
         self._prices: Mapping[str, runs_pb2.Prices] = settings.prices
         self._provider = offline.NAME if settings.offline else "openai"
 
+    def know(self, model: str) -> None:
+        """Let a model have its own name, that was not known from the settings."""
+        self._names |= {model}
+
     def watch(self, model: str) -> "ModelCall | None":
         """Return the watch of a call that begins now; None while telemetry is off."""
         if not observing.is_on():
@@ -82,6 +86,8 @@ class ModelCall:
 
     def take(self, step: Step) -> None:
         """Note what a step of the answer tells: that the model speaks, what it has used, why it ends."""
+        if isinstance(step, Thought):
+            return
         if not isinstance(step, Piece):
             self._finish_reason = self._finish_reason or "tool_calls"
             return

@@ -1,247 +1,151 @@
-"""A provider's stream of chat completion chunks, read with as little work per token as possible.
+"""A model server's answer, read from the network with as little work per token as possible.
 
-What one read of the network brings becomes one part of the answer; nothing waits for more.
+What one read of the network brings becomes one part of the answer; nothing waits for more. What the events mean is
+`server_chunks.py`'s.
 """
 
 import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
 import httpx2
 import openai
 import orjson
-from langchain_core.messages import ToolCallChunk
-from langchain_core.messages.tool import tool_call_chunk
 
-from services.orchestrator.steps import TokenUsage
+from services.orchestrator.models.server_chunks import AnswerReader, Part
+from services.orchestrator.models.server_events import ErrorData, Events
 
 DONE = b"[DONE]"
 
 DRAIN_SECONDS = 1.0
 """How long the end of the answer may take to come after its last event."""
 
-
-@dataclass(slots=True)
-class Part:
-    """What one read of the network has brought of an answer."""
-
-    texts: Sequence[str] = ()
-    """The pieces of text, none empty."""
-    finish_reason: str = ""
-    """The last one given."""
-    usage: TokenUsage | None = None
-    """The last one given."""
-    tool_calls: Sequence[ToolCallChunk] = ()
+MAX_VALUES = 2_000_000
+"""Most values of one event; a long answer with the probabilities of its tokens has half as many."""
 
 
-class Events:
-    """Finds the data of Server-Sent Events in bytes that may be cut anywhere.
+async def parts_of(
+    response: httpx2.Response, *, stall_seconds: float, reader: AnswerReader | None = None
+) -> AsyncGenerator[Part, None]:
+    """Yield the parts of an answer as they come, streamed or in one document. Closing it tells the provider to stop.
 
-    Lines end with LF, CR or CRLF; comments, and events without data, are passed over, as the standard has it
-    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
+    reader: knows at the end how the answer has ended; absent where nobody asks.
+    stall_seconds: how long the provider may send nothing but comments. Saying nothing at all for that long is the
+    connection's own end, so both together may last twice that.
+    Raises TimeoutError after that, ValueError and its like for what is no answer, and the client's errors; what came
+    before the failure is yielded first.
     """
-
-    def __init__(self) -> None:
-        self._rest: list[bytes] = []
-        self._data: list[bytes] = []
-        self._skips_lf = False
-
-    def feed(self, content: bytes) -> list[bytes]:
-        """Return the data of the events that are complete by now."""
-        if not self._rest and not self._data and not self._skips_lf and b"\r" not in content:
-            quick = _whole_events(content)
-            if quick is not None:
-                return quick
-        return self._by_lines(content)
-
-    def _by_lines(self, content: bytes) -> list[bytes]:
-        if self._skips_lf and content:
-            self._skips_lf = False
-            content = content.removeprefix(b"\n")
-        if content.endswith(b"\r"):
-            self._skips_lf = True
-        if b"\r" in content:
-            content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, rest = content.split(b"\n")
-        if not lines:
-            self._rest.append(rest)
-            return []
-        if self._rest:
-            lines[0] = b"".join([*self._rest, lines[0]])
-        self._rest = [rest] if rest else []
-        found: list[bytes] = []
-        for line in lines:
-            if line:
-                name, _, value = line.partition(b":")
-                if name == b"data":
-                    self._data.append(value.removeprefix(b" "))
-            elif self._data:
-                found.append(b"\n".join(self._data))
-                self._data.clear()
-        return found
-
-
-async def _reads(response: httpx2.Response) -> AsyncGenerator[list[bytes], None]:
-    """Yield, per read of the network, the data of the events that came with it; close the response at the end.
-
-    Failures of the connection become the client's own errors, as in its own streams.
-    """
+    reader = reader or AnswerReader()
     events = Events()
-    try:
-        async for content in response.aiter_bytes():
-            if found := events.feed(content):
-                yield found
-    except httpx2.TimeoutException as error:
-        raise openai.APITimeoutError(request=response.request) from error
-    except (httpx2.RequestError, ssl.SSLError, anyio.EndOfStream) as error:
-        raise openai.APIConnectionError(request=response.request) from error
-    finally:
-        # The connection is kept only if the answer was read to its end.
-        await response.aclose()
-
-
-async def parts_of(response: httpx2.Response, *, stall_seconds: float) -> AsyncGenerator[Part, None]:
-    """Yield the parts of a streamed answer as they come. Closing it is what tells the provider to stop.
-
-    stall_seconds: how long the provider may say nothing, whatever comments it sends meanwhile.
-    Raises TimeoutError after that, ValueError and its like for what is no stream of chunks, and the client's errors;
-    what came before the failure is yielded first.
-    """
-    is_empty = True
-    reads = _reads(response)
+    # Most answers are not compressed: decoding them would be a generator more for each read.
+    is_compressed = "content-encoding" in response.headers
+    reads = response.aiter_bytes() if is_compressed else response.aiter_raw()
+    clock = asyncio.get_running_loop().time
+    received_at = clock()
     try:
         while True:
-            try:
-                async with asyncio.timeout(stall_seconds):
-                    found = await anext(reads)
-            except StopAsyncIteration:
-                break
-            part, failure = Part(), None
-            is_done = False
-            texts: list[str] = []
+            content = await _next_read(reads, response)
+            if is_compressed:
+                await asyncio.sleep(0)  # one read of the network may bring thousands of pieces, none of them waited for
+            found = events.finish() if content is None else events.feed(content)
+            if found or events.is_document:
+                received_at = clock()
+            elif clock() - received_at > stall_seconds:
+                raise TimeoutError
+            part, failure, is_done = Part(), None, content is None
             try:
                 for data in found:
                     if data.startswith(DONE):
                         is_done = True
                         break
-                    if _take_in(part, texts, _checked(_parse(data), response)):
-                        is_empty = False
+                    _take(reader, data, part)
+                if is_done:
+                    reader.finish(part)
             except Exception as error:  # noqa: BLE001 (raised again, once what came before it is said)
                 failure = error
-            part.texts = texts
-            if texts or part.finish_reason or part.usage is not None or part.tool_calls:
+            if part:
                 yield part
+            if isinstance(failure, _ReportedError):
+                raise openai.APIError(
+                    message="An error occurred during streaming", request=response.request, body=failure.body
+                ) from None
             if failure is not None:
                 raise failure
             if is_done:
-                await _drain(reads)
+                if content is not None:
+                    await _drain(reads)
                 break
     finally:
+        failure = None  # it holds this frame, and so what was read
+        # The connection is kept only if the answer was read to its end.
         await reads.aclose()
         await response.aclose()  # also where nothing was read
-    if is_empty:
+    if reader.is_empty:
         raise ValueError("a stream without any chunk")
 
 
-async def _drain(reads: AsyncIterator[list[bytes]]) -> None:
+class _ReportedError(Exception):
+    """The server tells of a failure."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__("the server tells of a failure")
+        self.body = body
+
+
+def _take(reader: AnswerReader, data: bytes, part: Part) -> None:
+    if type(data) is ErrorData:
+        raise _ReportedError(_parse_error(data))
+    failure = reader.take(_parse(data), part)
+    if failure is not None:
+        raise _ReportedError(failure)
+
+
+async def _next_read(reads: AsyncGenerator[bytes, None], response: httpx2.Response) -> bytes | None:
+    """Return what the next read of the network brings, None at the end.
+
+    Failures of the connection become the client's own errors, as in its own streams.
+    """
+    try:
+        return await anext(reads, None)
+    except httpx2.TimeoutException as error:
+        raise openai.APITimeoutError(request=response.request) from error
+    except (httpx2.RequestError, ssl.SSLError, anyio.EndOfStream) as error:
+        raise openai.APIConnectionError(request=response.request) from error
+
+
+async def _drain(reads: AsyncGenerator[bytes, None]) -> None:
     # A connection whose answer was read to its end serves the next request.
-    with contextlib.suppress(TimeoutError, openai.APIError):
+    with contextlib.suppress(TimeoutError, httpx2.HTTPError, ssl.SSLError, anyio.EndOfStream):
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in reads:
-                pass
-
-
-def _whole_events(content: bytes) -> list[bytes] | None:
-    """Return the data of events that each have one line, the common case; None where it is not so simple."""
-    if not content.startswith(b"data: ") or not content.endswith(b"\n\n"):
-        return None
-    blocks = content[6:-2].split(b"\n\ndata: ")
-    return None if any(b"\n" in block for block in blocks) else blocks
+                await asyncio.sleep(0)  # or the time would not be looked at
 
 
 def _parse(data: bytes) -> Any:
+    # Each value takes far more time and memory than it has bytes; commas may stand in texts.
+    if len(data) > MAX_VALUES and sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise ValueError("an event of too many values")
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
+        if not data.strip():
+            return None
+    try:
         # Halves of characters are no valid JSON to orjson, but some providers send them.
         return json.loads(data.decode())
+    except json.JSONDecodeError:
+        if data[:1] not in b"{[" or b"\n" not in data:
+            raise
+    # A document of chunks, one a line.
+    return [_parse(line) for line in data.splitlines() if line.strip()]
 
 
-def _checked(chunk: Any, response: httpx2.Response) -> dict[str, Any]:
-    """Return a chunk that is an object and no error. Raises the client's error for one that tells of a failure."""
-    if not isinstance(chunk, dict):
-        raise TypeError("a chunk that is no object")
-    error = chunk.get("error")
-    if error:
-        message = error.get("message") if isinstance(error, dict) else None
-        raise openai.APIError(
-            message=message if message and isinstance(message, str) else "An error occurred during streaming",
-            request=response.request,
-            body=error,
-        )
-    return chunk
-
-
-def _take_in(part: Part, texts: list[str], chunk: Mapping[str, Any]) -> bool:
-    """Add what a chunk brings to the part; False when it brings nothing at all."""
-    if usage := chunk.get("usage"):
-        part.usage = _usage_of(usage)
-    choices = chunk.get("choices")
-    if not choices:
-        return True
-    choice = choices[0]
-    delta = choice["delta"]
-    part.finish_reason = str(choice.get("finish_reason") or "") or part.finish_reason
-    if delta is None:
-        return False
-    # Some servers name the role in the first chunk only, and none speaks in another.
-    if delta.get("role", "assistant") not in ("assistant", None):
-        return True
-    if content := delta.get("content"):
-        texts += _texts_of(content)
-    if calls := delta.get("tool_calls"):
-        part.tool_calls = [*part.tool_calls, *_tool_calls_of(calls)]
-    return True
-
-
-def _texts_of(content: Any) -> list[str]:
-    if isinstance(content, str):
-        return [content]
-    if not isinstance(content, list):
-        raise TypeError("content is neither text nor a list of blocks")
-    # Blocks, as some servers send them.
-    texts = [block if isinstance(block, str) else block.get("text", "") for block in content]
-    return [text for text in texts if text]
-
-
-def _tool_calls_of(calls: Sequence[Any]) -> list[ToolCallChunk]:
-    return [
-        tool_call_chunk(
-            name=call["function"].get("name"),
-            args=call["function"].get("arguments"),
-            id=call.get("id"),
-            index=call.get("index"),
-        )
-        for call in calls
-    ]
-
-
-def _usage_of(usage: Mapping[str, Any]) -> TokenUsage:
-    return TokenUsage(
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
-    )
-
-
-def _count(value: Any) -> int:
-    if value is None:
-        return 0
-    if not isinstance(value, int):
-        raise TypeError("a count of tokens that is no integer")
-    return value
+def _parse_error(data: bytes) -> Any:
+    try:
+        return _parse(data)
+    except ValueError:
+        return data.decode(errors="replace")

@@ -9,11 +9,16 @@ from concerto.sessions.v1 import sessions_pb2
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage, trim_messages
 
 from servicekit.errors import AppError
-from services.orchestrator.models.messages import is_cleared_mark, to_langchain
+from services.orchestrator.models.messages import REASONING, is_cleared_mark, to_langchain
 from services.orchestrator.sessions_client import MAX_PAGE, SessionsClient
 
 MAX_AT_START = 20
 """Most earlier messages that a run's start brings along; more would make starts in long sessions noticeably slower."""
+
+FILE_TOKENS = 1_000
+"""What a picture, a sound or another file in a message counts as: about what a provider counts for a large picture."""
+FILE_KINDS = frozenset({"image_url", "input_audio", "file"})
+"""Parts of messages that are files, as OpenAI names them."""
 
 _TOKENS_PER_MESSAGE = 4
 _ASCII_PER_TOKEN = 3.6
@@ -26,11 +31,16 @@ def count_text(text: str) -> int:
 
 
 def count_message(message: BaseMessage) -> int:
-    """Return about how many tokens a message has, its tool calls and blocks included."""
-    content = message.content if isinstance(message.content, str) else orjson.dumps(message.content, default=str)
-    count = _TOKENS_PER_MESSAGE + count_text(content if isinstance(content, str) else content.decode())
+    """Return about how many tokens a message has, calls, blocks and thoughts included; FILE_TOKENS for a file."""
+    content, files = message.content, 0
+    if not isinstance(content, str):
+        blocks = [block for block in content if not (isinstance(block, dict) and block.get("type") in FILE_KINDS)]
+        content, files = orjson.dumps(blocks, default=str).decode(), len(content) - len(blocks)
+    count = _TOKENS_PER_MESSAGE + count_text(content) + files * FILE_TOKENS
     if isinstance(message, AIMessage) and message.tool_calls:
         count += count_text(orjson.dumps(message.tool_calls, default=str).decode())
+    if reasoning := message.additional_kwargs.get(REASONING):
+        count += count_text(str(reasoning))
     return count
 
 
@@ -51,6 +61,8 @@ class Window:
     """Most earlier messages that are read."""
     system_prompt: str
     """Stands before every conversation and is never trimmed; empty for none."""
+    given_reasoning: frozenset[str] = frozenset()
+    """The models that are given back what they thought in earlier answers."""
 
     @property
     def messages_at_start(self) -> int:
@@ -63,11 +75,13 @@ class Window:
         session_id: str,
         user_message: sessions_pb2.Message,
         *,
+        model: str = "",
         newest: Sequence[sessions_pb2.Message] = (),
         has_earlier: bool = True,
     ) -> list[BaseMessage]:
         """Return the system prompt, the newest earlier messages that fit, and the user's message.
 
+        model: the one that is asked.
         newest: the messages right before the user's, where they are known already; none asks for all that is needed.
         has_earlier: whether there are messages before those.
         Only as many pages are read as the window needs, whatever the length of the session.
@@ -79,11 +93,15 @@ class Window:
             raise AppError("PROMPT_TOO_LONG", cause="larger than the window before any model was asked")
         free_tokens = self.prompt_tokens - count_messages([*fixed, question])
         pages = self._pages(store, session_id, user_message.order, newest=newest, has_earlier=has_earlier)
-        earlier = await self._earlier(pages, free_tokens=free_tokens)
+        earlier = await self._earlier(pages, free_tokens=free_tokens, with_reasoning=model in self.given_reasoning)
         return [*fixed, *trim(earlier, free_tokens), question]
 
     async def _earlier(
-        self, pages: AsyncGenerator[Sequence[sessions_pb2.Message], None], *, free_tokens: int
+        self,
+        pages: AsyncGenerator[Sequence[sessions_pb2.Message], None],
+        *,
+        free_tokens: int,
+        with_reasoning: bool,
     ) -> list[BaseMessage]:
         found: list[list[BaseMessage]] = []
         async with contextlib.aclosing(pages):
@@ -92,7 +110,7 @@ class Window:
                 if messages is None:
                     break
                 stored = after_cleared_mark(messages)
-                page = [to_langchain(message) for message in stored]
+                page = [to_langchain(message, with_reasoning=with_reasoning) for message in stored]
                 found.append(page)
                 free_tokens -= count_messages(page)
                 if len(stored) < len(messages):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from concerto.orchestrator.v1 import orchestrator_pb2
@@ -13,13 +13,15 @@ from langchain_core.messages import BaseMessage
 
 from servicekit.errors import AppError, from_message
 from services.orchestrator.limits import MAX_QUESTION_BYTES
-from services.orchestrator.models import offline
 from services.orchestrator.models.model_calls import ModelCall
 from services.orchestrator.models.models import Models, TextSanitizer
+from services.orchestrator.models.server_chunks import TURNED
+from services.orchestrator.models.server_usage import counted
 from services.orchestrator.openai import completions
 from services.orchestrator.openai.completions import Json, Request
+from services.orchestrator.openai.terms import Terms
 from services.orchestrator.runs.registry import RunRegistry
-from services.orchestrator.steps import Piece, TokenUsage
+from services.orchestrator.steps import Piece, Thought, TokenUsage
 
 SOURCE = "chat_completions"
 """What the ledger says of runs that were asked for here."""
@@ -34,13 +36,16 @@ Ask = Callable[[], AsyncGenerator[Json, None]]
 class ChatCompletions:
     """Answers chat completions. The conversation is the client's: no history and no system prompt of ours is added.
 
-    context_tokens: the offline model's window; a provider knows its own.
+    terms: what requests may ask for. context_tokens: the offline model's window; a provider knows its own.
     stall_seconds: how long a provider may be silent within a stream.
     """
 
-    def __init__(self, *, models: Models, runs: RunRegistry, context_tokens: int, stall_seconds: float) -> None:
+    def __init__(
+        self, *, models: Models, runs: RunRegistry, terms: Terms, context_tokens: int, stall_seconds: float
+    ) -> None:
         self._models = models
         self._runs = runs
+        self._terms = terms
         self._context_tokens = context_tokens
         self._stall_seconds = stall_seconds
 
@@ -49,28 +54,43 @@ class ChatCompletions:
     ) -> AsyncGenerator[orchestrator_pb2.StreamChatCompletionResponse, None]:
         """Yield the answer's chunks, or the whole answer when no stream is asked for.
 
-        Without a session nothing is stored, and the model stops when the client goes away. With one, the exchange is
-        a run: it goes on without the client, and the answer ends once it is stored.
-        Raises AppError for a request that cannot be answered, a failing model and a refused run.
+        Without a session nothing is stored but what was used, and the model stops when the client goes away. With one,
+        the exchange is a run: it goes on without the client, and the answer ends once it is stored.
+        Raises AppError for a request that cannot be answered, a failing model and a refused run or call.
         """
-        request = Request.read(message.request_json)
-        if self._models.provider is None and request.model != offline.NAME:
-            raise AppError("MODEL_NOT_FOUND", metadata={"model": request.model})
-        answers = self._kept(request, message) if message.session_id else self._ask(request)
+        request = Request.read(message.request_json, self._terms)
+        await self._models.learn_names()
+        self._models.name_for(request.model)  # refuses one that is not offered
+        answers = self._kept(request, message) if message.session_id else self._unkept(request)
         async with contextlib.aclosing(answers):
             async for answer in answers:
                 yield orchestrator_pb2.StreamChatCompletionResponse(completion_json=completions.to_text(answer))
 
-    def _ask(self, request: Request, *, body: Json | None = None) -> AsyncGenerator[Json, None]:
-        client = self._models.provider
-        if client is not None:
-            answers = completions.ask_provider(client, request, stall_seconds=self._stall_seconds, body=body)
+    def _ask(self, request: Request) -> AsyncGenerator[Json, None]:
+        requests = self._models.requests
+        if requests is not None:
+            counting = request.counting()
+            answers = completions.ask_provider(requests, request, stall_seconds=self._stall_seconds, body=counting)
         else:
             answers = completions.answer_offline(
                 request, context_tokens=self._context_tokens, pause=lambda: asyncio.sleep(_OFFLINE_PAUSE_SECONDS)
             )
         call = self._models.calls.watch(request.model)
         return answers if call is None else _watched(answers, call)
+
+    async def _unkept(self, request: Request) -> AsyncGenerator[Json, None]:
+        sanitizer, thinking = TextSanitizer(), TextSanitizer()
+        async with (
+            self._runs.calling(request.model, request.counted, source=SOURCE) as call,
+            contextlib.aclosing(self._ask(request)) as answers,
+        ):
+            async for answer in answers:
+                if (thought := _thought_of(answer, thinking)) is not None:
+                    call.take(thought)
+                if (piece := _piece_of(answer, sanitizer)) is not None:
+                    call.take(piece)
+                if (shown := request.shown(answer)) is not None:
+                    yield shown
 
     async def _kept(
         self, request: Request, message: orchestrator_pb2.StreamChatCompletionRequest
@@ -80,12 +100,12 @@ class ChatCompletions:
             raise AppError("MISSING_FIELD", metadata={"field": "messages"}, cause="no text of the user's to keep")
         if len(question.encode()) > MAX_QUESTION_BYTES:
             raise AppError("FIELD_TOO_LARGE", metadata={"field": "messages", "limit": f"{MAX_QUESTION_BYTES} bytes"})
-        exchange = Exchange(request, lambda: self._ask(request, body=request.counting()))
+        exchange = Exchange(request, lambda: self._ask(request))
         run = await self._runs.begin(
             message.session_id,
             turns_pb2.Turn(content=question, model=request.model, request_id=message.request_id),
             source=SOURCE,
-            prompt=request.prompt,
+            prompt=request.counted,
             answerer=exchange,
         )
         ending = asyncio.create_task(self._end_of(run.id, run.user_id))
@@ -106,9 +126,10 @@ class ChatCompletions:
 
     async def _end_of(self, run_id: str, user_id: str) -> "_End":
         end = _End()
-        async with contextlib.aclosing(self._runs.follow(run_id, user_id=user_id)) as events:
-            async for event in events:
-                end.take(event)
+        async with contextlib.aclosing(self._runs.follow(run_id, user_id=user_id)) as batches:
+            async for events in batches:
+                for event in events:
+                    end.take(event)
         return end
 
 
@@ -138,9 +159,9 @@ class _End:
 
     def answers(self, request: Request) -> list[Json]:
         """Return the stored answer in OpenAI's shape, for a repetition of its request."""
-        text, finish_reason = "", "stop"
+        text, reasoning, finish_reason = "", "", "stop"
         if self.message is not None:
-            text = self.message.content
+            text, reasoning = self.message.content, self.message.reasoning
             notes = self.message.metadata.fields
             finish_reason = notes["finish_reason"].string_value if "finish_reason" in notes else finish_reason
         usage = {
@@ -149,8 +170,10 @@ class _End:
             "total_tokens": self.usage.prompt_tokens + self.usage.completion_tokens,
         }
         if not request.wants_stream:
-            return [completions.whole(text, model=self.model, finish_reason=finish_reason, usage=usage)]
-        chunks = list(completions.in_chunks([text], model=self.model, finish_reason=finish_reason))
+            return [
+                completions.whole(text, model=self.model, finish_reason=finish_reason, usage=usage, reasoning=reasoning)
+            ]
+        chunks = list(completions.in_chunks([text], model=self.model, finish_reason=finish_reason, reasoning=reasoning))
         return [*chunks, {**chunks[-1], "choices": [], "usage": usage}] if request.wants_usage else chunks
 
 
@@ -177,21 +200,28 @@ class Exchange:
         prompt: Sequence[BaseMessage],  # noqa: ARG002
         *,
         model: str,  # noqa: ARG002
-    ) -> AsyncGenerator[Piece, None]:
-        """Yield the text, the finish_reason and the usage of the provider's answer."""
+    ) -> AsyncGenerator[Piece | Thought, None]:
+        """Yield the thoughts, the text, the finish_reason and the usage of the provider's answer."""
         self.has_begun = True
-        sanitizer = TextSanitizer()
+        sanitizer, thinking = TextSanitizer(), TextSanitizer()
+        usage: TokenUsage | None = None
         try:
             async with contextlib.aclosing(self._ask()) as answers:
                 async for answer in answers:
                     self._hand_on(answer)
+                    if (thought := _thought_of(answer, thinking)) is not None:
+                        yield thought
                     piece = _piece_of(answer, sanitizer)
                     if piece is not None:
-                        yield piece
-            if tail := sanitizer.finish():
-                yield Piece(text=tail)
+                        # Some servers count in each chunk what there was so far; the last count is the call's.
+                        usage = piece.usage or usage
+                        yield replace(piece, usage=None)
+            if (tail := sanitizer.finish()) or usage is not None:
+                yield Piece(text=tail, usage=usage)
         except AppError as error:
             self.error = error
+            if usage is not None:
+                yield Piece(usage=usage)
             raise
         finally:
             self._is_over = True
@@ -218,12 +248,10 @@ class Exchange:
     def _hand_on(self, answer: Json) -> None:
         if not self._has_reader:
             return
-        if self._request.wants_stream and not self._request.wants_usage and "usage" in answer:
-            # Only the ledger has asked for it.
-            answer = {key: value for key, value in answer.items() if key != "usage"}
-            if not answer["choices"]:
-                return
-        self._waiting.append(answer)
+        shown = self._request.shown(answer)
+        if shown is None:
+            return
+        self._waiting.append(shown)
         if len(self._waiting) > MAX_WAITING_CHUNKS:
             self.leave()
         self._changed.set()
@@ -247,23 +275,22 @@ def _piece_of(answer: Json, sanitizer: TextSanitizer) -> Piece | None:
         content = part.get("content") if isinstance(part, dict) else None
         text = sanitizer.feed(content) if isinstance(content, str) else ""
         finish_reason = str(choice.get("finish_reason") or "")
-    usage = _usage_of(answer.get("usage"))
+    elif answer.get(TURNED) == "said":
+        return Piece(takes_back=True)
+    usage = counted(answer.get("usage"))
     return Piece(text=text, finish_reason=finish_reason, usage=usage) if text or finish_reason or usage else None
 
 
-def _usage_of(usage: object) -> TokenUsage | None:
-    if not isinstance(usage, dict):
+def _thought_of(answer: Json, sanitizer: TextSanitizer) -> Thought | None:
+    if not answer["choices"]:
+        return Thought("", takes_back=True) if answer.get(TURNED) == "thought" else None
+    choice = answer["choices"][0]
+    part = choice.get("delta") or choice.get("message")
+    if not isinstance(part, dict):
         return None
-    details = usage.get("prompt_tokens_details")
-    return TokenUsage(
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
-    )
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and 0 <= value < 2**53 else 0
+    thought = part.get("reasoning_content") or part.get("reasoning")
+    text = sanitizer.feed(thought) if thought and isinstance(thought, str) else ""
+    return Thought(text) if text else None
 
 
 def _storable(text: str) -> str:

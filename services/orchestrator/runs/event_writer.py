@@ -19,8 +19,8 @@ from services.orchestrator.sessions_client import MAX_BATCHES, SessionsClient, i
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
-MAX_DELAY_SECONDS = 0.05
-"""Longest pause between two writes; events wait no longer than that and a write."""
+BEAT_SECONDS = 0.1
+"""From the beginning of a write to that of the next one; events wait no longer than that and a write."""
 
 MAX_WAITING = 64
 """Pieces of one run that are worth a write at once, and about what one write carries: of more, some are joined."""
@@ -29,7 +29,6 @@ _Text = tuple[int, str]
 """A piece of an answer, and when it came in nanoseconds."""
 
 _MAX_WRITE_BYTES = 2 * 1024 * 1024
-_PAUSE_FACTOR = 5.0
 _FIRST_PAUSE_SECONDS = 0.1
 _MAX_PAUSE_SECONDS = 1.0
 
@@ -104,10 +103,10 @@ Batch = tuple[Outbox, list[runs_pb2.RunEvent]]
 class EventWriter:
     """Stores the events of all runs of the process: one call at a time, and one beside it for those that are urgent.
 
-    The first event after a quiet moment is written at once. What comes while a write is under way is gathered for the
-    next; between two writes it pauses in proportion to what the last one took, at most MAX_DELAY_SECONDS, so that
-    many streams share few writes. A run's first words, its last ones and its tools' events do not wait for the
-    others', and a run with many deltas waiting ends the pause. A run has one write under way at most.
+    The first event after a quiet moment is written at once. What comes then is gathered for the next write, which
+    begins BEAT_SECONDS after this one: some pieces of a slow stream share a write with its commit, its notification and
+    all that wakes for them, and many streams share it too. A run's first words, its last ones and its tools' events do
+    not wait for the others', and a run with many deltas waiting ends the pause. A run has one write under way at most.
     """
 
     def __init__(self, store: SessionsClient) -> None:
@@ -128,6 +127,11 @@ class EventWriter:
         """Store a piece of the answer soon, like an event."""
         outbox.add((time.time_ns(), text))
         self._enqueue(outbox, urgent=urgent)
+
+    def put_thought(self, outbox: Outbox, text: str, *, urgent: bool = False) -> None:
+        """Store a piece of what the model thinks soon, like an event."""
+        delta = runs_pb2.ReasoningDelta(text=text)
+        self.put(outbox, runs_pb2.RunEvent(created_at=now(), reasoning_delta=delta), urgent=urgent)
 
     async def flush(self, outbox: Outbox) -> None:
         """Wait until everything in the outbox is stored, or cannot be any more."""
@@ -169,7 +173,7 @@ class EventWriter:
             started_at = time.monotonic()
             await self._write_waiting(self._waiting, self._has_waiting, has_spans=False)
             took_seconds = time.monotonic() - started_at
-            pause_seconds = min(_PAUSE_FACTOR * took_seconds, MAX_DELAY_SECONDS - took_seconds)
+            pause_seconds = BEAT_SECONDS - took_seconds
             if pause_seconds > 0 and not self._flush_now.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_seconds):
@@ -255,7 +259,12 @@ def _as_events(waiting: Sequence[runs_pb2.RunEvent | _Text], most_deltas: int) -
     for index, item in enumerate(waiting):
         if isinstance(item, runs_pb2.RunEvent):
             _close(events, texts)
-            events.append(item)
+            own = index * groups // len(waiting)
+            if own == group and _is_thought(item) and _is_thought(events[-1]):
+                events[-1].reasoning_delta.text += item.reasoning_delta.text
+            else:
+                events.append(item)
+            group = own
             continue
         if (own := index * groups // len(waiting)) != group:
             _close(events, texts)
@@ -265,6 +274,10 @@ def _as_events(waiting: Sequence[runs_pb2.RunEvent | _Text], most_deltas: int) -
         texts.append(item[1])
     _close(events, texts)
     return events
+
+
+def _is_thought(event: runs_pb2.RunEvent) -> bool:
+    return event.HasField("reasoning_delta")
 
 
 def _close(events: list[runs_pb2.RunEvent], texts: list[str]) -> None:

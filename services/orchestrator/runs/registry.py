@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 import structlog
 from concerto.sessions.v1 import runs_pb2, turns_pb2
@@ -14,6 +14,7 @@ from servicekit.rpc import identity, request
 from servicekit.telemetry import logs, measures
 from services.orchestrator.models.models import Models
 from services.orchestrator.models.window import Window
+from services.orchestrator.runs.calls import Call, Calls
 from services.orchestrator.runs.event_writer import EventWriter
 from services.orchestrator.runs.leases import LEASE_SECONDS, Leases
 from services.orchestrator.runs.run import Dependencies, Run
@@ -44,8 +45,10 @@ _ENDED = (
 class RunRegistry:
     """Begins runs, executes each in a task of its own, and gives their events to those that follow them.
 
-    max_runs: most runs of this process at once, queued ones included. max_user_runs: most runs of one user anywhere.
+    max_runs: most runs of this process at once, queued ones and calls outside of runs included. max_user_runs: most of
+    one user anywhere.
     prices: by model; a model without prices costs nothing.
+    process_id: how the supervisor that would tell of this process's death calls it (UUID); empty where none would.
     """
 
     def __init__(
@@ -56,13 +59,17 @@ class RunRegistry:
         window: Window,
         answerer: Answerer,
         namer: Namer,
+        leases: Leases,
+        calls: Calls,
         max_runs: int,
         max_user_runs: int,
         prices: Mapping[str, runs_pb2.Prices],
+        process_id: str = "",
     ) -> None:
         self._store = store
         self._models = models
-        self._leases = Leases(store)
+        self._leases = leases
+        self._calls = calls
         self._writer = EventWriter(store)
         self._dependencies = Dependencies(
             store=store, writer=self._writer, leases=self._leases, window=window, answerer=answerer, namer=namer
@@ -70,8 +77,10 @@ class RunRegistry:
         self._max_runs = max_runs
         self._max_user_runs = max_user_runs
         self._prices = prices
+        self._process_id = process_id
         self._runs: dict[str, Run] = {}
         self._starting = 0
+        self._calling = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._is_draining = False
@@ -103,13 +112,11 @@ class RunRegistry:
         Goes on when the caller goes away. Raises AppError TOO_MANY_RUNS, SHUTTING_DOWN, AGENT_NOT_FOUND and what
         StartRun raises, before anything runs.
         """
+        await self._models.learn_names()
         known = self._find_repeated(session_id, turn.request_id)
         if known is not None:
             return await self._store.get_run(known.id)
-        if self._is_draining:
-            raise AppError("SHUTTING_DOWN")
-        if len(self._runs) + self._starting >= self._max_runs:
-            raise AppError("TOO_MANY_RUNS", metadata={"scope": "per server"}, retry_after_seconds=RETRY_AFTER_SECONDS)
+        self._refuse_more()
         answerer = answerer or self._dependencies.answerer
         turn.agent = answerer.agent_for(turn.agent)
         turn.model = self._models.name_for(turn.model)
@@ -120,6 +127,7 @@ class RunRegistry:
             max_user_runs=self._max_user_runs,
             prices=self._prices.get(turn.model),
             source=source,
+            process_id=self._process_id,
             history_messages=0 if prompt is not None else self._dependencies.window.messages_at_start,
         )
         self._starting += 1
@@ -128,23 +136,42 @@ class RunRegistry:
         # A client that vanishes in between must not leave a run that no process executes.
         return await asyncio.shield(starting)
 
-    async def follow(self, run_id: str, *, user_id: str, after_seq: int = 0) -> AsyncGenerator[runs_pb2.RunEvent, None]:
-        """Yield a run's events after `after_seq`, and each new one, until it has ended; nothing when that is all.
+    @contextlib.asynccontextmanager
+    async def calling(self, model: str, prompt: Sequence[BaseMessage], *, source: str) -> AsyncIterator[Call]:
+        """Note a call of a model that belongs to no run and is limited like one, while the block asks the model.
+
+        model: as Models.name_for gives it. Raises AppError TOO_MANY_RUNS, SHUTTING_DOWN and what StartModelCall raises.
+        """
+        self._refuse_more()
+        self._calling += 1
+        try:
+            begun = await self._calls.begin(model, prompt, source=source, max_user_runs=self._max_user_runs)
+            async with begun as call:
+                yield call
+        finally:
+            self._calling -= 1
+
+    async def follow(
+        self, run_id: str, *, user_id: str, after_seq: int = 0
+    ) -> AsyncGenerator[Sequence[runs_pb2.RunEvent], None]:
+        """Yield a run's events after `after_seq`, and the new ones, until it has ended; nothing when that is all.
+
+        Each time it is one event or several, up to MAX_BATCH.
 
         From this process's memory where the run executes here, else from the table as the current caller.
         Raises AppError RUN_NOT_FOUND and what the sessions service raises.
         """
         run = self._runs.get(run_id)
         if run is not None and run.user_id == user_id:
-            async with contextlib.aclosing(run.log.follow(after_seq)) as events:
-                async for event in events:
-                    yield event
-                    after_seq = event.seq
-                    if event.HasField("run_finished"):
+            async with contextlib.aclosing(run.log.follow(after_seq)) as batches:
+                async for events in batches:
+                    yield events
+                    after_seq = events[-1].seq
+                    if events[-1].HasField("run_finished"):
                         return
-        async with contextlib.aclosing(self._follow_table(run_id, after_seq)) as events:
-            async for event in events:
-                yield event
+        async with contextlib.aclosing(self._follow_table(run_id, after_seq)) as stored:
+            async for event in stored:
+                yield (event,)
 
     async def cancel(self, run_id: str, *, user_id: str) -> runs_pb2.Run:
         """Ask that a run be cancelled, here or elsewhere, and return it. Raises AppError RUN_NOT_FOUND."""
@@ -177,9 +204,19 @@ class RunRegistry:
         await self._writer.close()
         await self._leases.close()
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._runs) + self._starting + self._calling >= self._max_runs
+
+    def _refuse_more(self) -> None:
+        if self._is_draining:
+            raise AppError("SHUTTING_DOWN")
+        if self._is_full:
+            raise AppError("TOO_MANY_RUNS", metadata={"scope": "per server"}, retry_after_seconds=RETRY_AFTER_SECONDS)
+
     def _find_repeated(self, session_id: str, request_id: str) -> Run | None:
         """Return the run of this process that is asked for again, so that a limit refuses no repetition."""
-        if not request_id or (len(self._runs) + self._starting < self._max_runs and not self._is_draining):
+        if not request_id or not (self._is_full or self._is_draining):
             return None
         key = (identity.current_caller().user_id, session_id.lower(), request_id.lower())
         return next((run for run in self._runs.values() if (run.user_id, run.session_id, run.request_id) == key), None)

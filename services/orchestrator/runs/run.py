@@ -22,7 +22,7 @@ from services.orchestrator.runs.leases import HeldLease, Leases
 from services.orchestrator.runs.run_log import RunLog
 from services.orchestrator.runs.transcript import Transcript
 from services.orchestrator.sessions_client import SessionsClient, is_retryable
-from services.orchestrator.steps import Answerer, Namer, Piece, Step, ToolCall
+from services.orchestrator.steps import Answerer, Namer, Piece, Step, Thought, ToolCall
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -100,6 +100,7 @@ class Run:
         self._speech: asyncio.Task[None] | None = None
         self._started_at = time.monotonic()
         self._first_token_at: float | None = None
+        self._has_thought = False
         self._watch = watches.NOTHING
         dependencies.leases.add(self._held)
         if not self.is_queued:
@@ -261,6 +262,7 @@ class Run:
             self._dependencies.store,
             self.session_id,
             user_message,
+            model=self._run.model,
             newest=started.history if started is not None else (),
             has_earlier=started is None or started.has_earlier_messages,
         )
@@ -277,6 +279,12 @@ class Run:
                     self._has_text.set()
                 return is_first or len(self.outbox) >= MAX_WAITING
             return False
+        if isinstance(step, Thought):
+            if step.takes_back:
+                return False  # those who listen are told by the message, once it is stored
+            is_first, self._has_thought = not self._has_thought, True
+            self._dependencies.writer.put_thought(self.outbox, step.text, urgent=is_first)
+            return is_first or len(self.outbox) >= MAX_WAITING
         if isinstance(step, ToolCall):
             arguments = to_struct(step.arguments)
             payload = {"tool_started": runs_pb2.ToolStarted(call_id=step.call_id, name=step.name, arguments=arguments)}

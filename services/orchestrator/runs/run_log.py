@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from concerto.sessions.v1 import runs_pb2
 
 MAX_EVENTS = 1024
+MAX_BATCH = 64
+"""Most events that a reader is given at once."""
 
 
 class RunLog:
@@ -47,8 +49,8 @@ class RunLog:
         self._closed = True
         self._wake()
 
-    async def follow(self, after_seq: int) -> AsyncGenerator[runs_pb2.RunEvent, None]:
-        """Yield the events after `after_seq`, then each new one.
+    async def follow(self, after_seq: int) -> AsyncGenerator[Sequence[runs_pb2.RunEvent], None]:
+        """Yield the events after `after_seq`, then the new ones, each time all that are there, up to MAX_BATCH.
 
         Ends after run_finished, and earlier when the log is closed or the reader's place is gone.
         """
@@ -56,8 +58,10 @@ class RunLog:
         while True:
             changed = self._changed
             while self._first_seq <= next_seq < self._first_seq + len(self._events):
-                yield self._events[next_seq - self._first_seq]
-                next_seq += 1
+                offset = next_seq - self._first_seq
+                batch = self._events[offset : offset + MAX_BATCH]
+                yield batch
+                next_seq += len(batch)
             if self.ended or self._closed or next_seq < self._first_seq:
                 return
             await changed.wait()

@@ -1,5 +1,6 @@
 """What was said in a run so far: the messages to keep, and the tokens that were used."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from servicekit.errors import AppError
 from services.orchestrator.limits import MAX_CONTENT_BYTES
 from services.orchestrator.models.messages import from_langchain, to_struct
 from services.orchestrator.models.window import count_messages, count_text
-from services.orchestrator.steps import Piece, Step, TokenUsage, ToolCall, ToolResult
+from services.orchestrator.steps import Piece, Step, Thought, TokenUsage, ToolCall, ToolResult
 
 MAX_MESSAGES = 100
 """Most messages that one run stores; of more, the newest are kept."""
@@ -23,7 +24,8 @@ class Transcript:
     """Gathers the steps of one answer.
 
     The answer is what was said after the last tool's result; what was said before stands in messages of its own, in
-    front of it: the assistant's with its tool calls, then one per result.
+    front of it: the assistant's with its tool calls, then one per result. What was thought
+    stands beside what it led to.
     """
 
     def __init__(self, *, run_id: str, model: str, agent: str) -> None:
@@ -34,6 +36,9 @@ class Transcript:
         self._agent = agent
         self._before: list[sessions_pb2.NewMessage] = []
         self._text: list[str] = []
+        self._thoughts: list[str] = []
+        self._thinking_since: float | None = None
+        self._thought_seconds = 0.0
         self._calls: list[ToolCall] = []
         self._finish_reason = ""
         self._usage: TokenUsage | None = None
@@ -48,7 +53,13 @@ class Transcript:
         """Take in the next step."""
         match step:
             case Piece():
+                if step.takes_back:
+                    self._thoughts.clear()
+                    self._uncounted.clear()
+                    self._thinking_since, self._thought_seconds = None, 0.0
                 if step.text:
+                    if self._thinking_since is not None:
+                        self._end_thought()
                     if self._calls:
                         self._keep_calls()
                     self._text.append(step.text)
@@ -57,7 +68,18 @@ class Transcript:
                     self._usage = step.usage if self._usage is None else self._usage + step.usage
                     self._uncounted.clear()
                 self._finish_reason = step.finish_reason or self._finish_reason
+            case Thought(takes_back=True):
+                self._thoughts += self._text
+                self._text.clear()
+            case Thought():
+                if self._calls:
+                    self._keep_calls()
+                if self._thinking_since is None:
+                    self._thinking_since = time.monotonic()
+                self._thoughts.append(step.text)
+                self._uncounted.append(step.text)
             case ToolCall():
+                self._end_thought()
                 self._calls.append(step)
             case ToolResult():
                 if self._calls:
@@ -75,18 +97,18 @@ class Transcript:
                 )
 
     def messages(self, error: AppError | None) -> list[sessions_pb2.NewMessage]:
-        """Return the messages to store, the answer last; none when nothing was said and no tool asked.
+        """Return the messages to store, the answer last; none when nothing was said or thought and no tool asked.
 
         error: why the run does not succeed; the answer is then marked as partial.
         """
         if self._calls:
             self._keep_calls()
-        if error is not None and not self._text and not self._before:
+        if error is not None and not self._text and not self._thoughts and not self._before:
             return []
         return [*self._before, self.answer(error)][-MAX_MESSAGES:]
 
     def answer(self, error: AppError | None) -> sessions_pb2.NewMessage:
-        """Return the answer alone."""
+        """Return the answer alone, with what was thought since the last tool's result."""
         usage, is_estimated = self._counts(error)
         metadata: dict[str, Any] = {
             "model": self._model,
@@ -104,10 +126,13 @@ class Transcript:
             metadata["finish_reason"] = self._finish_reason
         if error is not None:
             metadata |= {"partial": True, "error_reason": error.reason}
-        return sessions_pb2.NewMessage(
-            role=sessions_pb2.ROLE_ASSISTANT,
-            content=cut("".join(self._text), MAX_CONTENT_BYTES),
-            metadata=to_struct(metadata),
+        self._end_thought()
+        return self._with_thoughts(
+            sessions_pb2.NewMessage(
+                role=sessions_pb2.ROLE_ASSISTANT,
+                content=cut("".join(self._text), MAX_CONTENT_BYTES),
+                metadata=to_struct(metadata),
+            )
         )
 
     def usage(self, error: AppError | None) -> runs_pb2.Usage | None:
@@ -144,7 +169,19 @@ class Transcript:
             ],
             additional_kwargs=self._notes({"model": self._model, "agent": self._agent}),
         )
-        self._before.append(from_langchain(message))
+        self._before.append(self._with_thoughts(from_langchain(message)))
+        self._thoughts, self._thought_seconds = [], 0.0
+
+    def _end_thought(self) -> None:
+        if self._thinking_since is not None:
+            self._thought_seconds += time.monotonic() - self._thinking_since
+            self._thinking_since = None
+
+    def _with_thoughts(self, message: sessions_pb2.NewMessage) -> sessions_pb2.NewMessage:
+        if self._thoughts:
+            message.reasoning = cut("".join(self._thoughts), MAX_CONTENT_BYTES - len(message.content.encode()))
+            message.reasoning_milliseconds = round(self._thought_seconds * 1000)
+        return message
 
     def _notes(self, notes: dict[str, Any]) -> dict[str, Any]:
         return {"metadata": {"run_id": self._run_id, **notes}}

@@ -16,12 +16,12 @@ from pydantic import SecretStr
 from local.setup import error_page
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
-from servicekit.testing import JWT_SECRET, acting_as, make_caller, served
+from servicekit.testing import JWT_SECRET, SERVICE_KEY, acting_as, make_caller, served
 from services.orchestrator.__main__ import build
 from services.orchestrator.runs.registry import RunRegistry
 from services.orchestrator.settings import Settings as OrchestratorSettings
 from services.orchestrator.tests.fakes import FakeSessions, SessionsProcess, sessions_running
-from tests.support.model_server import ModelServer
+from tests.support.model_server import FAULT_MODELS, ModelServer
 
 error_page.register_all()  # the fakes stand for the sessions service
 
@@ -114,7 +114,10 @@ async def replica(
         "openai_base_url": model.base_url,
         "openai_api_key": "test-key",
         "model": "test-model",
+        "models": FAULT_MODELS,
         "title_model": "off",
+        "supabase_jwt_secret": SecretStr(JWT_SECRET),
+        "service_key": SERVICE_KEY,
         **settings,
     }
     loaded = OrchestratorSettings(_env_file=None, **values)
@@ -184,6 +187,7 @@ def settings_beside(suite: Suite) -> OrchestratorSettings:
         openai_base_url=suite.model.base_url,
         model="test-model",
         title_model="off",
+        service_key=SERVICE_KEY,
     )
 
 

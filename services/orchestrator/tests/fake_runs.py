@@ -82,6 +82,10 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         self.lost_answers = 0
         """So many starts are carried out and then answered with a failure."""
         self.ledger: list[runs_pb2.Usage] = []
+        self.calls: dict[str, runs_pb2.StartModelCallRequest] = {}
+        """Calls outside of runs that are under way."""
+        self.called: list[tuple[runs_pb2.StartModelCallRequest, runs_pb2.Usage | None]] = []
+        """Those that have ended, with what they had used."""
         self.brings_history = False
         """True once starts answer with the history that is asked for; an older service does not."""
 
@@ -142,7 +146,7 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         if alive and turn.if_running in (turns_pb2.IF_RUNNING_UNSPECIFIED, turns_pb2.IF_RUNNING_REJECT):
             raise AppError("RUN_IN_PROGRESS", metadata={"session_id": session.id, "run_id": alive[0].run.id})
         users = [stored for stored in self.runs.values() if stored.run.user_id == user_id and stored.is_alive]
-        if request.max_user_runs and len(users) >= request.max_user_runs:
+        if request.max_user_runs and len(users) + len(self.calls) >= request.max_user_runs:
             raise AppError("TOO_MANY_RUNS", metadata={"scope": "of this user"}, retry_after_seconds=2)
         if alive and turn.if_running == turns_pb2.IF_RUNNING_CANCEL:
             for stored in alive:
@@ -182,6 +186,29 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
             history=history,
             has_earlier_messages=len(history) < len(earlier),
         )
+
+    async def StartModelCall(
+        self, request: runs_pb2.StartModelCallRequest, context: Context
+    ) -> runs_pb2.StartModelCallResponse:
+        await self._enter("StartModelCall")
+        user_id = identity.current_caller().user_id
+        users = [stored for stored in self.runs.values() if stored.run.user_id == user_id and stored.is_alive]
+        if request.max_user_runs and len(users) + len(self.calls) >= request.max_user_runs:
+            raise AppError("TOO_MANY_RUNS", metadata={"scope": "of this user"}, retry_after_seconds=2)
+        self.calls[request.request_id] = request
+        return runs_pb2.StartModelCallResponse(
+            lease=runs_pb2.Lease(run_id=request.request_id, token=request.lease_token)
+        )
+
+    async def FinishModelCall(
+        self, request: runs_pb2.FinishModelCallRequest, context: Context
+    ) -> runs_pb2.FinishModelCallResponse:
+        await self._enter("FinishModelCall", context)
+        call = self.calls.pop(request.lease.run_id, None)
+        if call is None or call.lease_token != request.lease.token:
+            raise AppError("LEASE_LOST", metadata={"run_id": request.lease.run_id})
+        self.called.append((call, request.usage if request.HasField("usage") else None))
+        return runs_pb2.FinishModelCallResponse()
 
     def _begin(self, stored: StoredRun) -> sessions_pb2.Message:
         turn, run = stored.pending.turn, stored.run
@@ -249,6 +276,8 @@ class FakeRuns(runs_pb2_grpc.RunsServiceServicer):
         lost, cancelled = [], []
         for lease in request.leases:
             stored = self._leased(lease)
+            if lease.run_id in self.calls:
+                continue
             if stored is None:
                 lost.append(lease.run_id)
                 continue

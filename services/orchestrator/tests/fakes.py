@@ -14,8 +14,7 @@ from pydantic import SecretStr
 from servicekit.errors import AppError
 from servicekit.messages import paging
 from servicekit.rpc import identity, server
-from servicekit.settings import ServiceSettings
-from servicekit.testing import JWT_SECRET
+from servicekit.testing import JWT_SECRET, SERVICE_KEY, ServedSettings
 from services.orchestrator.tests.fake_runs import RUNS_SERVICE, FakeRuns, now
 
 SERVICE = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
@@ -60,6 +59,8 @@ class FakeSessions(sessions_pb2_grpc.SessionsServiceServicer):
             metadata=new.metadata if new.HasField("metadata") else None,
             parent_id=(active.id if active else "") if parent_id is None else parent_id,
             is_active=True,
+            reasoning=new.reasoning,
+            reasoning_milliseconds=new.reasoning_milliseconds,
         )
         stored.append(message)
         self.sessions[session_id].message_count = len(stored)
@@ -104,6 +105,11 @@ class FakeSessions(sessions_pb2_grpc.SessionsServiceServicer):
             return answer
         stored = [self.add(request.session_id, message) for message in request.messages]
         answer = sessions_pb2.AppendMessagesResponse(messages=stored)
+        if not request.include_contents:
+            for message in answer.messages:
+                message.ClearField("content")
+                message.ClearField("metadata")
+                message.ClearField("reasoning")
         self._answers[key] = (content, answer)
         return answer
 
@@ -166,8 +172,9 @@ class SessionsProcess:
         self._stack = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
-        settings = ServiceSettings(
+        settings = ServedSettings(
             _env_file=None,
+            service_key=SERVICE_KEY,
             port=self.port,
             drain_seconds=0.0,
             supabase_jwt_secret=SecretStr(JWT_SECRET),

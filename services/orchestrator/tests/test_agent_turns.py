@@ -93,7 +93,7 @@ async def test_agents_and_models_are_listed(suite: Suite) -> None:
         models = await channel.call(stub.ListModels, orchestrator_pb2.ListModelsRequest())
     assert [agent.name for agent in agents.agents] == ["assistant"]
     assert agents.next_page_token
-    assert [model.name for model in models.models] == ["test-model"]
+    assert [model.name for model in models.models][:2] == ["test-model", "fault:unauthorized"]
 
 
 async def test_title_of_the_model_follows_the_turn(make_suite: MakeSuite) -> None:

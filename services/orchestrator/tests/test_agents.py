@@ -160,7 +160,8 @@ async def test_agent_keeps_a_system_message_that_is_not_the_operators(make_bench
         await bench.answer("summariser", [SystemMessage("Kept."), HumanMessage("Hello")])
         contents = [entry["content"] for entry in bench.model.chats[0]["messages"]]
         assert contents[0].startswith("You sum things up")
-        assert contents[1:] == ["Kept.", "Hello"]
+        assert contents[0].endswith("\n\nKept.")
+        assert contents[1:] == ["Hello"]
 
 
 async def test_unknown_agent_is_refused_before_anything_happens(bench: Bench) -> None:
@@ -593,7 +594,7 @@ async def test_lists_say_what_may_be_asked_for(make_bench: MakeBench) -> None:
         assert list(answer.agents[2].tools) == ["search_messages", "read_messages"]
         assert list(answer.agents[3].sub_agents) == ["assistant", "summariser", "search"]
         assert all(agent.description.endswith(".") for agent in answer.agents)
-        models = bench.agents.list_models(orchestrator_pb2.ListModelsRequest()).models
+        models = (await bench.agents.list_models(orchestrator_pb2.ListModelsRequest())).models
         assert [model.name for model in models] == ["test-model", "big-model", "small-model"]
         assert [model.is_default for model in models] == [True, False, False]
         assert [model.context_tokens for model in models] == [128_000, 0, 0]
@@ -602,7 +603,7 @@ async def test_lists_say_what_may_be_asked_for(make_bench: MakeBench) -> None:
 
 async def test_offline_model_is_the_only_one_that_is_listed(make_bench: MakeBench) -> None:
     async with make_bench(offline=True, models="other") as bench:
-        (model,) = bench.agents.list_models(orchestrator_pb2.ListModelsRequest()).models
+        (model,) = (await bench.agents.list_models(orchestrator_pb2.ListModelsRequest())).models
         assert (model.name, model.is_default, model.is_offline) == ("offline", True, True)
 
 
@@ -617,5 +618,5 @@ async def test_lists_come_in_pages(bench: Bench) -> None:
             break
     assert names == [spec.name for spec in AGENTS]
     with pytest.raises(AppError) as caught:
-        bench.agents.list_models(orchestrator_pb2.ListModelsRequest(page_token="x"))
+        await bench.agents.list_models(orchestrator_pb2.ListModelsRequest(page_token="x"))
     assert caught.value.reason == "INVALID_PAGE_TOKEN"

@@ -16,6 +16,7 @@ from servicekit.rpc import channel
 from servicekit.testing import acting_as
 from services.orchestrator.openai.chat import MAX_WAITING_CHUNKS, Exchange
 from services.orchestrator.openai.completions import Request
+from services.orchestrator.openai.terms import Terms
 from services.orchestrator.tests.conftest import MakeSuite, Suite
 from tests.support.model_server import FAULTS, Behaviour, ToolUse, patience_for
 from tests.support.waiting import forever, until
@@ -69,7 +70,17 @@ async def test_a_whole_answer_is_the_providers(suite: Suite) -> None:
     assert text_of([answer]) == "You said: Hello I was given 1 messages."
     assert answer["choices"][0]["finish_reason"] == "stop"
     assert answer["usage"]["completion_tokens"] > 0
-    assert suite.fake.calls == {}
+
+
+async def test_a_whole_answer_that_no_client_takes_is_refused_with_what_to_do(suite: Suite) -> None:
+    for is_kept in (False, True):
+        suite.model.script(Behaviour(text="ж" * (600 * 1024)))  # six bytes each in JSON that is ASCII
+        fields = {"session_id": suite.add_session()} if is_kept else {}
+        error, answers = await broken(stream(suite, HELLO, **fields))
+        assert (error.reason, error.metadata, answers) == ("MODEL_ANSWER_TOO_LARGE", {"limit": "3145728 bytes"}, [])
+        suite.model.script(Behaviour(text="ж" * (300 * 1024)))
+        fields = {"session_id": suite.add_session()} if is_kept else {}
+        assert len(text_of(await ask(suite, HELLO, **fields))) == 300 * 1024
 
 
 async def test_a_stream_is_the_providers_chunks(suite: Suite) -> None:
@@ -89,7 +100,7 @@ async def test_usage_is_there_only_when_it_was_asked_for(suite: Suite) -> None:
     assert answers[-1]["usage"]["prompt_tokens"] > 0
 
 
-async def test_what_is_not_known_here_is_passed_on_letter_by_letter(suite: Suite) -> None:
+async def test_what_costs_nothing_is_passed_on_letter_by_letter(make_suite: MakeSuite) -> None:
     schema = {"type": "object", "properties": {"steps": {}, "answer": {}, "alpha": {}}}
     body = {
         "seed": 12345678901234567890123,
@@ -100,12 +111,14 @@ async def test_what_is_not_known_here_is_passed_on_letter_by_letter(suite: Suite
         "response_format": {"type": "json_schema", "json_schema": {"schema": schema}},
         **HELLO,
     }
-    await ask(suite, body)
-    await ask(suite, {**body, "stream": True}, session_id=suite.add_session())
-    for asked in suite.model.chats:
-        sent = {name: value for name, value in asked.items() if name not in ("stream", "stream_options")}
-        assert json.dumps(sent) == json.dumps(body)
-    assert suite.model.requests[0].headers["authorization"] == "Bearer test-key"
+    async with make_suite(openai_parameters="surprise") as suite:
+        await ask(suite, body)
+        await ask(suite, {**body, "stream": True}, session_id=suite.add_session())
+        added = ("stream", "stream_options", "max_completion_tokens")
+        for asked in suite.model.chats:
+            sent = {name: value for name, value in asked.items() if name not in added}
+            assert json.dumps(sent) == json.dumps(body)
+        assert suite.model.requests[0].headers["authorization"] == "Bearer test-key"
 
 
 async def test_calls_of_the_clients_tools_reach_the_client(suite: Suite) -> None:
@@ -127,7 +140,7 @@ async def test_calls_of_the_clients_tools_reach_the_client(suite: Suite) -> None
 
 BAD: list[tuple[str, str, str]] = [
     ("{", "INVALID_JSON", ""),
-    ("[" * 100_000, "INVALID_JSON", ""),
+    ("[" * 90_000, "INVALID_JSON", ""),
     ("[1]", "INVALID_FIELD", "The body"),
     ('{"messages": [{"role": "user"}]}', "MISSING_FIELD", "model"),
     ('{"model": 7, "messages": [{"role": "user"}]}', "INVALID_FIELD", "model"),
@@ -137,8 +150,10 @@ BAD: list[tuple[str, str, str]] = [
     ('{"model": "m", "messages": {"role": "user"}}', "INVALID_FIELD", "messages"),
     ('{"model": "m", "messages": [{"role": "user"}, 7]}', "INVALID_FIELD", "messages[1]"),
     ('{"model": "m", "messages": [{"content": "x"}]}', "INVALID_FIELD", "messages[0]"),
+    (json.dumps({**HELLO, "messages": HELLO["messages"] * 10_001}), "FIELD_TOO_LARGE", "messages"),
     (json.dumps({**HELLO, "n": 2}), "INVALID_FIELD", "n"),
     (json.dumps({**HELLO, "stream": "yes"}), "INVALID_FIELD", "stream"),
+    (json.dumps({**HELLO, "stream": 1}), "INVALID_FIELD", "stream"),
 ]
 
 
@@ -180,7 +195,8 @@ BREAKS = {
 
 @pytest.mark.parametrize(("fault", "reason"), REFUSALS.items())
 async def test_a_refusal_of_the_provider_gets_its_reason(make_suite: MakeSuite, fault: str, reason: str) -> None:
-    async with make_suite(stall_seconds=patience_for(fault)) as suite:
+    # What is asked for as a whole may take five times as long.
+    async with make_suite(stall_seconds=patience_for(fault) / 3) as suite:
         session_id = suite.add_session()
         for index, (kept_in, wants_stream) in enumerate(itertools.product(("", session_id), (False, True)), start=1):
             body = {**HELLO, "model": f"fault:{fault}", "stream": wants_stream}
@@ -203,6 +219,28 @@ async def test_a_break_in_the_stream_comes_after_what_was_said(make_suite: MakeS
             assert (error.reason, text_of(answers)) == (reason, "You said: Hello")
         assert suite.texts(session_id) == ["Hello", "You said: Hello"]
         assert suite.stored(session_id)[1].metadata["partial"] is True
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "reason"),
+    [("SAFETY", "CONTENT_FILTERED"), ("error", "MODEL_UNAVAILABLE"), ("swordfish", "MODEL_ANSWER_CUT")],
+)
+@pytest.mark.parametrize("wants_stream", [False, True])
+async def test_an_answer_that_was_cut_is_kept_as_what_it_is(
+    suite: Suite, finish_reason: str, reason: str, wants_stream: bool
+) -> None:
+    session_id = suite.add_session()
+    suite.model.default = Behaviour(text="Some words", finish_reason=finish_reason)
+    for kept_in in ("", session_id):
+        error, answers = await broken(stream(suite, {**HELLO, "stream": wants_stream}, session_id=kept_in))
+        assert (error.reason, text_of(answers)) == (reason, "Some words")
+        assert not any(choice["finish_reason"] for answer in answers for choice in answer["choices"])
+    (stored,) = suite.fake.runs.runs.values()
+    assert stored.run.state == runs_pb2.RUN_STATE_FAILED
+    assert suite.fake.runs.ledger[0].completion_tokens == 2
+    answer = suite.stored(session_id)[1]
+    assert (answer.content, answer.metadata["partial"]) == ("Some words", True)
+    assert answer.metadata["error_reason"] == reason
 
 
 async def test_a_refused_parameter_is_named_and_nothing_else_of_the_provider(suite: Suite) -> None:
@@ -235,6 +273,22 @@ async def test_with_a_session_the_exchange_is_kept_as_a_run(suite: Suite, wants_
     assert (usage.model, usage.is_estimated, usage.prompt_tokens > 0) == ("test-model", False, True)
     metadata = converter.to_json(suite.stored(session_id)[1].metadata)
     assert metadata["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("wants_stream", [False, True])
+async def test_thoughts_are_apart_in_the_answer_in_what_is_kept_and_in_a_repetition(
+    suite: Suite, wants_stream: bool
+) -> None:
+    session_id, request_id = suite.add_session(), str(uuid4())
+    suite.model.script(Behaviour(text="Zwölf.", thoughts="6 × 2"))
+    for _ in range(2):
+        answers = await ask(suite, {**HELLO, "stream": wants_stream}, session_id=session_id, request_id=request_id)
+        parts = [choice.get("message", choice.get("delta")) for answer in answers for choice in answer["choices"]]
+        assert "".join(part.get("reasoning_content") or "" for part in parts) == "6 × 2"
+        assert text_of(answers) == "Zwölf."
+    _, answer = suite.stored(session_id)
+    assert (answer.content, answer.reasoning) == ("Zwölf.", "6 × 2")
+    assert len(suite.model.chats) == 1
 
 
 @pytest.mark.parametrize("wants_stream", [False, True])
@@ -311,7 +365,8 @@ async def test_text_that_no_message_can_hold_is_mended_where_it_is_kept(suite: S
 
 
 async def test_a_client_that_reads_too_slowly_is_cut_off_and_its_run_goes_on() -> None:
-    request = Request.read(json.dumps(streamed(stream_options={"include_usage": True})))
+    asked = json.dumps(streamed(stream_options={"include_usage": True}))
+    request = Request.read(asked, Terms(most_tokens=1000))
     count = MAX_WAITING_CHUNKS + 5
 
     async def say() -> AsyncIterator[Json]:

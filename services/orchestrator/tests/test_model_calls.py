@@ -6,6 +6,7 @@ import pytest
 from concerto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from concerto.sessions.v1 import runs_pb2, sessions_pb2
 
+from servicekit.errors import AppError
 from servicekit.rpc import channel
 from servicekit.testing import acting_as
 from services.orchestrator.models.model_calls import cost_dollars
@@ -117,10 +118,12 @@ async def test_a_run_is_counted_as_active_while_it_goes_on(seen_suite: tuple[Wat
 async def test_names_that_clients_and_providers_choose_are_no_labels(seen_suite: tuple[Watched, Suite]) -> None:
     seen, suite = seen_suite
     suite.model.script(Behaviour(text="Yes.", finish_reason="swordfish"))
-    await suite.turn(suite.add_session(), QUESTION, model="my-swordfish")
+    with pytest.raises(AppError):
+        await suite.turn(suite.add_session(), QUESTION, model="my-swordfish")
+    await suite.turn(suite.add_session(), QUESTION)
     await until_named(seen, "run")
-    assert set(seen.samples("concerto_model_first_token_seconds_count")) == {("other",)}
-    assert (seen.span("chat other").attributes or {})["gen_ai.response.finish_reasons"] == ("other",)
+    assert set(seen.samples("concerto_model_first_token_seconds_count")) == {("test-model",)}
+    assert (seen.span("chat test-model").attributes or {})["gen_ai.response.finish_reasons"] == ("other",)
     assert "swordfish" not in seen.exported
 
 

@@ -2,6 +2,7 @@ import asyncio
 import socket
 import threading
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from services.orchestrator.limits import MAX_CONTENT_BYTES
 from services.orchestrator.models.models import Models, TextSanitizer
 from services.orchestrator.models.offline import OfflineModel
-from services.orchestrator.settings import Settings
+from services.orchestrator.settings import DEFAULT_SYSTEM_PROMPT, Settings
 from services.orchestrator.steps import Piece
 from tests.support.model_server import Behaviour, ModelServer
 
@@ -135,6 +136,11 @@ def test_settings_say_when_no_provider_is_configured() -> None:
     [
         {"openai_base_url": "localhost:11434"},
         {"openai_api_key": "your-key"},
+        {"openai_api_key": "sk-a b"},
+        {"openai_api_key": "sk-ab\n"},
+        {"openai_api_key": " sk-ab"},
+        {"openai_api_key": "sk-\u200bab"},
+        {"openai_api_key": "„sk-ab“"},
         {"context_tokens": 10},
         {"stall_seconds": 0},
         {"port": 70_000},
@@ -143,6 +149,41 @@ def test_settings_say_when_no_provider_is_configured() -> None:
 def test_wrong_settings_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         settings(**values)
+
+
+def test_a_key_that_no_header_may_hold_is_named_without_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-swordfish\u00a0")
+    with pytest.raises(SystemExit) as caught:
+        Settings.load(_env_file=None)
+    assert "OPENAI_API_KEY: " in str(caught.value)
+    assert "white space" in str(caught.value)
+    assert "swordfish" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "line", "prompt"),
+    [
+        (None, "", DEFAULT_SYSTEM_PROMPT),
+        ("", "", ""),
+        ("Be brief.", "", "Be brief."),
+        (None, "CONCERTO_SYSTEM_PROMPT=", ""),
+        (None, "CONCERTO_SYSTEM_PROMPT=In short.", "In short."),
+        ("Be brief.", "CONCERTO_SYSTEM_PROMPT=", "Be brief."),
+        ("", "CONCERTO_SYSTEM_PROMPT=In short.", ""),
+    ],
+)
+def test_an_empty_system_prompt_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str | None, line: str, prompt: str
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("CONCERTO_SYSTEM_PROMPT", variable)
+    file = tmp_path / ".env"
+    file.write_text(f"{line}\nCONCERTO_MODEL=\n", encoding="utf-8")
+    loaded = Settings(_env_file=file)
+    assert loaded.system_prompt == prompt
+    assert loaded.model, "other empty variables are as if they were absent"
 
 
 def test_answer_always_leaves_room_for_the_prompt() -> None:

@@ -12,9 +12,10 @@ from concerto.sessions.v1 import runs_pb2, turns_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from servicekit.rpc import channel
-from servicekit.testing import JWT_SECRET, acting_as, make_caller
+from servicekit.testing import JWT_SECRET, SERVICE_KEY, acting_as, make_caller
 from services.orchestrator.settings import Settings
 from services.orchestrator.tests.fakes import SessionsProcess, sessions_running
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "concerto.orchestrator.v1.OrchestratorService"
@@ -54,7 +55,21 @@ def test_settings_are_read_from_the_names_in_the_readme(monkeypatch: pytest.Monk
 
 
 @contextlib.asynccontextmanager
-async def process_running(sessions: SessionsProcess) -> AsyncIterator[asyncio.subprocess.Process]:
+async def project_served() -> AsyncIterator[str]:
+    """Yield the address of a project without public keys, as one whose tokens are signed with a secret is."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\nConnection: close\r\n\r\n{"keys": []}')
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@contextlib.asynccontextmanager
+async def process_running(sessions: SessionsProcess, project: str) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -63,7 +78,9 @@ async def process_running(sessions: SessionsProcess) -> AsyncIterator[asyncio.su
         env={
             "ORCHESTRATOR_PORT": "0",
             "SESSIONS_TARGET": sessions.target,
+            "SUPABASE_URL": project,
             "SUPABASE_JWT_SECRET": JWT_SECRET,
+            "CONCERTO_SERVICE_KEY": SERVICE_KEY.get_secret_value(),
             "CONCERTO_ENV_FILE": "",
             "CONCERTO_LOG_FORMAT": "json",
             "CONCERTO_DRAIN_SECONDS": "0.2",
@@ -79,7 +96,11 @@ async def process_running(sessions: SessionsProcess) -> AsyncIterator[asyncio.su
 
 
 async def test_process_serves_until_sigterm_and_keeps_what_was_being_said() -> None:
-    async with sessions_running() as sessions, process_running(sessions) as process:
+    async with (
+        sessions_running() as sessions,
+        project_served() as project,
+        process_running(sessions, project) as process,
+    ):
         assert process.stderr is not None
         address = ""
         while not address:
@@ -91,17 +112,25 @@ async def test_process_serves_until_sigterm_and_keeps_what_was_being_said() -> N
         session_id = sessions.fake.add_session(caller.user_id)
         async with grpc.aio.insecure_channel(address) as connection:
             health = health_pb2_grpc.HealthStub(connection)
-            answer = await health.Check(health_pb2.HealthCheckRequest(service=NAME), wait_for_ready=True)
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+            async def is_serving() -> bool:
+                """It has keys to check tokens with a moment after it listens."""
+                try:
+                    answer = await health.Check(health_pb2.HealthCheckRequest(service=NAME), wait_for_ready=True)
+                except grpc.aio.AioRpcError:
+                    return False
+                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+            await until(is_serving, "the process to serve")
             stub = orchestrator_pb2_grpc.OrchestratorServiceStub(connection)
             request = orchestrator_pb2.StreamTurnRequest(session_id=session_id, turn=turns_pb2.Turn(content="Hello"))
             received = ""
             with acting_as(caller), contextlib.suppress(Exception):
                 async for response in channel.stream(stub.StreamTurn, request):
-                    received += response.event.message_delta.text
-                    if received and process.returncode is None:
-                        with contextlib.suppress(ProcessLookupError):
-                            process.send_signal(signal.SIGTERM)
+                    text = response.event.message_delta.text
+                    if text and not received:
+                        process.send_signal(signal.SIGTERM)
+                    received += text
         rest = (await process.stderr.read()).decode()
         assert await process.wait() == 0, rest
     assert "server.stopped" in rest

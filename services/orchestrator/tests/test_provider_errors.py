@@ -4,7 +4,7 @@ import time
 import pytest
 
 from servicekit.messages import converter
-from services.orchestrator.models.provider_errors import retry_after_seconds
+from services.orchestrator.models.server_failures import Report, wait_of
 from services.orchestrator.tests.conftest import MakeSuite, Suite, error_of, kinds, state_of, text_of
 from tests.support.model_server import FAULTS, Behaviour, patience_for
 
@@ -26,7 +26,6 @@ REFUSALS = {
     "gateway_timeout": "MODEL_TIMEOUT",
     "silent": "MODEL_TIMEOUT",
     "no_answer": "MODEL_TIMEOUT",
-    "not_a_stream": "MODEL_ANSWER_MALFORMED",
 }
 BREAKS = {
     "stall": "MODEL_TIMEOUT",
@@ -40,7 +39,14 @@ BREAKS = {
 
 
 def test_every_fault_of_the_model_server_has_its_case() -> None:
-    assert FAULTS.keys() == REFUSALS.keys() | BREAKS.keys() | {"length", "no_usage", "slow", "loop", "parallel_loop"}
+    assert FAULTS.keys() == REFUSALS.keys() | BREAKS.keys() | {
+        "length",
+        "no_usage",
+        "slow",
+        "loop",
+        "parallel_loop",
+        "not_a_stream",
+    }
 
 
 @pytest.mark.parametrize(("fault", "reason"), REFUSALS.items())
@@ -141,10 +147,45 @@ async def test_error_says_nothing_of_what_the_provider_said(suite: Suite) -> Non
     ],
 )
 def test_retry_after_is_read_in_each_form(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after_seconds(headers) == seconds
+    assert wait_of(headers) == seconds
 
 
 def test_retry_after_may_be_a_date() -> None:
-    seconds = retry_after_seconds({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)})
+    seconds = wait_of({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)})
     assert seconds is not None
     assert 50 < seconds <= 60
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "Mon, 01 Jan 99999 00:00:00 GMT",
+        f"Mon, 01 Jan {10**20} 00:00:00 GMT",
+        f"Mon, 01 Jan 2020 00:00:00 +{10**20}",
+        " " * 200 + "1s",
+        "Mon, " + "1" * 5_000 + " Jan 2020 00:00:00",
+        "1" * 20_000 + "x",
+        10**400,
+        {"seconds": {"seconds": 1}},
+        [1],
+    ],
+    ids=repr,
+)
+def test_a_wait_that_is_none_is_passed_over(wait: object) -> None:
+    if isinstance(wait, str):
+        for name in ("retry-after", "retry-after-ms", "x-ratelimit-reset"):
+            assert wait_of({name: wait}) in (None, 0.0)
+    report = Report.read({"error": {"retry_after": wait, "x-ratelimit-reset": wait, "code": "a"}}, status=429)
+    assert (report.status, report.codes, report.wait_seconds) in ((429, {"a"}, None), (429, {"a"}, 0.0))
+
+
+def test_a_wait_may_be_nested_as_deeply_as_json_can() -> None:
+    wait: object = 1
+    for _ in range(1_000):
+        wait = {"seconds": wait}
+    assert Report.read({"error": {"retry_delay": wait}}, status=429).wait_seconds is None
+
+
+def test_names_of_parameters_are_short() -> None:
+    report = Report.read({"detail": [{"loc": ["body", "x" * 5_000]}, {"param": "messages." + "1" * 5_000 + ".role"}]})
+    assert [len(param) for param in report.params] == [200, 200]

@@ -8,8 +8,12 @@ import httpx2
 import openai
 import pytest
 
+from servicekit.errors import AppError
 from services.orchestrator.models.provider_errors import MALFORMED
-from services.orchestrator.models.provider_stream import Events, Part, parts_of
+from services.orchestrator.models.provider_stream import MAX_VALUES, parts_of
+from services.orchestrator.models.server_chunks import MAX_ANSWER_CHARS, MAX_CHUNKS_AT_ONCE, Part
+from services.orchestrator.models.server_events import MAX_EVENT_BYTES, Events
+from services.orchestrator.models.thinking import Thinking
 from services.orchestrator.steps import TokenUsage
 
 HELLO = "Grüße, 世界 👋"
@@ -133,7 +137,6 @@ async def test_halves_of_characters_pass_as_they_came() -> None:
         (b"data: \xff\xfe\n\n", ValueError),
         (b"data: 7\n\n", TypeError),
         (b'data: {"choices": [7]}\n\n', TypeError),
-        (b'data: {"choices": [{}]}\n\n', KeyError),
         (b'data: {"error": {"message": "overloaded", "type": "server_error"}}\n\n', openai.APIError),
         (b'data: {"error": "overloaded", "choices": []}\n\n', openai.APIError),
     ],
@@ -172,3 +175,58 @@ async def test_comments_are_no_sign_of_life() -> None:
     async with answered(body()) as response:
         with pytest.raises(TimeoutError):
             await listen(response, [], stall_seconds=0.2)
+
+
+def feed(events: Events, content: bytes, *, times: int) -> None:
+    for _ in range(times):
+        events.feed(content)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_line_and_an_event_without_an_end_are_no_answer(end: bytes) -> None:
+    events = Events()
+    with pytest.raises(ValueError, match="without an end"):
+        feed(events, b"data: " + b"x" * 65_536 + end, times=MAX_EVENT_BYTES // 65_536 + 2)
+    assert not events.finish(), "the error keeps nothing of it"
+
+
+def test_lines_of_an_event_cost_more_than_their_letters() -> None:
+    events = Events()
+    with pytest.raises(ValueError, match="without an end"):
+        feed(events, b"data:\n" * 1_000, times=MAX_EVENT_BYTES // 64_000 + 2)
+
+
+def test_events_one_after_the_other_have_no_bound_together() -> None:
+    events = Events()
+    for _ in range(MAX_EVENT_BYTES // 1_000_000 + 2):
+        assert events.feed(b"event: x\ndata: " + b"x" * 1_000_000 + b"\n\n") == [b"x" * 1_000_000]
+
+
+@pytest.mark.parametrize(
+    "delta", [{"content": "x" * 100_000}, {"reasoning": "x" * 100_000}, {"content": " " * 100_000}]
+)
+async def test_an_answer_without_an_end_is_too_large(delta: Any) -> None:
+    with pytest.raises(AppError, match="MODEL_ANSWER_TOO_LARGE"):
+        await read(*[sse(chunk(delta))] * (MAX_ANSWER_CHARS // 100_000 + 1))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" + b"{}," * MAX_CHUNKS_AT_ONCE + b"{}]", b'{"choices": [' + b"1," * MAX_VALUES + b"1]}"],
+    ids=["chunks", "values"],
+)
+async def test_more_values_than_an_answer_has_are_not_read(content: bytes) -> None:
+    with pytest.raises(ValueError, match="too many"):
+        await read(content)
+
+
+def test_white_space_waits_for_no_tag_without_an_end() -> None:
+    thinking = Thinking()
+    text = ""
+    for _ in range(20):
+        if thinking.is_past:
+            break
+        text += "".join(thinking.feed(" " * 100))
+    assert thinking.is_past
+    assert text.isspace()
+    assert not any(thinking.finish(is_whole=True))

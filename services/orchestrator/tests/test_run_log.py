@@ -16,7 +16,7 @@ def end(seq: int) -> runs_pb2.RunEvent:
 
 
 async def seqs(log: RunLog, after_seq: int = 0) -> list[int]:
-    return [event.seq async for event in log.follow(after_seq)]
+    return [event.seq async for events in log.follow(after_seq) for event in events]
 
 
 async def test_readers_get_what_is_there_and_what_comes() -> None:
@@ -35,13 +35,20 @@ async def test_reader_whose_place_is_gone_is_cut_off(monkeypatch: pytest.MonkeyP
     log = RunLog()
     log.publish([delta(1)])
     slow = log.follow(0)
-    assert (await anext(slow)).seq == 1
+    assert [event.seq for event in await anext(slow)] == [1]
     for seq in range(2, 30):
         log.publish([delta(seq)])
         assert len(log) <= 8
-    assert [event.seq async for event in slow] == []
+    assert [events async for events in slow] == []
     log.publish([end(30)])
     assert (await seqs(log, 26)) == [27, 28, 29, 30]
+
+
+async def test_a_reader_is_given_what_is_there_at_once_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_log, "MAX_BATCH", 3)
+    log = RunLog()
+    log.publish([*map(delta, range(1, 8)), end(8)])
+    assert [[event.seq for event in events] async for events in log.follow(1)] == [[2, 3, 4], [5, 6, 7], [8]]
 
 
 async def test_closed_log_lets_its_readers_go() -> None:

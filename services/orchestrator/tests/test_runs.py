@@ -11,6 +11,7 @@ from servicekit.errors import AppError
 from servicekit.messages import converter
 from servicekit.rpc import channel
 from servicekit.testing import acting_as, make_caller
+from services.orchestrator import orchestrator_servicer
 from services.orchestrator.tests.conftest import (
     SLOW,
     Event,
@@ -51,6 +52,43 @@ async def test_stream_goes_on_after_the_seq_that_the_client_has(suite: Suite, af
     assert_whole(live, after_seq=after_seq)
     assert live == later
     assert state_of(live) == "SUCCEEDED"
+
+
+async def answers_of(suite: Suite, run_id: str, **fields: bool) -> list[list[Event]]:
+    request = orchestrator_pb2.StreamRunRequest(run_id=run_id, **fields)
+    with acting_as(suite.caller):
+        return [[each.event, *each.more] async for each in channel.stream(suite.stub.StreamRun, request)]
+
+
+async def test_events_stored_together_share_an_answer_where_that_is_asked_for(suite: Suite) -> None:
+    suite.fake.hold["AppendRunEvents"] = asyncio.Event()
+    suite.model.script(Behaviour(tokens=40))
+    run = await suite.create(suite.add_session(), "Hello")
+    readers = [
+        asyncio.create_task(answers_of(suite, run.id, **fields))
+        for fields in ({}, {"in_batches": True}, {"in_batches": False})
+    ]
+    await until(lambda: suite.model.sent_tokens == 40)
+    suite.fake.hold.pop("AppendRunEvents").set()
+    alone, together, apart = await asyncio.gather(*readers)
+    assert alone == apart
+    assert {len(events) for events in alone} == {1}
+    assert_whole([event for events in together for event in events])
+    assert [event for events in together for event in events] == [event for (event,) in alone]
+    assert max(map(len, together)) >= 20
+
+
+async def test_large_events_do_not_share_an_answer(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orchestrator_servicer, "MAX_BATCH_BYTES", 100)
+    suite.fake.hold["AppendRunEvents"] = asyncio.Event()
+    suite.model.script(Behaviour(tokens=40))
+    run = await suite.create(suite.add_session(), "Hello")
+    reader = asyncio.create_task(answers_of(suite, run.id, in_batches=True))
+    await until(lambda: suite.model.sent_tokens == 40)
+    suite.fake.hold.pop("AppendRunEvents").set()
+    answers = await reader
+    assert max(map(len, answers)) > 1
+    assert all(sum(event.ByteSize() for event in events) <= 100 for events in answers if len(events) > 1)
 
 
 async def test_stream_after_the_end_of_an_ended_run_just_ends(suite: Suite) -> None:

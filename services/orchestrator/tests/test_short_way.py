@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from servicekit.errors import AppError
 from services.orchestrator.models.models import Models
 from services.orchestrator.settings import Settings
-from services.orchestrator.steps import Piece
+from services.orchestrator.steps import Piece, Thought, ToolCall
 from tests.support.model_server import FAULTS, Behaviour, ModelServer, ToolUse, patience_for
 
 TOOL = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "required": ["q"]}}}
@@ -17,7 +17,7 @@ BROKEN_CALL = {"name": "search", "args": "{", "id": "two", "error": None, "type"
 CONVERSATION: list[BaseMessage] = [
     SystemMessage("Be brief."),
     HumanMessage("Rain?", name="Ada"),
-    AIMessage("", tool_calls=[CALL]),
+    AIMessage("", tool_calls=[CALL], additional_kwargs={"reasoning_content": "I look it up. 五"}),
     ToolMessage("Yes", tool_call_id="one"),
     AIMessage("It will. Grüße 👋", additional_kwargs={"metadata": {"run_id": "1"}}),
     HumanMessage("And tomorrow?", additional_kwargs={"metadata": {"client": "web"}}),
@@ -42,14 +42,16 @@ async def answer_of(
     models: Models, messages: list[BaseMessage], *, model: str = "test-model", **options: Any
 ) -> dict[str, Any]:
     """Tell what an answer comes to, whatever its pieces."""
-    found: dict[str, Any] = {"text": "", "finish_reason": "", "usage": None, "calls": [], "error": ""}
+    found: dict[str, Any] = {"text": "", "thoughts": "", "finish_reason": "", "usage": None, "calls": [], "error": ""}
     try:
         async for step in models.answer(messages, model=model, options=options):
             if isinstance(step, Piece):
                 found["text"] += step.text
                 found["finish_reason"] = step.finish_reason or found["finish_reason"]
                 found["usage"] = step.usage or found["usage"]
-            else:
+            elif isinstance(step, Thought):
+                found["thoughts"] += step.text
+            elif isinstance(step, ToolCall):
                 found["calls"].append((step.name, dict(step.arguments)))
     except AppError as error:
         found["error"] = error.reason
@@ -63,14 +65,24 @@ async def server() -> AsyncIterator[ModelServer]:
 
 
 async def both(
-    server: ModelServer, behaviour: Behaviour, *, fault: str = "", model: str = "test-model", **options: Any
+    server: ModelServer,
+    behaviour: Behaviour,
+    *,
+    fault: str = "",
+    model: str = "test-model",
+    fields: dict[str, Any] | None = None,
+    **options: Any,
 ) -> list[dict[str, Any]]:
-    """Ask the same in both ways; return what each has told, and what the server was asked."""
+    """Ask the same in both ways; return what each has told, and what the server was asked. fields: of the settings."""
     server.default = behaviour
     answers = []
     for watcher in (None, Watcher()):
         settings = Settings(
-            _env_file=None, openai_base_url=server.base_url, model=model, stall_seconds=patience_for(fault)
+            _env_file=None,
+            openai_base_url=server.base_url,
+            model=model,
+            stall_seconds=patience_for(fault),
+            **(fields or {}),
         )
         models = Models(settings)
         chat: Any = models.chat
@@ -89,6 +101,7 @@ async def both(
         Behaviour(tokens=200),
         Behaviour(tokens=3, usage=False),
         Behaviour(text="x", cached_tokens=2),
+        Behaviour(text="Ja.", thoughts="Grüße, 世界 👋 …"),
     ],
 )
 async def test_both_ways_ask_and_answer_alike(server: ModelServer, behaviour: Behaviour) -> None:
@@ -97,6 +110,19 @@ async def test_both_ways_ask_and_answer_alike(server: ModelServer, behaviour: Be
     assert short["text"]
     assert short["asked"][0]["max_completion_tokens"] == 77
     assert short["asked"][0]["stream_options"] == {"include_usage": True}
+    assert short["asked"][0]["messages"][2]["reasoning_content"] == "I look it up. 五"
+    assert short["thoughts"] == behaviour.thoughts
+
+
+@pytest.mark.parametrize("name", ["max_completion_tokens", "max_tokens"])
+@pytest.mark.parametrize(("options", "bound"), [({}, 50), ({"max_completion_tokens": 7}, 7)])
+async def test_the_bound_on_an_answer_has_the_providers_name(
+    server: ModelServer, name: str, options: dict[str, Any], bound: int
+) -> None:
+    fields = {"limit_parameter": name, "max_output_tokens": 50}
+    for way in await both(server, Behaviour(text="x"), fields=fields, **options):
+        [asked] = way["asked"]
+        assert {key: value for key, value in asked.items() if key.startswith("max_")} == {name: bound}
 
 
 @pytest.mark.parametrize(("model", "role"), [("o3", "developer"), ("gpt-5", "system"), ("gpt-4o", "system")])

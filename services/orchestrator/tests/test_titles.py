@@ -10,8 +10,10 @@ import pytest
 import structlog
 
 from servicekit.rpc.identity import Caller
-from servicekit.testing import acting_as, make_caller
+from servicekit.testing import SERVICE_KEY, acting_as, make_caller
 from services.orchestrator.models.models import Models
+from services.orchestrator.runs.calls import Calls
+from services.orchestrator.runs.leases import Leases
 from services.orchestrator.runs.titles import MAX_TITLE_CHARS, Titles, clean_title, title_of
 from services.orchestrator.sessions_client import SessionsClient
 from services.orchestrator.settings import Settings
@@ -104,16 +106,27 @@ def make_bench(monkeypatch: pytest.MonkeyPatch) -> MakeBench:
     async def make(*, offline: bool = False, model: str = "", max_wait_seconds: float = 30.0) -> AsyncIterator[Bench]:
         async with ModelServer.running() as server, sessions_running() as sessions:
             values: dict[str, Any] = {} if offline else {"openai_base_url": server.base_url, "openai_api_key": "k"}
-            models, store = Models(Settings(_env_file=None, **values)), SessionsClient.at(sessions.target)
+            models = Models(Settings(_env_file=None, **values))
+            store = SessionsClient.at(sessions.target, service_key=SERVICE_KEY)
+            leases = Leases(store)
+            calls = Calls(store=store, leases=leases, prices={})
             idle = asyncio.Event()
             idle.set()
             titles = Titles(
-                store=store, models=models, idle=idle, model=model, pause_seconds=0, max_wait_seconds=max_wait_seconds
+                store=store,
+                models=models,
+                calls=calls,
+                idle=idle,
+                model=model,
+                pause_seconds=0,
+                max_wait_seconds=max_wait_seconds,
             )
             try:
                 yield Bench(titles, server, sessions.fake, make_caller(str(uuid4())), idle)
             finally:
                 await titles.close()
+                await calls.close()
+                await leases.close()
                 await models.close()
                 await store.close()
 

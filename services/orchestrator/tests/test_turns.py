@@ -72,14 +72,28 @@ async def test_second_turn_gives_the_model_the_first_exchange(suite: Suite) -> N
     ]
 
 
-async def test_configured_key_and_usage_option_reach_the_provider(suite: Suite) -> None:
-    await suite.turn(suite.add_session(), "Hello", model="another-model")
-    request = suite.model.requests[0]
+async def test_configured_key_and_usage_option_reach_the_provider(make_suite: MakeSuite) -> None:
+    async with make_suite(models="another-model") as suite:
+        await suite.turn(suite.add_session(), "Hello", model="another-model")
+        request = suite.model.requests[0]
     assert request.headers["authorization"] == "Bearer test-key"
     assert request.body["model"] == "another-model"
     assert request.body["stream"] is True
     assert request.body["stream_options"] == {"include_usage": True}
     assert "max_completion_tokens" not in request.body
+
+
+@pytest.mark.parametrize("offline", [False, True])
+async def test_a_model_that_is_not_offered_answers_nobody(make_suite: MakeSuite, offline: bool) -> None:
+    none = {"openai_api_key": None, "openai_base_url": None} if offline else {}
+    async with make_suite(models="small, small", **none) as suite:
+        session_id = suite.add_session()
+        for name in ("the-dearest", "SMALL", "small ", "small,small"):
+            with pytest.raises(AppError) as refused:
+                await suite.turn(session_id, "Hello", model=name)
+            assert (refused.value.reason, refused.value.metadata) == ("MODEL_NOT_FOUND", {"model": name})
+        assert (suite.stored(session_id), suite.model.chats, suite.fake.runs.runs) == ([], [], {})
+        assert state_of(await suite.turn(session_id, "Hello", model="offline" if offline else "small")) == "SUCCEEDED"
 
 
 async def test_users_metadata_is_kept_with_their_message(suite: Suite) -> None:
@@ -267,7 +281,7 @@ async def test_session_whose_naming_failed_is_named_by_a_later_turn_from_its_fir
 async def test_naming_that_hangs_does_not_hold_the_turn(suite: Suite) -> None:
     session_id = suite.add_session()
     suite.fake.hold["UpdateSession"] = asyncio.Event()
-    events = await asyncio.wait_for(suite.turn(session_id, "Hello"), timeout=10)
+    events = await asyncio.wait_for(suite.turn(session_id, "Hello"), timeout=60)
     assert state_of(events) == "SUCCEEDED"
     assert suite.fake.sessions[session_id].name == ""
     suite.fake.hold["UpdateSession"].set()
@@ -306,7 +320,7 @@ async def test_without_a_key_the_offline_model_answers_and_shows_that_it_knows_t
 ) -> None:
     async with make_suite(openai_api_key=None, openai_base_url=None) as suite:
         session_id = suite.add_session()
-        first = await suite.turn(session_id, "My name is Ada", model="some-model")
+        first = await suite.turn(session_id, "My name is Ada")
         second = await suite.turn(session_id, "What is my name?")
         assert "offline" in text_of(first)
         assert "OPENAI_API_KEY" in text_of(first)

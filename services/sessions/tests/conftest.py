@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
-from servicekit.testing import acting_as, make_caller, served
+from servicekit.testing import SERVICE_KEY, acting_as, served
 from services.sessions import reasons
 from services.sessions.__main__ import build
 from services.sessions.settings import Settings
@@ -38,7 +38,7 @@ class Service:
     async def call(self, rpc: str, message: Message) -> Any:
         """Call an rpc of either service as the current caller. Raises the service's AppError."""
         stub = self.stub if hasattr(self.stub, rpc) else self.runs
-        return await channel.call(getattr(stub, rpc), message)
+        return await channel.call(getattr(stub, rpc), message, service_key=SERVICE_KEY)
 
     async def new_session(self, name: str = "") -> str:
         """Create a session and return its id."""
@@ -79,7 +79,7 @@ async def service_over(stack: RunningStack, transport: str, settings: Settings |
     """Serve the service with one way to the database."""
     async with (
         build(settings or settings_for(stack, transport)) as registrations,
-        served(registrations, secret=stack.jwt_secret) as connection,
+        served(registrations, supabase_url=stack.supabase_url) as connection,
     ):
         yield Service(pb_grpc.SessionsServiceStub(connection), runs_pb2_grpc.RunsServiceStub(connection), transport)
 
@@ -106,6 +106,6 @@ def signed_in(owner: Caller) -> Iterator[Caller]:
 async def _new_caller(stack: RunningStack) -> Caller:
     admin = await asyncpg.connect(stack.admin_db_url)
     try:
-        return make_caller(await add_user(admin), secret=stack.jwt_secret)
+        return stack.caller(await add_user(admin))
     finally:
         await admin.close()

@@ -73,7 +73,8 @@ def as_caller(service: Service, caller: Caller, rpc: str, message: Message) -> "
 
 
 def appending(session_id: str, content: str = "x") -> Message:
-    return pb.AppendMessagesRequest(session_id=session_id, messages=[pb.NewMessage(role=pb.ROLE_USER, content=content)])
+    messages = [pb.NewMessage(role=pb.ROLE_USER, content=content)]
+    return pb.AppendMessagesRequest(session_id=session_id, messages=messages, include_contents=True)
 
 
 async def session_of(service: Service, caller: Caller) -> str:

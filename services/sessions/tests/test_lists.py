@@ -80,6 +80,29 @@ async def test_branches_stay_while_a_run_is_under_way(service: Service, signed_i
     assert error.metadata == {"session_id": session_id, "run_id": running["run"]["id"]}
 
 
+async def test_the_answer_under_way_comes_with_any_page(
+    service: Service, signed_in: Caller, stack: RunningStack
+) -> None:
+    session_id = await service.new_session()
+    await answered(stack, signed_in, session_id, "one")
+    login = await asyncpg.connect(stack.db_url)
+    running = await call(login, signed_in.user_id, "start_run", **start_args(session_id, content="x", lease_seconds=60))
+    events = [{"seq": 2, "message_delta": {"text": "so far"}}]
+    await call_system(login, "append_run_events", batches=[{"lease": running["lease"], "events": events}])
+    await login.close()
+    request = pb.ListMessagesRequest(session_id=session_id, page_size=2, include_answer_under_way=True)
+    expected = pb.AnswerUnderWay(
+        run_id=running["run"]["id"],
+        state=pb.ANSWER_STATE_RUNNING,
+        user_message_id=user_message_of(running)["id"],
+        text="so far",
+        last_seq=2,
+    )
+    assert [page.answer_under_way for page in await pages_of(service, "ListMessages", request)] == [expected] * 2
+    unasked = await service.call("ListMessages", pb.ListMessagesRequest(session_id=session_id))
+    assert not unasked.HasField("answer_under_way")
+
+
 async def test_hits_come_in_pages_and_name_their_matches(service: Service, signed_in: Caller) -> None:
     session_id = await service.new_session("haystack")
     await service.append(session_id, *(f"{number}: a needle, 学习 and more" for number in range(5)))

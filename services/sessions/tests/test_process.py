@@ -13,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 
 from servicekit.errors import AppError
 from servicekit.rpc import channel
-from servicekit.testing import acting_as, make_caller, served
+from servicekit.testing import JWT_SECRET, acting_as, make_caller, served
 from services.sessions.__main__ import build
 from services.sessions.settings import Settings
 from services.sessions.tests.conftest import TRANSPORTS, settings_for
@@ -48,16 +48,17 @@ async def test_the_service_starts_without_its_database_and_says_so(stack: Runnin
     settings = settings_for(stack, transport).model_copy(
         update={
             "supabase_url": f"http://{UNREACHABLE}",
+            "supabase_jwt_secret": SecretStr(JWT_SECRET),
             "db_url": SecretStr(f"postgresql://concerto_login@{UNREACHABLE}/postgres")
             if transport == "direct"
             else None,
         }
     )
-    async with build(settings) as registrations, served(registrations, secret=stack.jwt_secret) as connection:
+    async with build(settings) as registrations, served(registrations, supabase_url=stack.supabase_url) as connection:
         health = health_pb2_grpc.HealthStub(connection)
         assert await became(health, health_pb2.HealthCheckResponse.NOT_SERVING)
         stub = pb_grpc.SessionsServiceStub(connection)
-        with acting_as(make_caller(secret=stack.jwt_secret)), pytest.raises(AppError) as error:
+        with acting_as(make_caller()), pytest.raises(AppError) as error:
             await channel.call(stub.DeleteSession, pb.DeleteSessionRequest(session_id=str(make_caller().user_id)))
         assert (error.value.reason, error.value.http_status) == ("DATABASE_UNAVAILABLE", 503)
 
@@ -73,14 +74,13 @@ async def test_the_service_runs_alone_and_ends_on_sigterm(stack: RunningStack, u
             "SESSIONS_PORT": str(unused_tcp_port),
             "SUPABASE_URL": stack.supabase_url,
             "SUPABASE_DB_URL": stack.db_url,
-            "SUPABASE_JWT_SECRET": stack.jwt_secret,
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
         admin = await asyncpg.connect(stack.admin_db_url)
-        caller = make_caller(await add_user(admin), secret=stack.jwt_secret)
+        caller = stack.caller(await add_user(admin))
         await admin.close()
         async with channel.connect(f"127.0.0.1:{unused_tcp_port}", channel.find_service(NAME)) as connection:
             assert await became(health_pb2_grpc.HealthStub(connection), health_pb2.HealthCheckResponse.SERVING)

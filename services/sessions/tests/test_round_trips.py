@@ -51,7 +51,7 @@ async def bench(stack: RunningStack, owner: Caller) -> AsyncIterator[Bench]:
         registration = server.Registration(
             SERVICE, pb_grpc.add_SessionsServiceServicer_to_server, SessionsServicer(SessionsStore(database))
         )
-        async with served([registration], secret=stack.jwt_secret) as connection:
+        async with served([registration], supabase_url=stack.supabase_url) as connection:
             with acting_as(owner):
                 yield Bench(pb_grpc.SessionsServiceStub(connection), wire)
         await database.close()

@@ -11,11 +11,12 @@ from concerto.sessions.v1 import runs_pb2 as pb
 from concerto.sessions.v1 import runs_pb2_grpc as pb_grpc
 from concerto.sessions.v1 import sessions_pb2, turns_pb2
 from google.protobuf.message import Message
+from pydantic import SecretStr
 
 from servicekit.errors import AppError
 from servicekit.rpc import channel
 from servicekit.rpc.identity import Caller
-from servicekit.testing import acting_as, expiry, make_brief_caller
+from servicekit.testing import BRIEF_SECONDS, SERVICE_KEY, acting_as, expiry
 from services.sessions import runs_servicer
 from services.sessions.runs_servicer import RunsServicer
 from services.sessions.tests.conftest import Service, service_over, settings_for
@@ -82,6 +83,10 @@ def about_a_run(lease: pb.Lease) -> dict[str, Message]:
         "GetStoredRun": pb.GetStoredRunRequest(run_id=lease.run_id),
         "ListStoredRuns": pb.ListStoredRunsRequest(),
         "RequestRunCancellation": pb.RequestRunCancellationRequest(run_id=lease.run_id),
+        "StartModelCall": pb.StartModelCallRequest(
+            request_id=str(uuid4()), model="m", source="chat_completions", lease_token="t" * 32
+        ),
+        "FinishModelCall": pb.FinishModelCallRequest(lease=lease),
     }
 
 
@@ -133,7 +138,7 @@ async def test_a_watcher_gets_more_events_than_one_page_holds(direct: Service, o
 async def test_a_watch_goes_on_when_its_token_has_expired(direct: Service, stack: RunningStack, owner: Caller) -> None:
     with acting_as(owner):
         started = await start(direct)
-    brief = make_brief_caller(owner.user_id, secret=stack.jwt_secret)
+    brief = stack.caller(owner.user_id, expires_in=BRIEF_SECONDS)
     with acting_as(brief):
         watching = asyncio.create_task(watch(direct, started.run.id))
         await expiry(brief)
@@ -289,7 +294,42 @@ async def over_rest(stack: RunningStack) -> AsyncIterator[Service]:
         yield service
 
 
-@pytest.mark.parametrize("rpc", ["StartRun", "PromoteRun", "AppendRunEvents", "RenewLease", "FinishRun"])
+WRITING = ("StartRun", "PromoteRun", "AppendRunEvents", "RenewLease", "FinishRun", "StartModelCall", "FinishModelCall")
+
+
+@pytest.mark.parametrize(
+    "key", [None, SecretStr(""), SecretStr("k" * 32), SecretStr(SERVICE_KEY.get_secret_value()[:-1])]
+)
+@pytest.mark.parametrize("rpc", ["StartRun", "StartModelCall"])
+async def test_a_users_token_alone_says_no_prices_and_no_limits(
+    direct: Service, owner: Caller, rpc: str, key: SecretStr | None
+) -> None:
+    with acting_as(owner):
+        session_id = await direct.new_session()
+        request: Any = about_a_run(pb.Lease())[rpc]
+        request.session_id, request.max_user_runs = session_id, 0
+        request.prices.SetInParent()
+        with pytest.raises(AppError) as refused:
+            await channel.call(getattr(direct.runs, rpc), request, service_key=key)
+        assert (refused.value.reason, refused.value.http_status) == ("SERVICE_KEY_NEEDED", 403)
+        runs = await direct.call("ListStoredRuns", pb.ListStoredRunsRequest(session_id=session_id))
+        assert list(runs.runs) == []
+
+
+async def test_what_a_call_outside_of_runs_has_used_is_in_the_ledger(direct: Service, owner: Caller) -> None:
+    with acting_as(owner):
+        request = about_a_run(pb.Lease())["StartModelCall"]
+        lease = (await direct.call("StartModelCall", request)).lease
+        assert (await direct.call("RenewLease", pb.RenewLeaseRequest(leases=[lease]))).lost_run_ids == []
+    finish = pb.FinishModelCallRequest(lease=lease, usage=pb.Usage(prompt_tokens=2**63 - 1, completion_tokens=3))
+    await direct.call("FinishModelCall", finish)
+    assert (await refusal(direct, "FinishModelCall", finish)).reason == "LEASE_LOST"
+    with acting_as(owner):
+        total = (await direct.call("ListUsage", sessions_pb2.ListUsageRequest())).total
+    assert (total.runs, total.prompt_tokens, total.completion_tokens) == (1, 10**12, 3)
+
+
+@pytest.mark.parametrize("rpc", WRITING)
 async def test_runs_need_the_direct_connection(over_rest: Service, owner: Caller, rpc: str) -> None:
     with acting_as(owner):
         error = await refusal(over_rest, rpc, about_a_run(pb.Lease(run_id=str(uuid4()), token="x"))[rpc])
@@ -337,6 +377,10 @@ async def test_a_process_prunes_old_deltas_by_itself(stack: RunningStack, owner:
             started = await start(service)
             await append(service, started.lease, ["a", "b"])
             await finish(service, started.lease, 4)
+            admin = await asyncpg.connect(stack.admin_db_url)
+            ended = "update public.runs set finished_at = now() - interval '61 seconds' where id = $1::text::uuid"
+            await admin.execute(ended, started.run.id)
+            await admin.close()
 
             async def is_pruned() -> bool:
                 return len(await watch(service, started.run.id)) == 3

@@ -9,7 +9,7 @@ from google.protobuf import struct_pb2
 
 from servicekit.errors import AppError
 from servicekit.rpc.identity import Caller
-from servicekit.testing import acting_as, make_caller
+from servicekit.testing import acting_as
 from services.sessions.sessions_servicer import SessionsServicer
 from services.sessions.tests.conftest import Service
 from tests.support.contract import MAX_CONTENT_BYTES
@@ -135,11 +135,11 @@ async def test_nobody_is_served_without_a_token(service: Service, rpc: str) -> N
     assert (error.reason, error.http_status) == ("TOKEN_MISSING", 401)
 
 
-async def test_a_token_that_outlives_its_account_creates_nothing(service: Service, stack: RunningStack) -> None:
-    with acting_as(make_caller(secret=stack.jwt_secret)):
+async def test_a_token_that_outlives_its_account_does_nothing(service: Service, stack: RunningStack) -> None:
+    with acting_as(stack.caller()):
         error = await refusal(service, "CreateSession", pb.CreateSessionRequest())
-        assert (error.reason, error.http_status) == ("ACCOUNT_NOT_FOUND", 404)
-        assert list((await service.call("ListSessions", pb.ListSessionsRequest())).sessions) == []
+        assert (error.reason, error.http_status) == ("SIGN_IN_ENDED", 401)
+        assert (await refusal(service, "ListSessions", pb.ListSessionsRequest())).reason == "SIGN_IN_ENDED"
 
 
 async def test_appended_messages_come_back_as_they_were(service: Service, signed_in: Caller) -> None:
@@ -152,7 +152,7 @@ async def test_appended_messages_come_back_as_they_were(service: Service, signed
         pb.NewMessage(role=pb.ROLE_ASSISTANT, content='{"a": 1}\r\n\t\u2028 \U0001f3bc\\u0041'),
         pb.NewMessage(role=pb.ROLE_USER, content="null"),
     ]
-    request = pb.AppendMessagesRequest(session_id=session_id, messages=sent)
+    request = pb.AppendMessagesRequest(session_id=session_id, messages=sent, include_contents=True)
     appended = list((await service.call("AppendMessages", request)).messages)
     assert [(message.role, message.content) for message in appended] == [(new.role, new.content) for new in sent]
     assert [message.metadata for message in appended] == [new.metadata for new in sent]
@@ -197,11 +197,17 @@ async def test_metadata_of_many_small_entries_fits_as_far_as_the_contract_says(
     service: Service, signed_in: Caller
 ) -> None:
     metadata = struct_pb2.Struct()
-    metadata["x"] = [1] * ((65536 - len('{"x":[]}')) // 2)
+    metadata["x"] = [1] * 999
     request = pb.AppendMessagesRequest(
-        session_id=await service.new_session(), messages=[pb.NewMessage(role=pb.ROLE_USER, metadata=metadata)]
+        session_id=await service.new_session(),
+        messages=[pb.NewMessage(role=pb.ROLE_USER, metadata=metadata)],
+        include_contents=True,
     )
     assert (await service.call("AppendMessages", request)).messages[0].metadata == metadata
+    request.messages[0].metadata["y"] = None
+    error = await refusal(service, "AppendMessages", request)
+    assert (error.reason, error.metadata["field"]) == ("FIELD_TOO_LARGE", "messages[0].metadata")
+    assert error.metadata["limit"] == "1000 values"
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ begin
     );
   end if;
 
-  perform pg_notify('concerto_runs', v.id::text) from unnest(valid_ids) as v (id);
+  perform private.tell_watchers(v.id) from unnest(valid_ids) as v (id);
 
   return jsonb_build_object(
     'lost_run_ids',

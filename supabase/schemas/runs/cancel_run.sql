@@ -15,7 +15,7 @@ begin
     and r.finished_at is null
     and not r.is_cancellation_requested;
   if found then
-    perform pg_notify('concerto_runs', wanted_id::text);
+    perform private.tell_watchers(wanted_id);
   end if;
 end
 $$;

@@ -13,20 +13,19 @@ declare
   was_started boolean := run.state = 'RUNNING';
   stored_id uuid;
   stored_role text;
-  prompt bigint;
-  cached bigint;
-  completion bigint;
-  cost bigint;
+  counted record;
   last_seq bigint;
   reason text;
 begin
   if was_started then
-    insert into public.messages (session_id, role, content, metadata)
+    insert into public.messages (session_id, role, content, metadata, reasoning, reasoning_milliseconds)
     select
       run.session_id,
       n.value ->> 'role',
       coalesce(n.value ->> 'content', ''),
-      coalesce(nullif(n.value -> 'metadata', 'null'), '{}')
+      coalesce(nullif(n.value -> 'metadata', 'null'), '{}'),
+      coalesce(n.value ->> 'reasoning', ''),
+      coalesce((n.value ->> 'reasoning_milliseconds')::integer, 0)
     from jsonb_array_elements(new_messages) with ordinality as n (value, place)
     order by n.place;
 
@@ -37,22 +36,9 @@ begin
       order by m."order" desc
       limit 1;
     end if;
-
-    prompt := greatest(coalesce((used ->> 'prompt_tokens')::bigint, 0), 0);
-    completion := greatest(coalesce((used ->> 'completion_tokens')::bigint, 0), 0);
-    cached := least(greatest(coalesce((used ->> 'cached_tokens')::bigint, 0), 0), prompt);
-    cost := least(
-      round(
-        (
-          (prompt - cached)::numeric * greatest(coalesce((run.prices ->> 'prompt')::numeric, 0), 0)
-          + cached::numeric * greatest(coalesce((run.prices ->> 'cached')::numeric, 0), 0)
-          + completion::numeric * greatest(coalesce((run.prices ->> 'completion')::numeric, 0), 0)
-        ) / 1000000.0
-      ),
-      9223372036854775807
-    )::bigint;
   end if;
 
+  select * into counted from private.read_used(used, run.prices);
   reason := error -> 'details' -> 0 ->> 'reason';
   update public.runs as r
   set
@@ -61,12 +47,12 @@ begin
     answer_message_id = case when stored_role = 'assistant' then stored_id end,
     error_reason = reason,
     lease_hash = case when keeps_lease then r.lease_hash end,
-    usage_model = nullif(used ->> 'model', ''),
-    prompt_tokens = prompt,
-    completion_tokens = completion,
-    cached_tokens = cached,
-    cost_micro_usd = cost,
-    is_usage_estimated = case when was_started then coalesce((used ->> 'is_estimated')::boolean, false) end
+    usage_model = nullif(counted.model, ''),
+    prompt_tokens = case when was_started then counted.prompt_tokens end,
+    completion_tokens = case when was_started then counted.completion_tokens end,
+    cached_tokens = case when was_started then counted.cached_tokens end,
+    cost_micro_usd = case when was_started then counted.cost_micro_usd end,
+    is_usage_estimated = case when was_started then counted.is_estimated end
   where r.id = run.id
   returning r.* into run;
 
@@ -108,7 +94,7 @@ begin
     );
   end if;
 
-  perform pg_notify('concerto_runs', run.id::text);
+  perform private.tell_watchers(run.id);
   return run;
 end
 $$;

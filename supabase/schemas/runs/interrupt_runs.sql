@@ -8,24 +8,19 @@ security definer
 set search_path = ''
 as $$
 declare
-  said_text text;
+  so_far record;
   said jsonb := '[]';
   used jsonb;
 begin
   if run.state = 'RUNNING' then
-    select string_agg(e.payload ->> 'text', '' order by e.seq) into said_text
-    from public.run_events as e
-    where e.run_id = run.id and e.type = 'message_delta';
-    -- A character has at most four bytes, so a quarter as many always fit.
-    if octet_length(said_text) > private.max_content_bytes() then
-      said_text := left(said_text, private.max_content_bytes() / 4);
-    end if;
-
-    if said_text <> '' then
+    so_far := private.said_so_far(run.id, null);
+    if so_far.said_text <> '' or so_far.reasoning <> '' then
       said := jsonb_build_array(
         jsonb_build_object(
           'role', 'assistant',
-          'content', said_text,
+          'content', so_far.said_text,
+          'reasoning', so_far.reasoning,
+          'reasoning_milliseconds', so_far.reasoning_milliseconds,
           'metadata', jsonb_build_object(
             'partial', true, 'error_reason', 'RUN_INTERRUPTED', 'model', run.model, 'run_id', run.id
           )
@@ -33,22 +28,9 @@ begin
       );
     end if;
 
-    -- Nobody knows what the provider counted: about four bytes are a token, and a window holds so many messages.
-    select jsonb_build_object(
-      'model', run.model,
-      'prompt_tokens', ceil(coalesce(sum(octet_length(asked.content)), 0) / 4.0)::bigint,
-      'completion_tokens', ceil(coalesce(octet_length(said_text), 0) / 4.0)::bigint,
-      'cached_tokens', 0,
-      'is_estimated', true
-    )
-    into used
-    from (
-      select m.content
-      from public.messages as m
-      where m.session_id = run.session_id and m.is_active
-      order by m."order" desc
-      limit 100
-    ) as asked;
+    used := private.estimated_use(
+      run.session_id, run.model, octet_length(so_far.said_text) + octet_length(so_far.reasoning)
+    );
   end if;
 
   perform private.end_run(run, 'INTERRUPTED', said, used, error, false);
@@ -56,8 +38,8 @@ end
 $$;
 
 comment on function private.interrupt_run(public.runs, jsonb) is
-'Ends a run whose process is dead: what it had said becomes a partial message. The caller has locked the session and '
-'the run.';
+'Ends a run whose process is dead: what it had said and thought becomes a partial message. The caller has '
+'locked the session and the run.';
 
 revoke all on function private.interrupt_run(public.runs, jsonb) from public, anon, authenticated;
 
@@ -73,6 +55,14 @@ declare
   run public.runs;
   interrupted_ids uuid[] := '{}';
 begin
+  if octet_length(args ->> 'error') > 2048
+    or coalesce(args #>> '{error,details,0,reason}', 'RUN_INTERRUPTED') <> 'RUN_INTERRUPTED' then
+    raise sqlstate 'PT403' using
+      message = 'PERMISSION_DENIED',
+      detail = '{}',
+      hint = 'Runs whose process died end with RUN_INTERRUPTED.';
+  end if;
+
   for expired in
     select r.id, r.session_id
     from public.runs as r
@@ -99,13 +89,20 @@ begin
     end;
   end loop;
 
+  begin
+    perform private.note_lost_model_calls(1000);
+  exception
+    when others then
+      raise warning 'Lost calls of models could not be noted (%).', sqlstate;
+  end;
   return jsonb_build_object('run_ids', to_jsonb(interrupted_ids));
 end
 $$;
 
 comment on function private.interrupt_expired_runs(jsonb) is
-'Ends runs whose lease is over as INTERRUPTED, with the given error and the text that they had said: {limit?, error} '
-'-> {run_ids}. Any number of processes may call it at once.';
+'Ends runs whose lease is over as INTERRUPTED, with the given error and what they had said and thought: {limit?, '
+'error} -> {run_ids}. Calls of models outside of runs that are lost likewise are entered in the ledger. Any number of '
+'processes may call it at once. Raises PT403 PERMISSION_DENIED for an error that is another one than RUN_INTERRUPTED.';
 
 revoke all on function private.interrupt_expired_runs(jsonb) from public, anon, authenticated;
 grant execute on function private.interrupt_expired_runs(jsonb) to concerto_login;

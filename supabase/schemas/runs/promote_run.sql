@@ -44,7 +44,7 @@ begin
     where r.id = run.id
     returning r.* into run;
     events := private.announce_run(run);
-    perform pg_notify('concerto_runs', run.id::text);
+    perform private.tell_watchers(run.id);
   end if;
 
   return jsonb_build_object('run', private.run_json(run), 'events', coalesce(events, private.started_events(run.id)));

@@ -8,7 +8,8 @@ security definer
 set search_path = ''
 as $$
 declare
-  seconds double precision := greatest(coalesce((args ->> 'older_than_seconds')::double precision, 3600), 0);
+  -- Whoever follows an answer reads its end first, whatever the caller says.
+  seconds double precision := greatest(coalesce((args ->> 'older_than_seconds')::double precision, 3600), 60);
   pruned integer;
 begin
   with old as (
@@ -31,7 +32,7 @@ begin
   deleted as (
     delete from public.run_events as e
     using marked as m
-    where e.run_id = m.id and e.type = 'message_delta'
+    where e.run_id = m.id and e.type in ('message_delta', 'reasoning_delta')
   )
 
   select count(*) into pruned from marked;
@@ -41,7 +42,7 @@ $$;
 
 comment on function private.prune_run_events(jsonb) is
 'Deletes the deltas of up to 200 runs that ended long ago, as their messages hold the text: {older_than_seconds?} -> '
-'{pruned}, the number of runs; call it until that is 0.';
+'{pruned}, the number of runs; call it until that is 0. Less than 60 seconds counts as 60.';
 
 revoke all on function private.prune_run_events(jsonb) from public, anon, authenticated;
 grant execute on function private.prune_run_events(jsonb) to concerto_login;

@@ -8,7 +8,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  seconds integer := least(coalesce(nullif((args ->> 'lease_seconds')::integer, 0), 10), 3600);
+  seconds integer := least(greatest(coalesce(nullif((args ->> 'lease_seconds')::integer, 0), 10), 1), 3600);
   answer jsonb;
 begin
   with given as (
@@ -23,6 +23,10 @@ begin
     from public.runs as r
     inner join given as g on r.id = g.run_id and r.lease_hash = g.token_hash
     where r.finished_at is null
+    union all
+    select c.id
+    from private.model_calls as c
+    inner join given as g on c.id = g.run_id and c.lease_hash = g.token_hash
   ),
 
   -- One that another call holds is renewed the next time: everybody's leases must not wait for it.
@@ -40,6 +44,13 @@ begin
     from held as h
     where r.id = h.id
     returning r.id, r.is_cancellation_requested
+  ),
+
+  renewed_calls as (
+    update private.model_calls as c
+    set lease_expires_at = clock_timestamp() + make_interval(secs => seconds)
+    from valid as v
+    where c.id = v.id
   )
 
   select jsonb_build_object(
@@ -59,8 +70,8 @@ $$;
 
 comment on function private.renew_leases(jsonb) is
 'Moves the end of leases to lease_seconds (10) from now: {leases, lease_seconds?} -> {lost_run_ids, '
-'cancelled_run_ids}. Queued runs are renewed as well; one that is being changed at this moment keeps its end, and is '
-'not lost.';
+'cancelled_run_ids}. Queued runs and calls of models outside of runs are renewed as well; a run that is being changed '
+'at this moment keeps its end, and is not lost.';
 
 revoke all on function private.renew_leases(jsonb) from public, anon, authenticated;
 grant execute on function private.renew_leases(jsonb) to concerto_login;

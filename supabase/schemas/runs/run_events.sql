@@ -10,8 +10,8 @@ create table public.run_events (
   constraint run_events_seq_range check (seq > 0),
   constraint run_events_type_known check (
     type in (
-      'run_started', 'message_delta', 'tool_started', 'tool_finished', 'message_completed', 'usage', 'error',
-      'run_finished'
+      'run_started', 'message_delta', 'reasoning_delta', 'tool_started', 'tool_finished', 'message_completed', 'usage',
+      'error', 'run_finished'
     )
   )
 );

@@ -107,6 +107,36 @@ comment on function private.refuse_while_running(uuid) is
 revoke all on function private.refuse_while_running(uuid) from public, anon, authenticated;
 grant execute on function private.refuse_while_running(uuid) to authenticated;
 
+create function private.estimated_use(wanted_session_id uuid, model text, said_bytes bigint)
+returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  -- Nobody knows what the provider counted: about four bytes are a token, and a window holds so many messages.
+  select jsonb_build_object(
+    'model', model,
+    'prompt_tokens', ceil(coalesce(sum(octet_length(asked.content)), 0) / 4.0)::bigint,
+    'completion_tokens', ceil(said_bytes / 4.0)::bigint,
+    'cached_tokens', 0,
+    'is_estimated', true
+  )
+  from (
+    select m.content
+    from public.messages as m
+    where m.session_id = wanted_session_id and m.is_active
+    order by m."order" desc
+    limit 100
+  ) as asked
+$$;
+
+comment on function private.estimated_use(uuid, text, bigint) is
+'Returns the contract''s Usage of an answer that nobody has counted, by what the session holds and what was said. Asks '
+'nobody who they are: for functions that have done so.';
+
+revoke all on function private.estimated_use(uuid, text, bigint) from public, anon, authenticated;
+
 create function private.announce_run(run public.runs)
 returns jsonb
 language plpgsql

@@ -18,6 +18,7 @@ create table public.runs (
   lease_hash bytea,
   lease_seconds integer not null,
   lease_expires_at timestamptz not null,
+  process_id uuid,
   prices jsonb not null default '{}',
   pending jsonb,
   usage_model text,
@@ -63,6 +64,9 @@ comment on column public.runs.lease_hash is
 'SHA-256 of the lease token, a random secret of the process that executes the run; null once it was interrupted.';
 comment on column public.runs.lease_seconds is 'How long the lease lasted when it was last renewed.';
 comment on column public.runs.lease_expires_at is 'When the process that executes the run counts as dead.';
+comment on column public.runs.process_id is
+'The process that executes the run, by the name that its supervisor gave it; null where nobody would tell of its '
+'death.';
 comment on column public.runs.prices is
 'What the model costs: prompt, completion and cached, in millionths of a US dollar per million tokens.';
 comment on column public.runs.pending is
@@ -102,27 +106,6 @@ security definer
 set search_path = ''
 as $$
 begin
-  -- A run that goes with its session while it is being answered has used tokens nevertheless; one that goes with its
-  -- user leaves nothing.
-  insert into public.api_usage (user_id, session_id, run_id, model, source, completion_tokens, is_estimated)
-  select
-    d.user_id,
-    d.session_id,
-    d.id,
-    d.model,
-    d.source,
-    ceil(coalesce(
-      (
-        select sum(octet_length(e.payload ->> 'text')) from public.run_events as e
-        where e.run_id = d.id and e.type = 'message_delta'
-      ),
-      0
-    ) / 4.0)::bigint,
-    true
-  from deleted_runs as d
-  where d.state = 'RUNNING' and exists (select from public.users as u where u.id = d.user_id)
-  on conflict (run_id) do nothing;
-
   delete from public.run_events as e
   using deleted_runs as d
   where e.run_id = d.id;
@@ -130,8 +113,7 @@ begin
 end
 $$;
 
-comment on function private.drop_runs() is
-'Trigger: deletes the events of runs that were deleted, and notes what those had used that were under way.';
+comment on function private.drop_runs() is 'Trigger: deletes the events of runs that were deleted.';
 
 revoke all on function private.drop_runs() from public, anon, authenticated;
 
@@ -140,3 +122,88 @@ after delete on public.runs
 referencing old table as deleted_runs
 for each statement
 execute function private.drop_runs();
+
+create function private.note_dropped_run(wanted_id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  insert into public.api_usage (
+    user_id, session_id, run_id, model, source, prompt_tokens, completion_tokens, cached_tokens, cost_micro_usd,
+    is_estimated
+  )
+  select
+    r.user_id,
+    r.session_id,
+    r.id,
+    r.model,
+    r.source,
+    u.prompt_tokens,
+    u.completion_tokens,
+    u.cached_tokens,
+    u.cost_micro_usd,
+    u.is_estimated
+  from public.runs as r
+  cross join lateral private.said_so_far(r.id, null) as f
+  cross join lateral private.read_used(
+    private.estimated_use(r.session_id, r.model, octet_length(f.said_text) + octet_length(f.reasoning)), r.prices
+  ) as u
+  where r.id = wanted_id and exists (select from public.users as p where p.id = r.user_id)
+  on conflict (run_id) do nothing;
+end
+$$;
+
+comment on function private.note_dropped_run(uuid) is
+'Enters in the ledger what a running run has used so far, as estimated: it is about to be deleted, and its process '
+'will say nothing more. One that goes with its user leaves nothing.';
+
+revoke all on function private.note_dropped_run(uuid) from public, anon, authenticated;
+
+create function private.note_run()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.note_dropped_run(old.id);
+  return old;
+end
+$$;
+
+comment on function private.note_run() is 'Trigger: private.note_dropped_run, before a running run is deleted.';
+
+revoke all on function private.note_run() from public, anon, authenticated;
+
+create trigger runs_note
+before delete on public.runs
+for each row
+when (old.state = 'RUNNING')
+execute function private.note_run();
+
+create function private.note_run_of_session()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.note_dropped_run(r.id)
+  from public.runs as r
+  where r.session_id = old.id and r.state = 'RUNNING';
+  return old;
+end
+$$;
+
+comment on function private.note_run_of_session() is
+'Trigger: private.note_dropped_run, before a session is deleted: its messages go before its runs do.';
+
+revoke all on function private.note_run_of_session() from public, anon, authenticated;
+
+create trigger sessions_note_run
+before delete on public.sessions
+for each row
+execute function private.note_run_of_session();

@@ -28,7 +28,7 @@ begin
     update public.runs as r
     set is_cancellation_requested = true
     where r.session_id = run.session_id and r.finished_at is null and not r.is_cancellation_requested;
-    perform pg_notify('concerto_runs', r.id::text)
+    perform private.tell_watchers(r.id)
     from public.runs as r
     where r.session_id = run.session_id and r.finished_at is null;
   end if;
@@ -38,11 +38,11 @@ begin
     perform private.spend_messages(1 + octet_length(coalesce(turn.content, '')) / 65536);
   end if;
   run.user_message_id := case when not must_wait then private.store_question(run.session_id, turn) end;
-  run.lease_seconds := least(coalesce(nullif(run.lease_seconds, 0), 10), 3600);
+  run.lease_seconds := least(greatest(coalesce(nullif(run.lease_seconds, 0), 10), 1), 3600);
 
   insert into public.runs (
     session_id, user_id, state, model, agent, source, request_id, request_hash, user_message_id, lease_hash,
-    lease_seconds, lease_expires_at, prices, pending, started_at, created_at
+    lease_seconds, lease_expires_at, process_id, prices, pending, started_at, created_at
   )
   values (
     run.session_id,
@@ -57,6 +57,7 @@ begin
     sha256(convert_to(token, 'UTF8')),
     run.lease_seconds,
     clock_timestamp() + make_interval(secs => run.lease_seconds),
+    run.process_id,
     run.prices,
     case when must_wait then to_jsonb(turn) end,
     case when not must_wait then clock_timestamp() end,
@@ -74,7 +75,7 @@ begin
   if not must_wait then
     events := private.announce_run(run);
   end if;
-  perform pg_notify('concerto_runs', run.id::text);
+  perform private.tell_watchers(run.id);
 
   return jsonb_build_object(
     'run', private.run_json(run),
@@ -86,7 +87,7 @@ $$;
 
 comment on function private.open_run(public.runs, private.turn, text, boolean) is
 'Makes a run of the caller''s session for api.start_run, which has locked the session and checked everything else: '
-'session_id, state, source, request_hash, lease_seconds and prices are taken from the row. Raises PT404 '
+'session_id, state, source, request_hash, lease_seconds, process_id and prices are taken from the row. Raises PT404 '
 'SESSION_NOT_FOUND for a session that is not the caller''s.';
 
 revoke all on function private.open_run(public.runs, private.turn, text, boolean) from public, anon, authenticated;
@@ -112,6 +113,8 @@ declare
   user_message jsonb;
   page jsonb;
 begin
+  perform private.refuse_users('start_run');
+
   select r.* into asked
   from jsonb_to_record(args) as r (
     session_id uuid,
@@ -121,7 +124,8 @@ begin
     prices jsonb,
     source text,
     lease_token text,
-    history_messages integer
+    history_messages integer,
+    process_id uuid
   );
   turn := asked.turn;
   perform private.check_turn(turn);
@@ -181,17 +185,7 @@ begin
   );
 
   if asked.max_user_runs > 0 then
-    -- Starts of one user in several sessions count one after the other.
-    perform pg_advisory_xact_lock(hashtextextended('runs of ' || (select auth.uid())::text, 0));
-    if (
-      select count(*) from public.runs as r
-      where r.user_id = (select auth.uid()) and r.finished_at is null
-    ) >= asked.max_user_runs then
-      raise sqlstate 'PT429' using
-        message = 'TOO_MANY_RUNS',
-        detail = '{"scope": "per user", "retry_after_seconds": "2"}',
-        hint = 'Wait until a run has ended.';
-    end if;
+    perform private.refuse_many_runs(asked.max_user_runs);
   end if;
 
   run.session_id := asked.session_id;
@@ -200,6 +194,7 @@ begin
   run.request_hash := asked_hash;
   run.lease_seconds := asked.lease_seconds;
   run.prices := coalesce(asked.prices, '{}');
+  run.process_id := asked.process_id;
   answer := private.open_run(run, turn, asked.lease_token, is_busy and turn.if_running = 'cancel');
 
   -- A queued run has no message yet, and before a first one there is nothing.
@@ -225,9 +220,9 @@ comment on function api.start_run(jsonb) is
 'Stores the user''s message and opens its run, with the contract''s StartRunRequest -> {run, lease?, events, history?, '
 'has_earlier_messages?}: with history_messages, the newest messages before the user''s come along, as one page of '
 'api.list_messages. A repeated request_id answers the run that there is, without history, and with the lease only if '
-'it names the same lease_token. Raises PT404 SESSION_NOT_FOUND and MESSAGE_NOT_FOUND, PT400 MISSING_FIELD, '
-'INVALID_FIELD, FIELD_TOO_LARGE and NOT_A_USER_MESSAGE, PT409 REQUEST_ID_REUSED and RUN_IN_PROGRESS, PT429 '
-'TOO_MANY_RUNS and TOO_MANY_MESSAGES.';
+'it names the same lease_token. For our services alone: a user''s token gets PT403 PERMISSION_DENIED. Raises PT404 '
+'SESSION_NOT_FOUND and MESSAGE_NOT_FOUND, PT400 MISSING_FIELD, INVALID_FIELD, FIELD_TOO_LARGE and NOT_A_USER_MESSAGE, '
+'PT409 REQUEST_ID_REUSED and RUN_IN_PROGRESS, PT429 TOO_MANY_RUNS and TOO_MANY_MESSAGES.';
 
 revoke all on function api.start_run(jsonb) from public, anon;
 grant execute on function api.start_run(jsonb) to authenticated;

@@ -17,7 +17,9 @@ declare
   is_same boolean;
   answer jsonb;
 begin
-  select r.* into p from jsonb_to_record(args) as r (session_id uuid, request_id uuid, messages jsonb);
+  select r.* into p from jsonb_to_record(args) as r (
+    session_id uuid, request_id uuid, messages jsonb, include_contents boolean
+  );
 
   perform from public.sessions as s where s.id = p.session_id for no key update;
   if not found then
@@ -67,7 +69,17 @@ begin
     select
       jsonb_agg(
         private.message_json(
-          m.id, m.session_id, m.role, m.content, m."timestamp", m."order", m.metadata, m.parent_id, m.is_active
+          m.id,
+          m.session_id,
+          m.role,
+          case when p.include_contents then m.content end,
+          m."timestamp",
+          m."order",
+          case when p.include_contents then m.metadata end,
+          m.parent_id,
+          m.is_active,
+          case when p.include_contents then m.reasoning end,
+          m.reasoning_milliseconds
         )
         order by m."order"
       ),
@@ -75,6 +87,8 @@ begin
         m.role is not distinct from n.value ->> 'role'
         and m.content = coalesce(n.value ->> 'content', '')
         and m.metadata = coalesce(nullif(n.value -> 'metadata', 'null'), '{}')
+        and m.reasoning = coalesce(n.value ->> 'reasoning', '')
+        and m.reasoning_milliseconds = coalesce((n.value ->> 'reasoning_milliseconds')::integer, 0)
       )
     into answer, is_same
     from public.messages as m
@@ -93,32 +107,50 @@ begin
 
   if size = 1 then
     -- By far the most frequent: needs neither sorting nor aggregating.
-    insert into public.messages as a (session_id, role, content, metadata, request_id, request_size)
+    insert into public.messages as a (
+      session_id, role, content, metadata, request_id, request_size, reasoning, reasoning_milliseconds
+    )
     values (
       p.session_id,
       p.messages -> 0 ->> 'role',
       coalesce(p.messages -> 0 ->> 'content', ''),
       coalesce(nullif(p.messages -> 0 -> 'metadata', 'null'), '{}'),
       p.request_id,
-      case when p.request_id is not null then 1 end
+      case when p.request_id is not null then 1 end,
+      coalesce(p.messages -> 0 ->> 'reasoning', ''),
+      coalesce((p.messages -> 0 ->> 'reasoning_milliseconds')::integer, 0)
     )
     returning jsonb_build_array(
       private.message_json(
-        a.id, a.session_id, a.role, a.content, a."timestamp", a."order", a.metadata, a.parent_id, a.is_active
+        a.id,
+        a.session_id,
+        a.role,
+        case when p.include_contents then a.content end,
+        a."timestamp",
+        a."order",
+        case when p.include_contents then a.metadata end,
+        a.parent_id,
+        a.is_active,
+        case when p.include_contents then a.reasoning end,
+        a.reasoning_milliseconds
       )
     ) into answer;
     return jsonb_build_object('messages', answer);
   end if;
 
   with appended as (
-    insert into public.messages (session_id, role, content, metadata, request_id, request_size)
+    insert into public.messages (
+      session_id, role, content, metadata, request_id, request_size, reasoning, reasoning_milliseconds
+    )
     select
       p.session_id,
       n.value ->> 'role',
       coalesce(n.value ->> 'content', ''),
       coalesce(nullif(n.value -> 'metadata', 'null'), '{}'),
       case when n.place = 1 then p.request_id end,
-      case when n.place = 1 and p.request_id is not null then size end
+      case when n.place = 1 and p.request_id is not null then size end,
+      coalesce(n.value ->> 'reasoning', ''),
+      coalesce((n.value ->> 'reasoning_milliseconds')::integer, 0)
     from jsonb_array_elements(p.messages) with ordinality as n (value, place)
     order by n.place
     returning messages.*
@@ -127,7 +159,17 @@ begin
   select
     jsonb_agg(
       private.message_json(
-        a.id, a.session_id, a.role, a.content, a."timestamp", a."order", a.metadata, a.parent_id, a.is_active
+        a.id,
+        a.session_id,
+        a.role,
+        case when p.include_contents then a.content end,
+        a."timestamp",
+        a."order",
+        case when p.include_contents then a.metadata end,
+        a.parent_id,
+        a.is_active,
+        case when p.include_contents then a.reasoning end,
+        a.reasoning_milliseconds
       )
       order by a."order"
     )
@@ -140,8 +182,9 @@ $$;
 
 comment on function api.append_messages(jsonb) is
 'Appends 1 to 100 messages to a session, all or none: {session_id, request_id?, messages: [{role, content, '
-'metadata?}]} -> {messages}. A repeated request_id appends nothing and answers the same. Raises PT404 '
-'SESSION_NOT_FOUND, PT400 INVALID_FIELD and FIELD_TOO_LARGE, PT409 REQUEST_ID_REUSED when it came with other '
+'metadata?, reasoning?, reasoning_milliseconds?}], include_contents?} -> {messages}, with content, metadata and '
+'reasoning null unless contents are asked for. A repeated request_id appends nothing and answers the same. Raises '
+'PT404 SESSION_NOT_FOUND, PT400 INVALID_FIELD and FIELD_TOO_LARGE, PT409 REQUEST_ID_REUSED when it came with other '
 'messages, PT429 TOO_MANY_MESSAGES.';
 
 revoke all on function api.append_messages(jsonb) from public, anon;

@@ -24,7 +24,7 @@ begin
   select r.* into p
   from jsonb_to_record(args) as r (
     session_id uuid, page_size integer, from_end boolean, after_order integer, before_order integer,
-    include_inactive boolean
+    include_inactive boolean, include_answer_under_way boolean
   );
 
   perform from public.sessions as s where s.id = p.session_id;
@@ -53,8 +53,15 @@ begin
       candidate.*,
       row_number() over directed = 1 or (
         row_number() over directed <= page_size
-        -- Lengths come from the values' headers: contents that do not fit on the page are never read.
-        and sum(octet_length(candidate.content)) over directed <= page_bytes
+        -- Lengths come from the values' headers: what does not fit on the page is never read, but for notes that are
+        -- compressed.
+        and sum(
+          octet_length(candidate.content) + octet_length(candidate.reasoning)
+          + case
+            when pg_column_compression(candidate.metadata) is null then pg_column_size(candidate.metadata)
+            else pg_column_size(candidate.metadata || '{}')
+          end
+        ) over directed <= page_bytes
       ) as is_on_page
     from (
       -- Only one of the four is ever run; each reads an index and stops behind the page.
@@ -98,18 +105,25 @@ begin
   ) as f
   -- Behind the filter, so that contents that do not fit are never read here either.
   cross join lateral (
-    select f.id, f.session_id, f.role, f.content, f."timestamp", f."order", f.metadata, f.parent_id, f.is_active
+    select
+      f.id, f.session_id, f.role, f.content, f."timestamp", f."order", f.metadata, f.parent_id, f.is_active,
+      f.reasoning, f.reasoning_milliseconds
   ) as message;
 
+  -- The function is stable: it sees what the page's statement sees, so an answer that ends meanwhile is in one of them.
+  if p.include_answer_under_way then
+    answer := answer || jsonb_build_object('answer_under_way', private.answer_under_way(p.session_id));
+  end if;
   return answer;
 end
 $$;
 
 comment on function api.list_messages(jsonb) is
 'Lists messages of a session''s active branch, orders rising: {session_id, page_size?, from_end?, after_order?, '
-'before_order?, include_inactive?} -> {messages, has_more}. Pages from the oldest, or with from_end from the newest; '
-'with include_inactive all branches. A page ends before its contents pass 2 MiB but holds at least one message. '
-'Raises PT404 SESSION_NOT_FOUND.';
+'before_order?, include_inactive?, include_answer_under_way?} -> {messages, has_more, answer_under_way?}. Pages from '
+'the oldest, or with from_end from the newest; with include_inactive all branches. A page ends before its contents, '
+'thoughts and metadata included, pass 2 MiB but holds at least one message. The answer under way is that of '
+'private.answer_under_way at the same moment. Raises PT404 SESSION_NOT_FOUND.';
 
 revoke all on function api.list_messages(jsonb) from public, anon;
 grant execute on function api.list_messages(jsonb) to authenticated;

@@ -9,7 +9,9 @@ create function private.message_json(
   "order" integer,
   metadata jsonb,
   parent_id uuid,
-  is_active boolean
+  is_active boolean,
+  reasoning text,
+  reasoning_milliseconds integer
 )
 returns jsonb
 language plpgsql
@@ -26,18 +28,24 @@ begin
     'order', "order",
     'metadata', metadata,
     'parent_id', parent_id,
-    'is_active', is_active
+    'is_active', is_active,
+    'reasoning', reasoning,
+    'reasoning_milliseconds', reasoning_milliseconds
   );
 end
 $$;
 
-comment on function private.message_json(uuid, uuid, text, text, timestamptz, integer, jsonb, uuid, boolean) is
+comment on function private.message_json(
+  uuid, uuid, text, text, timestamptz, integer, jsonb, uuid, boolean, text, integer
+) is
 'Returns a message as the contract''s Message. Takes columns, because a whole row as a value would load its content.';
 
-revoke all on function private.message_json(uuid, uuid, text, text, timestamptz, integer, jsonb, uuid, boolean)
-from public, anon, authenticated;
-grant execute on function private.message_json(uuid, uuid, text, text, timestamptz, integer, jsonb, uuid, boolean)
-to authenticated;
+revoke all on function private.message_json(
+  uuid, uuid, text, text, timestamptz, integer, jsonb, uuid, boolean, text, integer
+) from public, anon, authenticated;
+grant execute on function private.message_json(
+  uuid, uuid, text, text, timestamptz, integer, jsonb, uuid, boolean, text, integer
+) to authenticated;
 
 create function private.stored_message(wanted_id uuid)
 returns jsonb
@@ -47,7 +55,8 @@ security invoker
 set search_path = ''
 as $$
   select private.message_json(
-    m.id, m.session_id, m.role, m.content, m."timestamp", m."order", m.metadata, m.parent_id, m.is_active
+    m.id, m.session_id, m.role, m.content, m."timestamp", m."order", m.metadata, m.parent_id, m.is_active,
+    m.reasoning, m.reasoning_milliseconds
   )
   from public.messages as m
   where m.id = wanted_id

@@ -11,7 +11,8 @@ as $$
 $$;
 
 comment on function private.max_content_bytes() is
-'Returns the most bytes of UTF-8 that a message holds: what the contract says of NewMessage.content.';
+'Returns the most bytes of UTF-8 that a message holds, its thoughts included: what the contract says of '
+'NewMessage.content.';
 
 revoke all on function private.max_content_bytes() from public, anon, authenticated;
 -- Whoever appends runs the table's check.
@@ -30,6 +31,8 @@ create table public.messages (
   parent_id uuid,
   is_active boolean not null default true,
   search tsvector,
+  reasoning text not null default '',
+  reasoning_milliseconds integer not null default 0,
   constraint messages_session_id_order_key unique (session_id, "order"),
   constraint messages_order_range check ("order" > 0),
   constraint messages_role_known check (role in ('user', 'assistant', 'system', 'tool')),
@@ -38,6 +41,11 @@ create table public.messages (
   constraint messages_metadata_size check (
     jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 98304
   ),
+  constraint messages_reasoning_size check (
+    reasoning = ''
+    or (role = 'assistant' and octet_length(content) + octet_length(reasoning) <= private.max_content_bytes())
+  ),
+  constraint messages_reasoning_milliseconds_range check (reasoning_milliseconds >= 0),
   constraint messages_request_size_range check (
     (request_id is null) = (request_size is null) and request_size between 1 and 100
   )
@@ -53,7 +61,7 @@ comment on column public.messages.content is 'The text, at most private.max_cont
 comment on column public.messages.timestamp is
 'When it was stored; never earlier than the message before it. Given by a trigger.';
 comment on column public.messages.metadata is
-'What the writer noted about it: a JSON object, at most 64 KiB as compact JSON.';
+'What the writer noted about it: a JSON object, at most 64 KiB as compact JSON and 1,000 values.';
 comment on column public.messages.request_id is
 'On the first message of an append: chosen by the client so that a repetition appends once; unique per session.';
 comment on column public.messages.request_size is
@@ -65,6 +73,10 @@ comment on column public.messages.is_active is
 'True when it is on the branch that lists show: one way from a first message to a last one.';
 comment on column public.messages.search is
 'Words and owner, for private.find_messages; null for messages of tools and instructions. Given by a trigger.';
+comment on column public.messages.reasoning is
+'What the model thought beside the text, only of an assistant; with it at most private.max_content_bytes(). Not '
+'searched.';
+comment on column public.messages.reasoning_milliseconds is 'How long the model thought.';
 
 create unique index messages_request_id_key on public.messages (session_id, request_id)
 where request_id is not null;
@@ -78,7 +90,7 @@ create index messages_search_idx on public.messages using gin (search) with (gin
 revoke all on table public.messages from public, anon, authenticated, service_role;
 grant
 select,
-insert (session_id, role, content, metadata, request_id, request_size)
+insert (session_id, role, content, metadata, request_id, request_size, reasoning, reasoning_milliseconds)
 on table public.messages to authenticated;
 alter table public.messages enable row level security;
 
@@ -102,6 +114,66 @@ with check (
   ) = (select auth.uid())
 );
 
+create function private.refuse_rich_metadata(metadata jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  -- What the contract says of NewMessage.metadata.
+  most constant integer := 1000;
+begin
+  -- A value has two characters at least, so a short text holds few. The whole is not one of them.
+  if octet_length(metadata::text) > 2 * most
+    and (select count(*) - 1 > most from jsonb_path_query(metadata, 'strict $.**')) then
+    raise sqlstate 'PT400' using
+      message = 'FIELD_TOO_LARGE',
+      detail = jsonb_build_object('field', 'metadata', 'limit', most || ' values')::text,
+      hint = 'Keep the metadata small.';
+  end if;
+end
+$$;
+
+comment on function private.refuse_rich_metadata(jsonb) is
+'Raises PT400 FIELD_TOO_LARGE for metadata of more than 1,000 values, those inside each other counted: each costs '
+'whoever reads it far more than it has bytes.';
+
+revoke all on function private.refuse_rich_metadata(jsonb) from public, anon, authenticated;
+
+create function private.refuse_reasoning(role text, content text, reasoning text)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if reasoning = '' then
+    return;
+  end if;
+  if role <> 'assistant' then
+    raise sqlstate 'PT400' using
+      message = 'INVALID_FIELD',
+      detail = '{"field": "reasoning", "problem": "only an assistant''s message has it"}',
+      hint = 'Leave it out, or name the role assistant.';
+  end if;
+  if octet_length(content) + octet_length(reasoning) > private.max_content_bytes() then
+    raise sqlstate 'PT400' using
+      message = 'FIELD_TOO_LARGE',
+      detail = jsonb_build_object(
+        'field', 'reasoning', 'limit', private.max_content_bytes() || ' bytes, content included'
+      )::text,
+      hint = 'Keep less of what the model thought.';
+  end if;
+end
+$$;
+
+comment on function private.refuse_reasoning(text, text, text) is
+'Raises PT400 INVALID_FIELD for thoughts of somebody who is no assistant, and FIELD_TOO_LARGE where they and the text '
+'are more than a message holds.';
+
+revoke all on function private.refuse_reasoning(text, text, text) from public, anon, authenticated;
+
 create function private.place_message()
 returns trigger
 language plpgsql
@@ -112,6 +184,8 @@ declare
   last_activity timestamptz;
   owner_id uuid;
 begin
+  perform private.refuse_rich_metadata(new.metadata);
+  perform private.refuse_reasoning(new.role, new.content, new.reasoning);
   -- Writers of one session queue here; the next statement then sees what the one before has committed.
   select s.updated_at, s.user_id into last_activity, owner_id
   from public.sessions as s
@@ -146,7 +220,8 @@ $$;
 
 comment on function private.place_message() is
 'Trigger: locks the session and gives the message the next order, the present time, its place behind the active branch '
-'and, for what users and assistants say, the words by which it is found.';
+'and, for what users and assistants say, the words by which it is found. Raises PT400 FIELD_TOO_LARGE and '
+'INVALID_FIELD.';
 
 revoke all on function private.place_message() from public, anon, authenticated;
 
@@ -176,7 +251,7 @@ begin
         n.session_id,
         count(*)::integer as appended,
         -- What a message holds beyond the usual counts as further messages. Lengths come from the values' headers.
-        sum(octet_length(n.content) / 65536)::integer as further
+        sum((octet_length(n.content) + octet_length(n.reasoning)) / 65536)::integer as further
       from appended_messages as n
       group by n.session_id
     ) as a

@@ -23,14 +23,18 @@ create table public.api_usage (
   )
 );
 
-comment on table public.api_usage is 'What runs have used: one row per run that was answered, never changed.';
+comment on table public.api_usage is
+'What was used: one row for each run that was answered and for each call of a model that belongs to none, never '
+'changed.';
 comment on column public.api_usage.id is 'Identifies the row.';
-comment on column public.api_usage.user_id is 'Whose run it was.';
+comment on column public.api_usage.user_id is 'Who asked.';
 comment on column public.api_usage.session_id is
-'The session of the run. No foreign key: deleting a session changes no total.';
-comment on column public.api_usage.run_id is 'The run; no foreign key, for the same reason.';
+'The session of the run, or the one that a title is for; null for what belongs to none. No foreign key: deleting a '
+'session changes no total.';
+comment on column public.api_usage.run_id is
+'The run, or the call of a model that belongs to none; no foreign key, for the same reason.';
 comment on column public.api_usage.model is 'The model that answered.';
-comment on column public.api_usage.source is 'Who asked: turn or chat_completions.';
+comment on column public.api_usage.source is 'What for: turn, chat_completions or title.';
 comment on column public.api_usage.prompt_tokens is 'Tokens of prompts.';
 comment on column public.api_usage.completion_tokens is 'Tokens of answers.';
 comment on column public.api_usage.cached_tokens is
@@ -38,7 +42,7 @@ comment on column public.api_usage.cached_tokens is
 comment on column public.api_usage.cost_micro_usd is
 'Cost in millionths of a US dollar, by the prices that were configured when the run began.';
 comment on column public.api_usage.is_estimated is 'True when the provider did not report the counts.';
-comment on column public.api_usage.created_at is 'When the run ended.';
+comment on column public.api_usage.created_at is 'When the run or the call ended.';
 comment on column public.api_usage.tokens_used is
 'prompt_tokens and completion_tokens together, by the name that requirement 001 gives them.';
 

@@ -18,6 +18,8 @@ declare
   answer jsonb;
   -- Rows that one call sums up, in a few tenths of a second.
   most_rows constant integer := 200000;
+  -- What the contract's int64 holds; a sum that is larger is told as this.
+  largest constant numeric := 9223372036854775807;
 begin
   select r.* into p
   from jsonb_to_record(args) as r (
@@ -62,11 +64,11 @@ begin
         when 'model' then u.model
         else coalesce(u.session_id::text, '')
       end collate "C" as key,
-      count(*) as runs,
-      sum(u.prompt_tokens) as prompt_tokens,
-      sum(u.completion_tokens) as completion_tokens,
-      sum(u.cached_tokens) as cached_tokens,
-      sum(u.cost_micro_usd) as cost_micro_usd
+      count(*) filter (where u.source <> 'title') as runs,
+      least(sum(u.prompt_tokens), largest) as prompt_tokens,
+      least(sum(u.completion_tokens), largest) as completion_tokens,
+      least(sum(u.cached_tokens), largest) as cached_tokens,
+      least(sum(u.cost_micro_usd), largest) as cost_micro_usd
     from public.api_usage as u
     where u.user_id = (select auth.uid()) and u.created_at >= since and u.created_at < until
     group by 1
@@ -97,10 +99,10 @@ begin
       select jsonb_build_object(
         'key', '',
         'runs', coalesce(sum(e.runs), 0),
-        'prompt_tokens', coalesce(sum(e.prompt_tokens), 0),
-        'completion_tokens', coalesce(sum(e.completion_tokens), 0),
-        'cached_tokens', coalesce(sum(e.cached_tokens), 0),
-        'cost_micro_usd', coalesce(sum(e.cost_micro_usd), 0)
+        'prompt_tokens', least(coalesce(sum(e.prompt_tokens), 0), largest),
+        'completion_tokens', least(coalesce(sum(e.completion_tokens), 0), largest),
+        'cached_tokens', least(coalesce(sum(e.cached_tokens), 0), largest),
+        'cost_micro_usd', least(coalesce(sum(e.cost_micro_usd), 0), largest)
       )
       from entry as e
     ),

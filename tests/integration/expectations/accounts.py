@@ -30,8 +30,10 @@ EXPECTED = Domain(
     },
     operations={
         "get_me": Operation(lambda _: {}),
+        "check_sign_in": Operation(lambda _: {}),
         "update_me": Operation(lambda _: {"display_name": "forged"}),
     },
+    helpers=frozenset({"private.sign_in_stands()"}),
     bad_requests={
         "/auth/social": [
             ("/auth/social", 400, "MISSING_FIELD"),

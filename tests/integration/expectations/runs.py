@@ -59,8 +59,16 @@ EXPECTED = Domain(
     },
     # How it refuses is tested where OpenAI's clients are.
     bad_requests={"/v1/chat/completions": []},
-    system_operations=SYSTEM_OPERATIONS,
-    helpers=frozenset({"private.mark_cancellation(uuid)", "private.open_run(runs,private.turn,text,boolean)"}),
+    # What the supervisor of our processes runs beside the service.
+    system_operations=SYSTEM_OPERATIONS | {"end_leases"},
+    helpers=frozenset(
+        {
+            "private.answer_under_way(uuid)",
+            "private.mark_cancellation(uuid)",
+            "private.open_run(runs,private.turn,text,boolean)",
+            "private.refuse_many_runs(integer)",
+        }
+    ),
     needs=("sessions",),
     fill=fill,
 )

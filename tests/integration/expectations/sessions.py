@@ -46,7 +46,12 @@ EXPECTED = Domain(
                 "owner": {"select": FOUND, "insert": FOUND, "update": REFUSED, "delete": REFUSED},
                 "stranger": {"select": EMPTY, "insert": REFUSED, "update": REFUSED, "delete": REFUSED},
             },
-            insertable=frozenset({"session_id", "role", "content", "metadata", "request_id", "request_size"}),
+            insertable=frozenset(
+                {
+                    *("session_id", "role", "content", "metadata", "request_id", "request_size"),
+                    *("reasoning", "reasoning_milliseconds"),
+                }
+            ),
         ),
     },
     operations={
@@ -65,7 +70,9 @@ EXPECTED = Domain(
             },
             "SESSION_NOT_FOUND",
         ),
-        "list_messages": Operation(lambda ids: {"session_id": ids["session_id"]}, "SESSION_NOT_FOUND"),
+        "list_messages": Operation(
+            lambda ids: {"session_id": ids["session_id"], "include_answer_under_way": True}, "SESSION_NOT_FOUND"
+        ),
         "select_branch": Operation(
             lambda ids: {"session_id": ids["session_id"], "message_id": ids["message_id"]}, "SESSION_NOT_FOUND"
         ),

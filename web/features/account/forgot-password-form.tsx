@@ -27,8 +27,8 @@ export function ForgotPasswordForm() {
     check: () => ({ email: emailProblem(email) }),
     submit: async () => {
       const body = { email: email.trim(), redirect_to: window.location.origin + paths.resetPassword };
-      await unwrap(anonymousApi.POST("/auth/password/reset", { body }));
-      noteMailAsked(body.email);
+      const asked = await unwrap(anonymousApi.POST("/auth/password/reset", { body }));
+      noteMailAsked(asked.email);
       setSentTo(body.email);
     },
   });

@@ -6,7 +6,7 @@ export const sentences = {
     logIn: "Log in",
     signUp: "Sign up",
     createAccount: "Create your account",
-    confirmEmail: "Confirm your email",
+    confirmEmail: "Confirm your e-mail",
     forgotPassword: "Forgot your password?",
     resetPassword: "Choose a new password",
     callback: "Signing you in",
@@ -23,9 +23,9 @@ export const sentences = {
   fields: {
     name: "Name",
     nameHint: "How others see you. You can leave it empty.",
-    email: "Email",
-    emailMissing: "Enter your email address.",
-    emailMalformed: "This is not an email address.",
+    email: "E-mail",
+    emailMissing: "Enter your e-mail address.",
+    emailMalformed: "This is not an e-mail address.",
     password: "Password",
     newPassword: "New password",
     passwordRule: (shortest: number) =>
@@ -81,12 +81,12 @@ export const sentences = {
   /** The page behind a mail's link, by what the mail was sent for. */
   oneTime: {
     titles: {
-      signup: "Confirm your email",
+      signup: "Confirm your e-mail",
       recovery: "Choose a new password",
       magiclink: "Log in",
       invite: "You are invited",
-      email_change: "Change your email",
-      email: "Confirm your email",
+      email_change: "Change your e-mail",
+      email: "Confirm your e-mail",
     },
     intro: {
       signup: "Press the button to finish the account of {email} and go on.",
@@ -161,7 +161,7 @@ export const sentences = {
     foreign_code: "This sign-in was not begun in this browser, so it cannot end here. Begin it again.",
     access_denied: "The sign-in was cancelled.",
     user_banned: "This account is blocked.",
-    provider_email_needs_verification: "The provider has not confirmed your email address yet.",
+    provider_email_needs_verification: "The provider has not confirmed your e-mail address yet.",
     signup_disabled: "New accounts are not accepted.",
   },
   otherLinkReason: "The sign-in did not work.",

@@ -41,12 +41,12 @@ export function SignUpForm() {
         redirect_to: window.location.origin + paths.callback,
         ...(name.trim() ? { display_name: name.trim() } : {}),
       };
-      const { session } = await unwrap(anonymousApi.POST("/auth/signup", { body }));
+      const { session, user } = await unwrap(anonymousApi.POST("/auth/signup", { body }));
       if (session) {
         await adoptSession(session);
         return;
       }
-      noteMailAsked(body.email);
+      noteMailAsked(user?.email ?? body.email);
       setWaitsFor(body.email);
     },
   });

@@ -1,6 +1,6 @@
 import { api, authorizedFetch, unwrap } from "@/lib/api/client";
 import type { components, operations } from "@/lib/api/schema";
-import type { Message, Run, Session } from "@/lib/api/types";
+import type { AnswerUnderWay, Message, Run, Session } from "@/lib/api/types";
 
 type MessageQuery = NonNullable<operations["ListMessages"]["parameters"]["query"]>;
 export type NewRun = components["schemas"]["Turn"];
@@ -13,7 +13,7 @@ export type ConversationApi = {
     sessionId: string,
     query: MessageQuery,
     signal?: AbortSignal,
-  ): Promise<{ messages: Message[]; next_page_token: string }>;
+  ): Promise<{ messages: Message[]; next_page_token: string; answer_under_way: AnswerUnderWay | null }>;
   newestRun(sessionId: string, signal?: AbortSignal): Promise<Run | null>;
   createRun(sessionId: string, run: NewRun): Promise<Run>;
   cancelRun(runId: string): Promise<Run>;

@@ -23,7 +23,9 @@ export const ConversationHeader = memo(function ConversationHeader({ sessionId }
   }, [title]);
   return (
     <header className="flex h-12 shrink-0 items-center gap-1 border-b px-4">
-      <h1 className={isRenaming ? "sr-only" : "min-w-0 truncate text-sm font-medium"}>{title}</h1>
+      <h1 dir="auto" className={isRenaming ? "sr-only" : "min-w-0 truncate text-sm font-medium"}>
+        {title}
+      </h1>
       {isRenaming ? (
         <SessionNameForm
           name={session.name}

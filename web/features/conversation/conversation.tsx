@@ -58,6 +58,7 @@ function OpenConversation({ sessionId, messageId, order }: OpenConversationProps
     };
     return {
       regenerate: (id) => void counted(controller.regenerate(id, newest.current.choice)),
+      continueAnswer: () => void counted(controller.send(sentences.message.continueRequest, newest.current.choice)),
       edit: (id, content) => counted(controller.edit(id, content, newest.current.choice)),
       selectVersion: (id) => void controller.selectBranch(id),
       retry: controller.retry,

@@ -2,13 +2,18 @@
 
 import { useSyncExternalStore } from "react";
 
-let words = "";
+type Saying = { id: number; words: string };
+
+/** What has just been said. Screen readers read what is added, in its order, and forget nothing that another word follows. */
+const MOST_KEPT = 3;
+const NOTHING: readonly Saying[] = [];
+
+let said = NOTHING;
 const listeners = new Set<() => void>();
 
 /** Says something to screen readers, when they have finished what they are saying. */
-export function sayPolitely(next: string): void {
-  // The same words a second time would be no change, and so not be heard.
-  words = next === words ? `${next}\u00a0` : next;
+export function sayPolitely(words: string): void {
+  said = [...said, { id: (said.at(-1)?.id ?? 0) + 1, words }].slice(-MOST_KEPT);
   for (const listener of listeners) listener();
 }
 
@@ -21,12 +26,16 @@ function subscribe(listener: () => void): () => void {
 export function LiveRegion() {
   const now = useSyncExternalStore(
     subscribe,
-    () => words,
-    () => "",
+    () => said,
+    () => NOTHING,
   );
   return (
-    <p aria-live="polite" className="sr-only">
-      {now}
-    </p>
+    <div aria-live="polite" className="sr-only">
+      {now.map(({ id, words }) => (
+        <p key={id} dir="auto">
+          {words}
+        </p>
+      ))}
+    </div>
   );
 }

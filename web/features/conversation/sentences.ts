@@ -28,10 +28,10 @@ export const sentences = {
     reconnecting: "Connection lost. Reconnecting…",
     followFailed: "The answer can no longer be followed here.",
     isAnswering: "The assistant is answering.",
-    hasBegun: "The answer has begun.",
     hasEnded: "The answer has ended.",
     isReady: "An answer is ready",
     thinking: "Thinking…",
+    isThinking: "The assistant is thinking.",
   },
   composer: {
     label: "Message",
@@ -66,6 +66,18 @@ export const sentences = {
     lastCopied: "The last answer is copied.",
     regenerate: "Regenerate",
     kept: "What was said by then is kept.",
+    cutOff: "The answer was cut off at the limit of its length.",
+    continue: "Continue",
+    /** What is said to the model; it goes on in the language of its answer. */
+    continueRequest: "Go on exactly where your last answer stopped, in its language.",
+    /** How long the model thought; 0 when nobody knows. */
+    thought: (milliseconds: number) => {
+      if (milliseconds <= 0) return "Thought";
+      if (milliseconds < 1000) return "Thought for a moment";
+      const seconds = Math.round(milliseconds / 1000);
+      if (seconds < 60) return `Thought for ${seconds} s`;
+      return `Thought for ${Math.floor(seconds / 60).toLocaleString("en")} min ${seconds % 60} s`;
+    },
     previousVersion: "Previous version",
     nextVersion: "Next version",
     version: (number: number, count: number) => `${number} of ${count}`,
@@ -98,7 +110,7 @@ export const sentences = {
     RUN_INTERRUPTED: "The answer was interrupted.",
     RUN_LIMIT_REACHED: "The answer reached the limit of steps or tokens.",
     MODEL_CREDENTIALS_REJECTED: "The model provider rejected the server's credentials.",
-    MODEL_NOT_FOUND: "The provider does not have this model.",
+    MODEL_NOT_FOUND: "This model is not offered.",
     MODEL_RATE_LIMITED: "The model provider asks to slow down.",
     MODEL_QUOTA_EXHAUSTED: "The account at the model provider has no quota left.",
     MODEL_TIMEOUT: "The model did not answer in time.",
@@ -106,6 +118,9 @@ export const sentences = {
     MODEL_CONNECTION_LOST: "The connection to the model broke.",
     MODEL_UNAVAILABLE: "The model provider has an error of its own.",
     MODEL_ANSWER_MALFORMED: "The model provider sent something unreadable.",
+    MODEL_ANSWER_TOO_LARGE: "The model's answer is too large to come in one piece.",
+    MODEL_ANSWER_CUT: "The model ended its answer before it was whole.",
+    MODEL_ANSWER_EMPTY: "The model ended its answer without saying anything.",
     MODEL_REQUEST_REFUSED: "The model provider refused the request.",
     PROMPT_TOO_LONG: "The message does not fit the model's window.",
     CONTENT_FILTERED: "The model provider's content filter stopped the answer.",

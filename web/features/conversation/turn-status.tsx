@@ -7,6 +7,7 @@ import type { ConversationSnapshot } from "./controller/conversation-state";
 import { LiveRegion, sayPolitely } from "./live-region";
 import type { LiveStore } from "./runs/live-turn";
 import { sentences } from "./sentences";
+import { type SpokenAnswer, sayAnswer } from "./spoken-answer";
 
 type TurnStatusProps = { snapshot: ConversationSnapshot; live: LiveStore; onRetry: () => void };
 
@@ -32,21 +33,29 @@ export function TurnStatus({ snapshot, live, onRetry }: TurnStatusProps) {
   );
 }
 
-/** Announces the beginning and the end of an answer, not each word of it. */
+/** Announces the beginning of an answer, its sentences as they become whole, and its end. */
 function useTurnAnnouncements(turn: ConversationSnapshot["turn"], live: LiveStore): void {
-  const wasBusy = useRef(false);
+  const answer = useRef<SpokenAnswer | null>(null);
   const isBusy = turn !== "idle";
   useEffect(() => {
-    if (isBusy === wasBusy.current) return;
-    wasBusy.current = isBusy;
-    sayPolitely(isBusy ? sentences.turn.isAnswering : sentences.turn.hasEnded);
-    if (!isBusy) return;
-    // A second word when text begins to come, for it may take long.
-    const stop = live.subscribe(() => {
-      if ((live.getSnapshot()?.parts.length ?? 0) === 0) return;
-      sayPolitely(sentences.turn.hasBegun);
-      stop();
-    });
-    return stop;
+    const before = answer.current;
+    if (before && before.live !== live) {
+      // Another chat is shown now.
+      before.stop();
+      answer.current = null;
+    } else if (before && !isBusy) {
+      before.end(sentences.turn.hasEnded);
+      answer.current = null;
+    }
+    if (!isBusy || answer.current) return;
+    sayPolitely(sentences.turn.isAnswering);
+    answer.current = sayAnswer(live);
   }, [isBusy, live]);
+  useEffect(
+    () => () => {
+      answer.current?.stop();
+      answer.current = null;
+    },
+    [],
+  );
 }

@@ -55,6 +55,7 @@ function Hit({ hit, today }: { hit: MessageHit; today: Date }) {
       <div className="flex flex-wrap items-baseline justify-between gap-x-4">
         <a
           href={href}
+          dir="auto"
           onClick={(event) => {
             if (!isPlainClick(event)) return;
             event.preventDefault();

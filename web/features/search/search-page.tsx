@@ -50,6 +50,7 @@ export function SearchPage() {
         <Input
           ref={input}
           type="search"
+          dir="auto"
           aria-label={sentences.searchMessages}
           placeholder={sentences.searchMessages}
           value={text}

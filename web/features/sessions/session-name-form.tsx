@@ -49,6 +49,7 @@ export function SessionNameForm({
     <form onSubmit={submit} className="flex-1">
       <input
         ref={input}
+        dir="auto"
         aria-label={sentences.row.name}
         data-keeps-escape
         value={value}

@@ -19,7 +19,7 @@ export const sentences = {
     systemHint: "As your device is set",
   },
   email: {
-    title: "Email",
+    title: "E-mail",
     description: "With which you log in. Only you see it.",
   },
   password: {

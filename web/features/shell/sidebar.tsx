@@ -64,6 +64,7 @@ export function Sidebar({ onShowShortcuts, onNavigate }: SidebarProps) {
         </a>
         <input
           type="search"
+          dir="auto"
           aria-label={sentences.filter}
           data-keeps-escape={filter ? true : undefined}
           placeholder={sentences.filter}

@@ -82,6 +82,8 @@ export class ApiError extends Error {
 const FIELD_OF_REASON: Readonly<Record<string, string>> = {
   EMAIL_TAKEN: "email",
   EMAIL_REJECTED: "email",
+  SIGN_UP_NOT_INVITED: "email",
+  SIGN_UP_DOMAIN_REFUSED: "email",
   WEAK_PASSWORD: "password",
   SAME_PASSWORD: "password",
   OTP_INVALID: "token",

@@ -7,7 +7,7 @@ const LONGEST_PASSWORD_BYTES = 72;
 // Projects can choose longer ones than six digits.
 const CODE = /^\d{6,10}$/;
 
-/** What is wrong with an email address, as far as that shows without the server. */
+/** What is wrong with an e-mail address, as far as that shows without the server. */
 export function emailProblem(email: string): string | undefined {
   if (!email.trim()) return sentences.fields.emailMissing;
   return EMAIL.test(email.trim()) ? undefined : sentences.fields.emailMalformed;

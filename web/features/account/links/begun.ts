@@ -29,15 +29,15 @@ export function takeMark(mark: string | null): boolean {
   return true;
 }
 
-/** Notes that a mail to an address was asked for here, whose link or code therefore belongs here. */
+/** Notes that a mail to an address, as the API has answered it, was asked for here, whose link or code therefore belongs here. */
 export function noteMailAsked(email: string): void {
-  keep<Asked>(ASKED, { email: plain(email), at: Date.now() });
+  keep<Asked>(ASKED, { email, at: Date.now() });
 }
 
 /** Whether a mail to the address was asked for here, within a day. */
 export function hasAskedForMail(email: string): boolean {
   const since = Date.now() - ASKED_LIFE_MS;
-  return kept<Asked>(ASKED).some((entry) => entry?.email === plain(email) && entry.at > since);
+  return kept<Asked>(ASKED).some((entry) => entry?.email === email && entry.at > since);
 }
 
 /** Notes that the link with this hash has done what it can. */
@@ -50,12 +50,10 @@ export function isSpent(tokenHash: string): boolean {
   return kept<string>(SPENT).includes(nameOf(tokenHash));
 }
 
-/** Whether two spellings name one address. */
+/** Whether two addresses, each as the API, a token or a mail's link spells it, are one. */
 export function isSameAddress(one: string | null | undefined, other: string | null | undefined): boolean {
-  return Boolean(one && other) && plain(one ?? "") === plain(other ?? "");
+  return Boolean(one) && one === other;
 }
-
-const plain = (email: string) => email.trim().normalize("NFC").toLowerCase();
 
 // The whole hash is nobody's business once the link is used.
 const nameOf = (tokenHash: string) => tokenHash.slice(-SPENT_NAME_LENGTH);

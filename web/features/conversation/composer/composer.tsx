@@ -111,6 +111,7 @@ export const Composer = memo(function Composer(props: ComposerProps) {
       <div className="rounded-2xl border border-input bg-card text-card-foreground focus-within:outline-2 focus-within:outline-ring">
         <textarea
           ref={field}
+          dir="auto"
           aria-label={sentences.composer.label}
           aria-describedby={problem === null ? undefined : "message-problem"}
           aria-invalid={problem === null ? undefined : true}

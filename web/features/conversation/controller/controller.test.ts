@@ -62,7 +62,7 @@ function words(item: ConversationItem, controller: ConversationController): stri
   if (item.kind === "failure") return `failure: ${item.sentence}`;
   if (item.kind === "note") return item.text;
   const parts = item.kind === "answer" ? item.parts : (controller.live.getSnapshot()?.parts ?? []);
-  return `${item.kind}: ${parts.map((part) => (part.kind === "text" ? part.text : `[${part.call.name}]`)).join("")}`;
+  return `${item.kind}: ${parts.map((part) => (part.kind === "tool" ? `[${part.call.name}]` : part.text)).join("")}`;
 }
 
 const shown = (controller: ConversationController) =>
@@ -186,6 +186,26 @@ describe("a turn", () => {
     await untilShown(second, ["you: t1", "answer: t2", "you: More", "live: one "]);
     server.finish(lastRun(), "one two");
     await untilShown(second, ["you: t1", "answer: t2", "you: More", "answer: one two"]);
+  });
+
+  it("that runs when the page is opened is there at once, and grows with its events, the tools' among them", async () => {
+    const first = await loaded(0);
+    first.send("Go", {});
+    await untilShown(first, ["you: Go", "live: "]);
+    server.send(lastRun(), "tool.started", { call_id: "c", name: "search", arguments: {} });
+    server.send(lastRun(), "message.delta", { text: "one " });
+    server.send(lastRun(), "message.delta", { text: "two " });
+    first.detach();
+    server.failures.push({ begins: "GET /runs/r1/events", answer: "cut" });
+    const second = open("s1");
+    const seen: string[] = [];
+    second.live.subscribe(() => seen.push(JSON.stringify(second.live.getSnapshot()?.parts)));
+    await ready(second);
+    expect(shown(second)).toEqual(["you: Go", "live: one two "]);
+    server.send(lastRun(), "message.delta", { text: "three" });
+    await untilShown(second, ["you: Go", "live: [search]one two three"]);
+    // What was shown never becomes less.
+    expect(seen.filter((parts) => !parts.includes("one two "))).toEqual([]);
   });
 
   it("is stopped, and what was said is kept", async () => {

@@ -1,3 +1,4 @@
+import type { AnswerUnderWay } from "@/lib/api/types";
 import type { Announcement } from "@/lib/broadcast";
 import type { LiveStore } from "../runs/live-turn";
 import { sentences } from "../sentences";
@@ -124,11 +125,11 @@ export class ConversationController implements TurnHost {
     this.turns.forgetFailure();
     this.publish();
     try {
-      const [run] = await Promise.all([
+      const [run, underWay] = await Promise.all([
         this.dependencies.api.newestRun(sessionId, signal),
-        place === null ? this.readNewest(signal) : this.readPlace(place, signal),
+        place === null ? this.readNewest(signal) : this.readPlace(place, signal).then(() => null),
       ]);
-      if (run !== null && !this.turns.isBusy) await this.turns.showNewest(run);
+      if (run !== null && !this.turns.isBusy) await this.turns.showNewest(run, underWay);
       if (place !== null) this.aim(place);
       this.phase = "ready";
       this.loadError = null;
@@ -166,7 +167,7 @@ export class ConversationController implements TurnHost {
       this.window = withNewest(before, newest.messages, newest.hasEarlier);
       if (this.window.messages[0] !== before.messages[0]) this.epoch += 1;
       this.turns.forgetFailure();
-      if (run !== null) await this.turns.showNewest(run);
+      if (run !== null) await this.turns.showNewest(run, newest.underWay);
       this.publish();
     } catch {
       // Nobody asked for it, and the page still shows what it knew.
@@ -273,10 +274,11 @@ export class ConversationController implements TurnHost {
     return this.branching;
   };
 
-  async readNewest(signal: AbortSignal): Promise<void> {
-    if (this.sessionId === null) return;
-    const { messages, hasEarlier } = await loadNewest(this.dependencies.api, this.sessionId, signal);
+  async readNewest(signal: AbortSignal): Promise<AnswerUnderWay | null> {
+    if (this.sessionId === null) return null;
+    const { messages, hasEarlier, underWay } = await loadNewest(this.dependencies.api, this.sessionId, signal);
     this.replaceWindow(windowOf(messages, { hasEarlier, hasLater: false }));
+    return underWay;
   }
 
   publish(): void {

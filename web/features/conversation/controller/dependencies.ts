@@ -1,4 +1,4 @@
-import type { Session } from "@/lib/api/types";
+import type { AnswerUnderWay, Session } from "@/lib/api/types";
 import type { Announcement } from "@/lib/broadcast";
 import type { ConversationApi } from "../conversation-api";
 import type { MessageWindow } from "./message-window";
@@ -36,5 +36,6 @@ export type TurnHost = {
   isAttached(): boolean;
   /** Makes a new snapshot. */
   publish(): void;
-  readNewest(signal: AbortSignal): Promise<void>;
+  /** Shows the newest messages; returns the answer that no message holds yet. */
+  readNewest(signal: AbortSignal): Promise<AnswerUnderWay | null>;
 };

@@ -26,6 +26,8 @@ export type AnswerItem = {
 export type AnswerNotes = {
   isPartial: boolean;
   errorReason: string;
+  /** Whether the model ran into the limit of an answer's length. */
+  isCutOff: boolean;
   model: string;
   agent: string;
   promptTokens: number;
@@ -62,6 +64,9 @@ export type FailureItem = {
 
 export type StoredItem = UserItem | AnswerItem | NoteItem;
 export type ConversationItem = StoredItem | PendingItem | LiveItem | FailureItem;
+
+// What providers call it when an answer ends at its limit.
+const AT_LIMIT: ReadonlySet<string> = new Set(["length", "max_tokens", "max_output_tokens"]);
 
 /** Makes the list's items of a window; an item that says the same as before is the same object, so it is not drawn again. */
 export class ItemBuilder {
@@ -164,6 +169,9 @@ export function partsOf(messages: readonly Message[]): AnswerPart[] {
       addResult(parts, message);
       continue;
     }
+    if (message.reasoning !== "") {
+      parts.push({ kind: "thought", text: message.reasoning, since: 0, milliseconds: message.reasoning_milliseconds });
+    }
     if (message.content !== "") parts.push({ kind: "text", text: message.content });
     for (const call of toolCallsOf(message)) {
       parts.push({ kind: "tool", call: { ...call, output: null, isError: false } });
@@ -203,6 +211,7 @@ export function notesOf(message: Message): AnswerNotes {
   return {
     isPartial: message.metadata?.partial === true,
     errorReason: textIn(message.metadata, "error_reason"),
+    isCutOff: AT_LIMIT.has(textIn(message.metadata, "finish_reason").toLowerCase()),
     model: textIn(message.metadata, "model"),
     agent: textIn(message.metadata, "agent"),
     promptTokens: countIn(usage, "prompt_tokens"),

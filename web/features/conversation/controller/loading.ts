@@ -1,4 +1,4 @@
-import type { Message } from "@/lib/api/types";
+import type { AnswerUnderWay, Message } from "@/lib/api/types";
 import type { ConversationApi } from "../conversation-api";
 import {
   activePath,
@@ -15,27 +15,34 @@ const NEXT_PAGE = 100;
 // A page of all branches may hold few messages of the shown one; fewer than this make no screenful.
 const WANTED = 30;
 
-/** Loads the newest messages, backward until enough of them are on the active branch. */
+/** Loads the newest messages, backward until enough of them are on the active branch, and the answer under way. */
 export async function loadNewest(
   api: ConversationApi,
   sessionId: string,
   signal: AbortSignal,
-): Promise<{ messages: Message[]; hasEarlier: boolean }> {
+): Promise<{ messages: Message[]; hasEarlier: boolean; underWay: AnswerUnderWay | null }> {
   const messages: Message[] = [];
+  let underWay: AnswerUnderWay | null = null;
   let token = "";
   let active = 0;
   do {
     const page = await api.messages(
       sessionId,
       // A page's token belongs to the query that it came with, the size included.
-      { from_end: true, include_inactive: true, page_size: FIRST_PAGE, ...(token && { page_token: token }) },
+      {
+        from_end: true,
+        include_inactive: true,
+        page_size: FIRST_PAGE,
+        ...(token ? { page_token: token } : { include_answer_under_way: true }),
+      },
       signal,
     );
+    underWay ??= page.answer_under_way;
     messages.unshift(...page.messages);
     active += page.messages.filter((message) => message.is_active).length;
     token = page.next_page_token;
   } while (token !== "" && active < WANTED);
-  return { messages, hasEarlier: token !== "" };
+  return { messages, hasEarlier: token !== "", underWay };
 }
 
 /** Loads a stretch of messages on both sides of an order. */

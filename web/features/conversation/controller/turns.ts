@@ -1,5 +1,5 @@
 import { ApiError } from "@/lib/api/errors";
-import type { Run } from "@/lib/api/types";
+import type { AnswerUnderWay, Run } from "@/lib/api/types";
 import type { NewRun } from "../conversation-api";
 import { failureSentence } from "../runs/failure-sentence";
 import { LiveStore, LiveTurn } from "../runs/live-turn";
@@ -86,14 +86,15 @@ export class Turns {
     if (this.turn !== null) await this.cancel(this.turn);
   }
 
-  /** Takes in what the session's newest run says: follows it, or shows why it has no answer. */
-  async showNewest(run: Run): Promise<void> {
+  /** Takes in what the session's newest run says: follows it behind what it has said, or shows why it has no answer. */
+  async showNewest(run: Run, underWay: AnswerUnderWay | null): Promise<void> {
     const { host } = this;
     if (run.state === "RUNNING" || run.state === "QUEUED") {
       if (run.user_message_id !== "" && host.window.byId.has(run.user_message_id)) {
         host.window = withLeaf(host.window, run.user_message_id);
       }
-      this.follow(run.id, run.user_message_id === "" ? `run:${run.id}` : host.keyAfter(run.user_message_id));
+      const key = run.user_message_id === "" ? `run:${run.id}` : host.keyAfter(run.user_message_id);
+      this.follow(run.id, key, underWay?.run_id === run.id ? underWay : null);
       return;
     }
     const { answer_message_id: answerId, user_message_id: askedId } = run;
@@ -213,7 +214,7 @@ export class Turns {
     }
   }
 
-  private follow(runId: string, key: string): void {
+  private follow(runId: string, key: string, underWay: AnswerUnderWay | null = null): void {
     if (this.turn?.runId === runId) return;
     this.turn?.stop();
     this.turnKey = key;
@@ -223,6 +224,7 @@ export class Turns {
       api: this.host.dependencies.api,
       runId,
       store: this.live,
+      underWay,
       onProgress: (state, before) => {
         if (this.turn === turn) this.progress(turn, state, before);
       },

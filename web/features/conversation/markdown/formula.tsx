@@ -49,8 +49,8 @@ export type FormulaProps = {
 
 /** A formula. Shows its source until it can be set, while it is being written, and when it has a mistake. */
 export function Formula({ tex, display = false }: FormulaProps) {
-  const pending = tex.endsWith(PENDING_FORMULA);
-  const source = pending ? tex.slice(0, -PENDING_FORMULA.length) : tex;
+  const [source = "", ...rest] = tex.split(PENDING_FORMULA);
+  const pending = rest.length > 0;
   const place = useRef<HTMLSpanElement>(null);
   const typeset = useTypesetter();
   const [isSet, setIsSet] = useState(false);
@@ -67,6 +67,7 @@ export function Formula({ tex, display = false }: FormulaProps) {
   const formula = (
     <span
       ref={place}
+      dir="ltr"
       className={cn(
         !isSet && "font-mono text-[0.9em] text-muted-foreground",
         !isSet && display && "whitespace-pre-wrap",

@@ -9,11 +9,13 @@ const LOOKS = "text-primary underline underline-offset-4 hover:decoration-2";
 type AnswerLinkProps = {
   address: string;
   title?: string | null | undefined;
+  /** Whether its text is an address, which runs from left to right in every text. */
+  isAddress?: boolean;
   children: ReactNode;
 };
 
 /** A link of an answer. Leads out of the app, in a tab of its own; addresses that may not be followed leave the text. */
-export function AnswerLink({ address, title, children }: AnswerLinkProps) {
+export function AnswerLink({ address, title, isAddress = false, children }: AnswerLinkProps) {
   if (address === PENDING_ADDRESS) return <span className={LOOKS}>{children}</span>;
   const href = safeHref(address);
   if (!href) return children;
@@ -24,6 +26,7 @@ export function AnswerLink({ address, title, children }: AnswerLinkProps) {
       target="_blank"
       rel="noopener noreferrer nofollow"
       referrerPolicy="no-referrer"
+      dir={isAddress ? "ltr" : undefined}
       className={LOOKS}
     >
       {children}
@@ -79,14 +82,22 @@ export function FootnoteMark({ number, idPrefix }: { number: number; idPrefix: s
   );
 }
 
-export function Footnotes({ notes, idPrefix }: { notes: readonly ReactNode[]; idPrefix: string }) {
+type FootnotesProps = { notes: readonly ReactNode[]; dirs: readonly ("rtl" | "auto")[]; idPrefix: string };
+
+export function Footnotes({ notes, dirs, idPrefix }: FootnotesProps) {
   return (
-    <ol className="list-decimal space-y-2 border-t pt-3 pl-7 text-sm text-muted-foreground">
+    <ol className="list-decimal space-y-2 border-t pt-3 text-sm text-muted-foreground">
       {notes.map((note, index) => {
         const number = index + 1;
         const mark = markId(idPrefix, number);
         return (
-          <li key={number} id={noteId(idPrefix, number)} tabIndex={-1} className="space-y-1 pl-1">
+          <li
+            key={number}
+            id={noteId(idPrefix, number)}
+            dir={dirs[index] ?? "auto"}
+            tabIndex={-1}
+            className="ms-7 space-y-1 ps-1"
+          >
             {note}
             <a
               href={`#${mark}`}

@@ -89,6 +89,19 @@ describe("Markdown", () => {
     expect(container.querySelectorAll(".katex-display")).toHaveLength(1);
   });
 
+  it.each([
+    ["$\\ce{2H2 + O2 -> 2H2O}$ or \\ce{SO4^2-} and \\pu{5 mol//l}", 3],
+    ["\\begin{align}\na &= b \\\\\nc &= d\n\\end{align}", 1],
+    ["\\begin{equation*}\nE = mc^2\n\\end{equation*}\n\n\\begin{gather}\na\\\\b\n\\end{gather}", 2],
+    ["so \\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix} and \\begin{cases} 1 \\\\ 2 \\end{cases}", 2],
+    ["\\begin{CD}\nA @>>> B\n\\end{CD}\n\n\\begin{alignat}{2}\na &= b\n\\end{alignat}", 2],
+    ["| a | b |\n|-|-|\n| $|x|$ | $P(A|B)$ |", 2],
+  ])("sets what chemists and mathematicians write: %s", async (text, count) => {
+    const container = await show(text);
+    await waitFor(() => expect(container.querySelectorAll(".katex")).toHaveLength(count), { timeout: 5000 });
+    expect(container.querySelectorAll(".font-mono, .katex-error")).toHaveLength(0);
+  });
+
   it("shows a formula with a mistake as its source", async () => {
     const container = await show("$x$ and $\\frac{1$ and $\\nonsense$");
     await waitFor(() => expect(container.querySelectorAll(".katex")).toHaveLength(1), { timeout: 5000 });

@@ -20,7 +20,13 @@ export function Markdown({ text, streaming = false }: MarkdownProps) {
   }, [Rendered]);
   return (
     <div className={PROSE}>
-      {Rendered ? <Rendered text={text} streaming={streaming} /> : <p className="whitespace-pre-wrap">{text}</p>}
+      {Rendered ? (
+        <Rendered text={text} streaming={streaming} />
+      ) : (
+        <p dir="auto" className="whitespace-pre-wrap">
+          {text}
+        </p>
+      )}
     </div>
   );
 }

@@ -1,9 +1,13 @@
-import type { List, ListItem, Nodes, Parents, Table, TableRow } from "mdast";
+import type { List, ListItem, Nodes, Parents, RootContent, Table, TableRow } from "mdast";
 import { Fragment, memo, type ReactNode } from "react";
 import { cn } from "@/lib/utils";
 import { CodeBlock } from "./code/code-block";
+import { dirOf, isBareAddress } from "./direction";
+import { DisclosureView } from "./disclosure-view";
 import { Formula } from "./formula";
 import { AnswerImage, AnswerLink, FootnoteMark, Footnotes } from "./links";
+import { disclose, isDisclosure, mayDisclose, type Part, type Piece } from "./parsing/disclosures";
+import { isInlineElement } from "./parsing/html-rules";
 import type { References } from "./parsing/references";
 import { ScrollBox } from "./scroll-box";
 import { sentences } from "./sentences";
@@ -37,20 +41,38 @@ const HEADING_LOOKS = [
 
 const ALIGNED: Readonly<Record<string, string>> = { left: "text-left", center: "text-center", right: "text-right" };
 
+const CODE_LOOKS = "rounded bg-muted px-1 py-0.5 font-mono text-[0.875em]";
+
+const ELEMENT_LOOKS: Readonly<Record<string, string>> = {
+  b: "font-semibold",
+  strong: "font-semibold",
+  code: CODE_LOOKS,
+  samp: CODE_LOOKS,
+  kbd: "rounded border border-b-2 bg-muted px-1.5 py-0.5 font-mono text-[0.8em]",
+  mark: "rounded-sm px-0.5",
+};
+
 /** What stands between two blocks. */
 export const BLOCKS = "space-y-4";
 
 /**
- * Makes React elements of a syntax tree. Elements and attributes are only those written here: nothing in an answer can
- * become another one, its raw HTML is text like any other.
+ * Makes React elements of a syntax tree. Elements are only those written here and those on the list of HTML that only
+ * formats words; attributes only those written here. All other HTML is text like any other.
  */
 export function renderNode(node: Nodes, context: RenderContext): ReactNode {
   switch (node.type) {
     case "text":
       return node.value;
     case "html":
-      if (/^<br\s*\/?>$/i.test(node.value)) return <br />;
-      return context.inText ? node.value : <p className="whitespace-pre-wrap">{node.value}</p>;
+      if (/^<w?br\s*\/?>$/i.test(node.value)) return /^<w/i.test(node.value) ? <wbr /> : <br />;
+      if (!context.inText && /^<hr\s*\/?>$/i.test(node.value.trim())) return <hr />;
+      return context.inText ? (
+        node.value
+      ) : (
+        <p dir="auto" className="whitespace-pre-wrap">
+          {node.value}
+        </p>
+      );
     case "break":
       return <br />;
     case "emphasis":
@@ -60,13 +82,32 @@ export function renderNode(node: Nodes, context: RenderContext): ReactNode {
     case "delete":
       return <del>{renderChildren(node, context)}</del>;
     case "inlineCode":
-      return <code className="rounded bg-muted px-1 py-0.5 font-mono text-[0.875em]">{node.value}</code>;
+      return (
+        <code dir="ltr" className={CODE_LOOKS}>
+          {node.value}
+        </code>
+      );
+    case "htmlElement": {
+      const { name } = node;
+      const children = renderChildren(node, context);
+      if (!isInlineElement(name)) return children;
+      const Tag = name;
+      return <Tag className={ELEMENT_LOOKS[name]}>{children}</Tag>;
+    }
+    case "disclosureLine":
+      return (
+        <p dir="auto" className="whitespace-pre-wrap">
+          {renderText(node, context)}
+        </p>
+      );
+    case "disclosureTag":
+      return node.value;
     case "inlineMath":
       return <Formula tex={node.value} display={node.display} />;
     case "math":
       return <Formula tex={node.value} display />;
     case "paragraph":
-      return <p dir="auto">{renderText(node, context)}</p>;
+      return context.inText ? renderChildren(node, context) : <p dir="auto">{renderText(node, context)}</p>;
     case "heading": {
       const Tag = `h${node.data?.level ?? 2}` as const;
       return (
@@ -77,7 +118,7 @@ export function renderNode(node: Nodes, context: RenderContext): ReactNode {
     }
     case "blockquote":
       return (
-        <blockquote className={cn("border-l-4 pl-4 text-muted-foreground", BLOCKS)}>
+        <blockquote dir={dirOf(node)} className={cn("border-s-4 ps-4 text-muted-foreground", BLOCKS)}>
           {renderChildren(node, context)}
         </blockquote>
       );
@@ -130,6 +171,11 @@ function renderAll<Each extends Nodes>(
   if (depth > DEEPEST) return nodes.map(textOf).join("\n");
   const last = { ...context, depth };
   const others = context.open ? { ...last, open: false } : last;
+  if (mayDisclose(nodes)) {
+    const pieces = nodes.map((node, key) => ({ key, node: node as RootContent, open: false }));
+    const parts = disclose(pieces, context.open ?? false);
+    return renderParts(parts, others, (piece) => render(piece.node as Each, others));
+  }
   const rendered: ReactNode[] = [];
   for (const [place, node] of nodes.entries()) {
     const content = render(node, place < nodes.length - 1 ? others : last);
@@ -149,6 +195,28 @@ function renderChildren(node: Parents, context: RenderContext): ReactNode {
   return renderAll(node.children, context);
 }
 
+/** Blocks, some of which can be folded. */
+export function renderParts(
+  parts: readonly Part[],
+  context: RenderContext,
+  renderPiece: (piece: Piece) => ReactNode,
+): ReactNode {
+  return parts.map((part) => {
+    if (!isDisclosure(part)) return <Fragment key={part.key}>{renderPiece(part)}</Fragment>;
+    const summary = part.summary.map((piece, place) => (
+      <Fragment key={piece.key}>
+        {place > 0 ? " " : null}
+        {renderNode(piece.node, { ...context, inText: true })}
+      </Fragment>
+    ));
+    return (
+      <DisclosureView key={part.key} disclosure={part} summary={summary.length > 0 ? summary : null}>
+        <div className={cn("pt-3 pb-1", BLOCKS)}>{renderParts(part.parts, context, renderPiece)}</div>
+      </DisclosureView>
+    );
+  });
+}
+
 /** The children of a node that holds text, not blocks. */
 function renderText(node: Parents, context: RenderContext): ReactNode {
   return renderAll(node.children, { ...context, inText: true });
@@ -158,7 +226,7 @@ function renderLink(url: string, title: string | null | undefined, node: Parents
   const children = renderChildren(node, { ...context, inLink: true });
   if (context.inLink) return children;
   return (
-    <AnswerLink address={url} title={title}>
+    <AnswerLink address={url} title={title} isAddress={isBareAddress(node)}>
       {children}
     </AnswerLink>
   );
@@ -170,10 +238,16 @@ function renderList(list: List, context: RenderContext): ReactNode {
   const items = renderAll(list.children, context, (item, itemContext) => (
     <ItemView node={item} context={itemContext} loose={loose ?? false} />
   ));
-  const looks = cn("pl-7", loose ? "space-y-3" : "space-y-1");
-  if (!list.ordered) return <ul className={cn("list-disc", looks)}>{items}</ul>;
+  // The space is the items', each of which may be read in a direction of its own; the marks stand before them.
+  const looks = cn("[&>li]:ms-7", loose ? "space-y-3" : "space-y-1");
+  if (!list.ordered)
+    return (
+      <ul dir={dirOf(list)} className={cn("list-disc", looks)}>
+        {items}
+      </ul>
+    );
   return (
-    <ol start={list.start ?? 1} className={cn("list-decimal", looks)}>
+    <ol dir={dirOf(list)} start={list.start ?? 1} className={cn("list-decimal", looks)}>
       {items}
     </ol>
   );
@@ -195,21 +269,21 @@ type ItemProps = PartProps<ListItem> & { loose: boolean };
 const ItemView = memo(function ItemView({ node: item, context, loose }: ItemProps) {
   const task = typeof item.checked === "boolean";
   return (
-    <li dir="auto" className={cn("pl-1", loose ? "space-y-3" : "space-y-1", task && "relative list-none pl-0")}>
+    <li dir={dirOf(item)} className={cn("ps-1", loose ? "space-y-3" : "space-y-1", task && "relative list-none ps-0")}>
       {task ? (
         <input
           type="checkbox"
           checked={item.checked ?? false}
           disabled
           aria-label={item.checked ? sentences.done : sentences.toDo}
-          className="absolute top-1.5 -left-6 size-4"
+          className="absolute top-1.5 -start-6 size-4"
         />
       ) : null}
       {renderAll(item.children, context, (child, childContext) =>
         loose || child.type !== "paragraph" ? (
           renderNode(child, childContext)
         ) : (
-          <div>{renderText(child, childContext)}</div>
+          <div dir="auto">{renderText(child, childContext)}</div>
         ),
       )}
     </li>
@@ -222,11 +296,15 @@ function isSameItem(before: ItemProps, after: ItemProps): boolean {
 
 function renderTable(table: Table, context: RenderContext): ReactNode {
   const [head, ...rows] = table.children;
+  const dir = dirOf(table);
   // As a text it is the same from one reading to the next.
-  const align = (table.align ?? []).join();
+  const align = (table.align ?? []).map((side) => side ?? (dir === "rtl" ? "right" : "left")).join();
   return (
     <ScrollBox label={sentences.table} className="rounded-lg border">
-      <table className="w-full border-collapse text-sm leading-6 wrap-normal [&_tbody_tr:last-child>td]:border-b-0">
+      <table
+        dir={dir}
+        className="w-full border-collapse text-sm leading-6 wrap-normal [&_tbody_tr:last-child>td]:border-b-0"
+      >
         <thead>{head ? <RowView node={head} context={context} align={align} isHead /> : null}</thead>
         <tbody>
           {renderAll(rows, context, (row, rowContext) => (
@@ -278,6 +356,7 @@ export function renderFootnotes(references: References, context: RenderContext):
   return (
     <Footnotes
       idPrefix={context.idPrefix ?? ""}
+      dirs={references.footnotes.map((note) => dirOf(note))}
       notes={references.footnotes.map((note) => renderChildren(note, context))}
     />
   );

@@ -39,11 +39,17 @@ function answer(): string {
   return text;
 }
 
-/** A model's tokens are about four characters. */
-function* states(text: string): Generator<string> {
-  for (let end = 4; end < text.length; end += 4) yield text.slice(0, end);
+/** The answer as it grows by `step` characters. */
+function* states(text: string, step: number): Generator<string> {
+  for (let end = step; end < text.length; end += step) yield text.slice(0, end);
   yield text;
 }
+
+/** A model's tokens are about four characters. */
+const TOKEN = 4;
+
+/** What comes between two frames of the screen, which a page renders once. */
+const FRAME = 4 * TOKEN;
 
 function mean(times: readonly number[]): number {
   return times.reduce((sum, each) => sum + each, 0) / times.length;
@@ -59,10 +65,10 @@ function report(what: string, times: readonly number[]): void {
 }
 
 /** What each update has cost: its work, which a test can judge, and its time, which only people can. */
-function costs(text: string, update: (state: string) => void, work: () => number) {
+function costs(grown: Iterable<string>, update: (state: string) => void, work: () => number) {
   const done: number[] = [];
   const times: number[] = [];
-  for (const state of states(text)) {
+  for (const state of grown) {
     const before = work();
     const began = performance.now();
     update(state);
@@ -78,7 +84,7 @@ describe("the work for each update of an answer of 2,000 tokens", () => {
     const read = (state: string) => {
       document = advance(document, state, true);
     };
-    const { done, times } = costs(answer(), read, () => seen.read);
+    const { done, times } = costs(states(answer(), TOKEN), read, () => seen.read);
     report("reading", times);
     expect(mean(done.slice(0, 100))).toBeGreaterThan(4);
     expect(mean(done.slice(-100))).toBeLessThan(mean(done.slice(0, 100)) * 5);
@@ -89,7 +95,7 @@ describe("the work for each update of an answer of 2,000 tokens", () => {
     const { RenderedDocument } = await import("./rendered");
     const view = render(<RenderedDocument text="" streaming />);
     const show = (state: string) => view.rerender(<RenderedDocument text={state} streaming />);
-    const { done, times } = costs(answer(), show, () => seen.rendered);
+    const { done, times } = costs(states(answer(), FRAME), show, () => seen.rendered);
     report("reading and rendering", times);
     expect(Math.max(...done.slice(0, 100))).toBeGreaterThan(0);
     // The last block, the one before it, and one that has just begun.

@@ -1,9 +1,11 @@
 "use client";
 
 import { Component, memo, type ReactNode, useEffect, useId, useMemo, useRef, useState } from "react";
-import { advance, type Block, type MarkdownDocument } from "./parsing/document";
+import { cn } from "@/lib/utils";
+import { disclose, type Piece } from "./parsing/disclosures";
+import { advance, type MarkdownDocument } from "./parsing/document";
 import "./markdown.css";
-import { BLOCKS, renderFootnotes, renderNode } from "./nodes";
+import { BLOCKS, renderFootnotes, renderNode, renderParts } from "./nodes";
 import type { References } from "./parsing/references";
 import { useSteady } from "./use-steady";
 
@@ -51,7 +53,7 @@ function useDocument(text: string, streaming: boolean): { document: MarkdownDocu
   return { document, rest: text.slice(readable) };
 }
 
-const BlockView = memo(function BlockView(props: { block: Block; references: References | null; idPrefix: string }) {
+const BlockView = memo(function BlockView(props: { block: Piece; references: References | null; idPrefix: string }) {
   const { block, references, idPrefix } = props;
   return renderNode(block.node, { open: block.open, references, idPrefix });
 });
@@ -78,12 +80,16 @@ export const RenderedDocument = memo(function RenderedDocument({
   const idPrefix = useId();
   const { references } = document;
   return (
-    <div className={BLOCKS}>
-      {document.blocks.map((block) => (
-        <BlockView key={block.key} block={block} references={references} idPrefix={idPrefix} />
+    <div className={cn("answer-text", BLOCKS)}>
+      {renderParts(disclose(document.blocks, document.streaming), { references, idPrefix }, (block) => (
+        <BlockView block={block} references={references} idPrefix={idPrefix} />
       ))}
       {references && references.footnotes.length > 0 ? renderFootnotes(references, { references, idPrefix }) : null}
-      {rest ? <p className="whitespace-pre-wrap">{rest}</p> : null}
+      {rest ? (
+        <p dir="auto" className="whitespace-pre-wrap">
+          {rest}
+        </p>
+      ) : null}
     </div>
   );
 });
@@ -105,6 +111,10 @@ class PlainOnFailure extends Component<PlainOnFailureProps, { failed: string | n
 
   override render(): ReactNode {
     if (this.state.failed === null) return this.props.children;
-    return <p className="whitespace-pre-wrap">{this.props.text}</p>;
+    return (
+      <p dir="auto" className="whitespace-pre-wrap">
+        {this.props.text}
+      </p>
+    );
   }
 }

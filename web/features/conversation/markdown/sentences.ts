@@ -11,6 +11,7 @@ export const sentences = {
   formula: "Formula",
   table: "Table",
   image: "Image",
+  details: "Details",
   done: "Done",
   toDo: "To do",
   footnote: (number: number) => `Footnote ${number}`,

@@ -1,4 +1,5 @@
 import katex from "katex";
+import "katex/contrib/mhchem";
 import "katex/dist/katex.min.css";
 
 /** No formula that an answer needs is longer; the typesetter's work is not linear in all its constructs. */

@@ -1,9 +1,9 @@
 "use client";
 
-import { RotateCw } from "lucide-react";
-import { memo, useDeferredValue, useSyncExternalStore } from "react";
+import { ArrowRight, RotateCw } from "lucide-react";
+import { memo, type ReactNode, useDeferredValue, useSyncExternalStore } from "react";
 import { Button } from "@/components/ui/button";
-import type { AnswerItem, LiveItem } from "../controller/items";
+import { type AnswerItem, type LiveItem, partsOf } from "../controller/items";
 import { IconButton } from "../icon-button";
 import { Markdown } from "../markdown/markdown";
 import { failureSentence } from "../runs/failure-sentence";
@@ -12,6 +12,7 @@ import type { AnswerPart } from "../runs/run-reducer";
 import { sentences } from "../sentences";
 import { CopyButton, textOfParts } from "./copy-button";
 import type { MessageActions } from "./message-actions";
+import { Thought } from "./thought";
 import { ToolCall } from "./tool-call";
 import { VersionSwitcher } from "./version-switcher";
 
@@ -53,11 +54,14 @@ export const AnswerMessage = memo(function AnswerMessage(props: AnswerMessagePro
         part.kind === "text" ? (
           // biome-ignore lint/suspicious/noArrayIndexKey: parts only ever come behind the others.
           <Markdown key={`text-${place}`} text={part.text} streaming={isLive && place === parts.length - 1} />
+        ) : part.kind === "thought" ? (
+          // biome-ignore lint/suspicious/noArrayIndexKey: the same.
+          <Thought key={`thought-${place}`} thought={part} />
         ) : (
           <ToolCall key={`tool-${part.call.id}`} call={part.call} isLive={isLive} />
         ),
       )}
-      {isLive ? <Waiting isVisible={parts.at(-1)?.kind !== "text"} /> : null}
+      {isLive ? <Waiting isVisible={isSilent(parts.at(-1))} /> : null}
       {isLive ? null : <StoredFoot item={item} isBusy={isBusy} isLast={isLast} actions={actions} />}
     </article>
   );
@@ -66,8 +70,14 @@ export const AnswerMessage = memo(function AnswerMessage(props: AnswerMessagePro
 function livePartsOf(shown: LiveSnapshot): readonly AnswerPart[] {
   if (shown === null) return NOTHING;
   // With events gone for good, only the stored answer is whole.
-  if (shown.isIncomplete && shown.message !== null) return [{ kind: "text", text: shown.message.content }];
+  if (shown.isIncomplete && shown.message !== null) return partsOf([shown.message]);
   return shown.parts;
+}
+
+/** Whether nothing on the page shows that the answer goes on. */
+function isSilent(last: AnswerPart | undefined): boolean {
+  if (last?.kind === "thought") return last.milliseconds !== null;
+  return last?.kind !== "text";
 }
 
 function Waiting({ isVisible }: { isVisible: boolean }) {
@@ -97,17 +107,23 @@ function StoredFoot({ item, isBusy, isLast, actions }: StoredFootProps) {
   return (
     <>
       {notes.isPartial ? (
-        <div className="mt-2 flex flex-wrap items-center gap-x-3 gap-y-2 rounded-lg border px-3 py-2 text-sm">
-          <p className="min-w-0 flex-1 basis-52">
-            {failureSentence(notes.errorReason)} {parts.length > 0 ? sentences.message.kept : null}
-          </p>
+        <EndNote says={`${failureSentence(notes.errorReason)} ${parts.length > 0 ? sentences.message.kept : ""}`}>
           {answers === null || !isLast ? null : (
             <Button variant="outline" size="sm" disabled={isBusy} onClick={() => actions.regenerate(answers)}>
               <RotateCw aria-hidden />
               {sentences.retry}
             </Button>
           )}
-        </div>
+        </EndNote>
+      ) : notes.isCutOff ? (
+        <EndNote says={sentences.message.cutOff}>
+          {isLast ? (
+            <Button variant="outline" size="sm" disabled={isBusy} onClick={actions.continueAnswer}>
+              <ArrowRight aria-hidden />
+              {sentences.message.continue}
+            </Button>
+          ) : null}
+        </EndNote>
       ) : null}
       <div className="-ml-2 flex min-h-8 flex-wrap items-center">
         <CopyButton text={() => textOfParts(parts)} />
@@ -126,6 +142,16 @@ function StoredFoot({ item, isBusy, isLast, actions }: StoredFootProps) {
         <UsageNote notes={notes} />
       </div>
     </>
+  );
+}
+
+/** Says why an answer ends where it does, with what can be done about it. */
+function EndNote({ says, children }: { says: string; children: ReactNode }) {
+  return (
+    <div className="mt-2 flex flex-wrap items-center gap-x-3 gap-y-2 rounded-lg border px-3 py-2 text-sm">
+      <p className="min-w-0 flex-1 basis-52">{says.trim()}</p>
+      {children}
+    </div>
   );
 }
 

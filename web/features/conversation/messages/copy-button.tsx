@@ -11,7 +11,7 @@ import { sentences } from "../sentences";
 
 const SHOWN_MS = 2000;
 
-/** The text of an answer, without its tools. */
+/** The text of an answer, without its tools and what the model thought. */
 export function textOfParts(parts: readonly AnswerPart[]): string {
   return parts
     .filter((part) => part.kind === "text")

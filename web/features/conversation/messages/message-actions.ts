@@ -2,6 +2,8 @@
 export type MessageActions = {
   /** Has a user's message answered again. */
   regenerate: (userMessageId: string) => void;
+  /** Has the last answer go on where it was cut off. */
+  continueAnswer: () => void;
   /** Says something else in place of a user's message; false while an answer is being written. */
   edit: (userMessageId: string, content: string) => boolean;
   /** Shows another version. */

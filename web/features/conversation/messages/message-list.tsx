@@ -153,7 +153,11 @@ function Row({ item, controller, isBusy, isTarget, isLast, isEditing, onEdit, ac
     case "failure":
       return <FailureNotice item={item} actions={actions} />;
     case "note":
-      return <p className="text-center text-xs wrap-anywhere text-muted-foreground">{item.text}</p>;
+      return (
+        <p dir="auto" className="text-center text-xs wrap-anywhere text-muted-foreground">
+          {item.text}
+        </p>
+      );
   }
 }
 

@@ -57,6 +57,7 @@ export const UserMessage = memo(function UserMessage({
       className="flex flex-col items-end"
     >
       <div
+        dir="auto"
         data-target={isTarget || undefined}
         className="max-w-[85%] rounded-2xl rounded-br-md bg-secondary px-4 py-2.5 leading-7 wrap-anywhere whitespace-pre-wrap text-secondary-foreground data-target:outline-2 data-target:outline-offset-4 data-target:outline-ring"
       >
@@ -148,6 +149,7 @@ function EditForm({ content, isBusy, onSave, onCancel }: EditFormProps) {
     >
       <textarea
         ref={field}
+        dir="auto"
         aria-label={sentences.message.editLabel}
         value={text}
         rows={3}

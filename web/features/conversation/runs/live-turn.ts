@@ -1,7 +1,8 @@
+import type { AnswerUnderWay } from "@/lib/api/types";
 import type { ConversationApi } from "../conversation-api";
 import { FrameBatcher } from "./frame-batcher";
 import { type ConnectionState, followRun } from "./run-reader";
-import { giveUpMissing, reduceTurnEvents, resume, START_OF_TURN, type TurnState } from "./run-reducer";
+import { type AnswerPart, giveUpMissing, reduceTurnEvents, resume, START_OF_TURN, type TurnState } from "./run-reducer";
 
 // From here on drawing the answer anew takes a good part of a frame.
 const LONG_ANSWER_CHARS = 16_000;
@@ -56,10 +57,22 @@ function lengthOf(snapshot: LiveSnapshot): number {
   return length;
 }
 
+function partsOf({ text, reasoning, reasoning_milliseconds: spent }: AnswerUnderWay): AnswerPart[] {
+  const parts: AnswerPart[] = [];
+  if (reasoning !== "") {
+    const milliseconds = text === "" ? null : spent;
+    parts.push({ kind: "thought", text: reasoning, since: Date.now() - spent, milliseconds });
+  }
+  if (text !== "") parts.push({ kind: "text", text });
+  return parts;
+}
+
 export type LiveTurnOptions = {
   api: ConversationApi;
   runId: string;
   store: LiveStore;
+  /** What the answer had said when the page was loaded; shown until the events, which know its tools too, have come so far. */
+  underWay?: AnswerUnderWay | null;
   /** Called for each batch of events, with the state before and after it. */
   onProgress: (state: TurnState, before: TurnState) => void;
   onConnection: (state: ConnectionState) => void;
@@ -67,12 +80,21 @@ export type LiveTurnOptions = {
 
 /** One run that is being followed. */
 export class LiveTurn {
-  state: TurnState = START_OF_TURN;
+  state: TurnState;
   private readonly ending = new AbortController();
   // Where an event was missing the last time; missing again at the same place, it is gone.
   private missingAfter: number | null = null;
+  private readonly shownUntil: number;
 
-  constructor(private readonly options: LiveTurnOptions) {}
+  constructor(private readonly options: LiveTurnOptions) {
+    const { underWay, store } = options;
+    this.state = { ...START_OF_TURN, thoughtBefore: underWay?.reasoning_milliseconds ?? 0 };
+    const parts = underWay ? partsOf(underWay) : [];
+    this.shownUntil = parts.length === 0 ? 0 : Number(underWay?.last_seq);
+    if (parts.length === 0) return;
+    store.set({ ...START_OF_TURN, phase: "answering", model: underWay?.model ?? "", parts });
+    store.flush();
+  }
 
   get runId(): string {
     return this.options.runId;
@@ -97,7 +119,7 @@ export class LiveTurn {
         }
         this.state = state;
         if (state !== before) {
-          this.options.store.set(state);
+          if (state.lastSeq >= this.shownUntil) this.options.store.set(state);
           this.options.onProgress(state, before);
         }
         return isMissing ? "reconnect" : "continue";

@@ -1,6 +1,7 @@
 import type {
   MessageCompleted,
   MessageDelta,
+  ReasoningDelta,
   RunError,
   RunFinished,
   RunStarted,
@@ -13,6 +14,7 @@ import type { SseEvent } from "./sse";
 type Payloads = {
   "run.started": RunStarted;
   "message.delta": MessageDelta;
+  "reasoning.delta": ReasoningDelta;
   "message.completed": MessageCompleted;
   "tool.started": ToolStarted;
   "tool.finished": ToolFinished;
@@ -24,6 +26,7 @@ type Payloads = {
 const KNOWN: ReadonlySet<string> = new Set<keyof Payloads>([
   "run.started",
   "message.delta",
+  "reasoning.delta",
   "message.completed",
   "tool.started",
   "tool.finished",

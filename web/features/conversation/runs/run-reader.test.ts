@@ -125,6 +125,17 @@ describe("followRun", () => {
     expect(asked).toEqual([0, 1]);
   });
 
+  it("asks again when its sign-in has ended, and takes that answer for the last", async () => {
+    const ended: Answer = (_, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      const error = `{"error":{"code":401,"status":"UNAUTHENTICATED","message":"x","details":[]}}`;
+      response.end(`${frame(1)}event: error\ndata: ${error}\n\n`);
+    };
+    const { address, asked } = await serve(ended, refuse(401, "SIGN_IN_ENDED"));
+    await expect(follow(address).end).rejects.toMatchObject({ code: 401, reason: "SIGN_IN_ENDED" });
+    expect(asked).toEqual([0, 1]);
+  });
+
   it("ends when nothing follows", async () => {
     const { address } = await serve(events(2, "close"), (_, response) => response.writeHead(204).end());
     expect(await follow(address).end).toBe("ended");

@@ -71,7 +71,12 @@ async function readOnce(options: RunReaderOptions): Promise<EndOfConnection> {
       const verdict = takeBatch(batch, options);
       if (verdict !== "continue") return verdict;
       const broken = batch.find((event) => event.type === "error" && event.id === null);
-      if (broken !== undefined) throw await streamFailure(broken.data);
+      if (broken !== undefined) {
+        const failure = await streamFailure(broken.data);
+        // The sign-in has ended while the stream was open: the next request finds out, and says so to the whole app.
+        if (failure.code === 401) return "lost";
+        throw failure;
+      }
     }
     return "lost";
   } catch (error) {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { messageOf } from "../testing/stored";
 import { type RunEvent, toRunEvent } from "./run-events";
-import { giveUpMissing, reduceTurnEvents, resume, START_OF_TURN, type TurnState } from "./run-reducer";
+import { giveUpMissing, reduceTurn, reduceTurnEvents, resume, START_OF_TURN, type TurnState } from "./run-reducer";
 
 const started = (seq: number): RunEvent => ({
   seq,
@@ -45,6 +45,45 @@ describe("a run in order", () => {
     const two = reduceTurnEvents(one, [{ seq: 3, type: "unknown" }]);
     expect(two.parts).toBe(one.parts);
     expect(two.lastSeq).toBe(3);
+  });
+});
+
+describe("thoughts", () => {
+  const thought = (seq: number, text: string): RunEvent => ({ seq, type: "reasoning.delta", data: { text } });
+  const at = (...timed: [RunEvent, number][]): TurnState =>
+    timed.reduce((state, [event, now]) => reduceTurn(state, event, now), START_OF_TURN);
+
+  it("stand before the text that they led to, with their time", () => {
+    const thinking = at([started(1), 0], [thought(2, "Hm"), 1000], [thought(3, "m."), 9000]);
+    expect(thinking.parts).toEqual([{ kind: "thought", text: "Hmm.", since: 1000, milliseconds: null }]);
+    const answered = reduceTurn(thinking, delta(4, "Yes"), 13_000);
+    expect(answered.parts).toEqual([
+      { kind: "thought", text: "Hmm.", since: 1000, milliseconds: 12_000 },
+      { kind: "text", text: "Yes" },
+    ]);
+    expect(reduceTurn(answered, delta(5, "."), 14_000).parts[0]).toBe(answered.parts[0]);
+  });
+
+  it("end where a tool is asked or the run ends", () => {
+    const asked: RunEvent = { seq: 3, type: "tool.started", data: { call_id: "c", name: "n", arguments: null } };
+    for (const next of [asked, finished(3, "CANCELLED")]) {
+      const state = at([started(1), 0], [thought(2, "Hm"), 1000], [next, 3000]);
+      expect(state.parts[0]).toMatchObject({ kind: "thought", milliseconds: 2000 });
+    }
+  });
+
+  it("go on from what the server had counted when the page was loaded", () => {
+    const before = { ...START_OF_TURN, thoughtBefore: 5000 };
+    const state = [started(1), thought(2, "Hm"), delta(3, "Yes"), thought(4, "Or"), delta(5, "no")].reduce(
+      (now, event) => reduceTurn(now, event, 20_000),
+      before,
+    );
+    expect(state.parts.map((part) => (part.kind === "thought" ? part.milliseconds : part.kind))).toEqual([
+      5000,
+      "text",
+      0,
+      "text",
+    ]);
   });
 });
 

@@ -11,8 +11,18 @@ export type ToolCall = {
   isError: boolean;
 };
 
-/** What an answer is made of, in the order in which it was said. */
-export type AnswerPart = { kind: "text"; text: string } | { kind: "tool"; call: ToolCall };
+/** What the model thought before it said something or asked a tool; no part of what it says. */
+export type Thought = {
+  kind: "thought";
+  text: string;
+  /** Since when it thinks, in milliseconds of the epoch; of a stored thought nobody asks. */
+  since: number;
+  /** How long it thought; null while it still does, 0 when nobody knows. */
+  milliseconds: number | null;
+};
+
+/** What an answer is made of, in the order in which it came. */
+export type AnswerPart = { kind: "text"; text: string } | Thought | { kind: "tool"; call: ToolCall };
 
 /** An answer in the making, as far as its events tell. */
 export type TurnState = {
@@ -23,6 +33,8 @@ export type TurnState = {
   model: string;
   agent: string;
   parts: readonly AnswerPart[];
+  /** How long the model had thought already when the page was loaded, in milliseconds; its first thought's time. */
+  thoughtBefore: number;
   /** The stored answer. */
   message: Message | null;
   usage: Usage | null;
@@ -43,6 +55,7 @@ export const START_OF_TURN: TurnState = {
   model: "",
   agent: "",
   parts: [],
+  thoughtBefore: 0,
   message: null,
   usage: null,
   error: null,
@@ -55,11 +68,11 @@ export const START_OF_TURN: TurnState = {
  * Returns the state after an event. An event that was there before changes nothing. One that comes too early, or that
  * cannot be read, sets `needsReload`; from then on nothing is taken in until `resume`, so text is neither lost nor doubled.
  */
-export function reduceTurn(state: TurnState, event: RunEvent): TurnState {
+export function reduceTurn(state: TurnState, event: RunEvent, now = Date.now()): TurnState {
   if (event.seq <= state.lastSeq || state.needsReload || state.phase === "finished") return state;
   const isInOrder = event.seq === state.lastSeq + 1 && event.type !== "unreadable";
   if (!isInOrder && !state.isIncomplete) return { ...state, needsReload: true };
-  return take({ ...state, lastSeq: event.seq }, event);
+  return take({ ...state, lastSeq: event.seq }, event, now);
 }
 
 /** Returns the state after several events. */
@@ -79,7 +92,7 @@ export function giveUpMissing(state: TurnState): TurnState {
   return { ...state, needsReload: false, isIncomplete: true };
 }
 
-function take(state: TurnState, event: RunEvent): TurnState {
+function take(state: TurnState, event: RunEvent, now: number): TurnState {
   switch (event.type) {
     case "run.started":
       return {
@@ -91,12 +104,14 @@ function take(state: TurnState, event: RunEvent): TurnState {
       };
     case "message.delta":
       // Without the pieces before it a piece of text would only mislead.
-      return state.isIncomplete ? state : { ...state, parts: withText(state.parts, event.data.text) };
+      return state.isIncomplete ? state : { ...state, parts: withText(state.parts, event.data.text, now) };
+    case "reasoning.delta":
+      return state.isIncomplete ? state : { ...state, parts: withThought(state, event.data.text, now) };
     case "tool.started": {
       const { call_id: id, name, arguments: given } = event.data;
       return {
         ...state,
-        parts: withCall(state.parts, { id, name, arguments: given, output: null, isError: false }),
+        parts: withCall(ended(state.parts, now), { id, name, arguments: given, output: null, isError: false }),
       };
     }
     case "tool.finished": {
@@ -114,16 +129,30 @@ function take(state: TurnState, event: RunEvent): TurnState {
     case "error":
       return { ...state, error: event.data.error };
     case "run.finished":
-      return { ...state, phase: "finished", outcome: event.data.state };
+      return { ...state, parts: ended(state.parts, now), phase: "finished", outcome: event.data.state };
     default:
       return state;
   }
 }
 
-function withText(parts: readonly AnswerPart[], text: string): readonly AnswerPart[] {
+function withText(parts: readonly AnswerPart[], text: string, now: number): readonly AnswerPart[] {
   const last = parts.at(-1);
-  if (last?.kind !== "text") return [...parts, { kind: "text", text }];
+  if (last?.kind !== "text") return [...ended(parts, now), { kind: "text", text }];
   return [...parts.slice(0, -1), { kind: "text", text: last.text + text }];
+}
+
+function withThought({ parts, thoughtBefore }: TurnState, text: string, now: number): readonly AnswerPart[] {
+  const last = parts.at(-1);
+  if (last?.kind === "thought") return [...parts.slice(0, -1), { ...last, text: last.text + text }];
+  const isFirst = !parts.some((part) => part.kind === "thought");
+  return [...parts, { kind: "thought", text, since: isFirst ? now - thoughtBefore : now, milliseconds: null }];
+}
+
+/** Returns the parts with the thought at their end, if there is one, as one that is over. */
+function ended(parts: readonly AnswerPart[], now: number): readonly AnswerPart[] {
+  const last = parts.at(-1);
+  if (last?.kind !== "thought" || last.milliseconds !== null) return parts;
+  return [...parts.slice(0, -1), { ...last, milliseconds: Math.max(0, now - last.since) }];
 }
 
 function findCall(parts: readonly AnswerPart[], id: string): ToolCall | undefined {

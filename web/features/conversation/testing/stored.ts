@@ -12,6 +12,8 @@ export function messageOf(order: number, fields: Partial<Message> = {}): Message
     metadata: null,
     parent_id: order === 1 ? "" : `m${order - 1}`,
     is_active: true,
+    reasoning: "",
+    reasoning_milliseconds: 0,
     ...fields,
   };
 }

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { Message, Run, Session } from "@/lib/api/types";
+import type { AnswerUnderWay, Message, Run, Session } from "@/lib/api/types";
 import { messageOf, runOf } from "./stored";
 
 /** A turn at the server; the test says what its stream sends and when. */
@@ -119,7 +119,31 @@ export class TestServer {
     const before = Math.min(numberOf("before_order") || 1e9, numberOf("page_token") || 1e9);
     const found = this.messages.filter((each) => each.order > numberOf("after_order") && each.order < before);
     const page = query.get("from_end") === "true" ? found.slice(-size) : found.slice(0, size);
-    return { messages: page, next_page_token: found.length > page.length ? String(page[0]?.order) : "" };
+    const token = found.length > page.length ? String(page[0]?.order) : "";
+    const isAsked = query.get("include_answer_under_way") === "true";
+    return { messages: page, next_page_token: token, answer_under_way: isAsked ? this.underWay() : null };
+  }
+
+  private underWay(): AnswerUnderWay | null {
+    const served = this.runs.findLast((each) => !each.isDone);
+    if (served === undefined) return null;
+    const { id: run_id, user_message_id, model, agent } = served.run;
+    const of = (event: string) =>
+      served.frames
+        .filter((frame) => frame.includes(`event: ${event}`))
+        .map((frame) => /"text":"(.*)"/.exec(frame)?.[1] ?? "")
+        .join("");
+    return {
+      run_id,
+      state: "RUNNING",
+      user_message_id,
+      text: of("message.delta"),
+      last_seq: served.frames.length,
+      model,
+      agent,
+      reasoning: of("reasoning.delta"),
+      reasoning_milliseconds: 0,
+    };
   }
 
   private selectBranch(messageId: string, response: ServerResponse): void {

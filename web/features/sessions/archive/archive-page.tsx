@@ -18,6 +18,7 @@ export function ArchivePage() {
       </header>
       <Input
         type="search"
+        dir="auto"
         aria-label={sentences.filter}
         placeholder={sentences.filter}
         value={filter}

@@ -52,6 +52,7 @@ export const SessionRow = memo(function SessionRow({
       <a
         href={paths.chat(session.id)}
         data-session-id={session.id}
+        dir="auto"
         aria-current={isCurrent ? "page" : undefined}
         tabIndex={tabIndex}
         title={title.length > 28 ? title : undefined}

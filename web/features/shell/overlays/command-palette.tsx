@@ -104,6 +104,7 @@ function Palette({ onDone, onShowShortcuts }: { onDone: () => void; onShowShortc
   return (
     <Command shouldFilter={false} loop label={palette.label} className="flex max-h-[76dvh] flex-col">
       <Command.Input
+        dir="auto"
         value={typed}
         onValueChange={setTyped}
         placeholder={palette.placeholder}
@@ -120,7 +121,9 @@ function Palette({ onDone, onShowShortcuts }: { onDone: () => void; onShowShortc
                 className={itemClass}
               >
                 <MessageCircle className="size-4 shrink-0 text-muted-foreground" aria-hidden />
-                <span className="truncate">{sessionTitle(session)}</span>
+                <span dir="auto" className="truncate">
+                  {sessionTitle(session)}
+                </span>
               </Command.Item>
             ))}
           </Command.Group>

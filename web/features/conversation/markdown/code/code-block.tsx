@@ -17,7 +17,7 @@ export function CodeBlock({ code, language = null, open = false }: CodeBlockProp
   const label = languageLabel(language);
   const { head, rest } = useHighlighted(languageOf(language), code, open);
   return (
-    <div className="code-block overflow-hidden rounded-lg border">
+    <div dir="ltr" className="code-block overflow-hidden rounded-lg border">
       <div className="flex items-center justify-between gap-2 border-b py-1 pr-1 pl-3 text-xs text-muted-foreground">
         <span className="truncate">{label}</span>
         <CopyCodeButton code={code} />

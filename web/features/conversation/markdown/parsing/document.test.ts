@@ -35,6 +35,8 @@ const PIECES = [
   "```\n", "```js\n", "~~~\n", "   ```\n", "# Title", "---", "===", "| a | b |\n", "| --- | --- |\n", "| 1 | 2 |\n",
   "**bold", "**", "*", "_", "`", "``", "$$\n", "$x$", "$$", "\\[\n", "\\]\n", "\\(a\\)", "<div>\n", "</div>\n", "<!-- ", "-->",
   "<br>", "[link](http://a.b)", "[x", "](", ")", "![", "- [ ] task", "- [x] done", "\t", "\\", "www.a.bc", "😀", "ä",
+  "**重要：**", "。", "见https://a.bc/d", "\\begin{align}\n", "\\end{align}", "\\ce{H2O}", "\\ce{", "}",
+  "<details>\n", "<summary>A</summary>\n", "</details>\n", "<details><summary>A</summary>", "</details>", "<kbd>", "</kbd>", "| $|x|$ | $P(A|B)$ |\n", "$|",
 ]; // biome-ignore format: a list of bits
 
 describe("a text that grows", () => {
@@ -53,6 +55,9 @@ describe("a text that grows", () => {
     "<div>\n**no**\n</div>\n\n<script>\nalert(1)\n\nalert(2)\n</script>\n\nend",
     "    code\n\n    more code\n\ntext\n\n    code",
     "- a\n\n1. b\n\n* c\n\nd\n10. e",
+    "so:\n\\begin{align}\na &= b \\\\\n\nc\n\\end{align}\n\nend",
+    "| a | b |\n|-|-|\n| $|x|$ | $P(A|B)$ |\n| $5 | $10 |\n\nend",
+    "**重要：**见https://a.bc/d。后面\n\n~~旧。~~新",
     "a\r\nb\r\n\r\n- c\r\n- d\r\n\r\ne\r\n",
     '```js title="a b"\nx\n```\n``` \\*\nx\n```\n',
   ])("is at its end what it would be read whole: %j", (text) => {

@@ -1,7 +1,7 @@
 import type { Literal } from "mdast";
 import type { Extension as TreeExtension } from "mdast-util-from-markdown";
 import type { Code, Construct, Extension, State, Tokenizer } from "micromark-util-types";
-import { closesOnItsOwnLines, isPlausibleFormula } from "./math-rules";
+import { closesOnItsOwnLines, commandAt, isPlausibleFormula } from "./math-rules";
 
 /** A formula in lines of its own. */
 export interface MathBlock extends Literal {
@@ -69,26 +69,32 @@ const nextLine: Construct = {
 };
 
 /**
- * Formulas in lines of their own: $$ … $$ and \[ … \]. The parser cannot look ahead over lines, so that the source tells
- * whether and where one that begins here ends.
+ * Formulas in lines of their own: $$ … $$, \[ … \] and \begin{align} … \end{align}. The parser cannot look ahead over
+ * lines, so that the source tells whether and where one that begins here ends.
  */
 function blockTokenizer(source: string): Tokenizer {
   return function tokenize(effects, ok, nok) {
     const now = this.now.bind(this);
     const interrupts = this.interrupt;
-    const end = closesOnItsOwnLines(source, now().offset);
-    if (end === null) return nok;
+    const formula = closesOnItsOwnLines(source, now().offset);
+    if (formula === null) return nok;
+    const { opener, closing, areKept } = formula;
+    const start = now().offset;
+    const end = formula.end + (areKept ? closing.length : 0);
 
     return (code) => {
       effects.enter("mathBlock");
+      if (areKept) return interrupts ? ok(code) : line(code);
       effects.enter("mathBlockMarker");
-      effects.consume(code);
-      return (second) => {
-        effects.consume(second);
-        effects.exit("mathBlockMarker");
-        return interrupts ? ok : line;
-      };
+      return marker(code);
     };
+
+    function marker(code: Code): State | undefined {
+      effects.consume(code);
+      if (now().offset < start + opener.length) return marker;
+      effects.exit("mathBlockMarker");
+      return interrupts ? ok : line;
+    }
 
     function line(code: Code): State | undefined {
       if (code === null) return done(code);
@@ -108,12 +114,9 @@ function blockTokenizer(source: string): Tokenizer {
     }
 
     function close(code: Code): State | undefined {
+      if (code === null || isLineEnding(code)) return done(code);
       effects.enter("mathBlockMarker");
-      effects.consume(code);
-      return (second) => {
-        effects.consume(second);
-        return rest;
-      };
+      return rest(code);
     }
 
     function rest(code: Code): State | undefined {
@@ -256,6 +259,35 @@ function bracketTokenizer(source: string): Tokenizer {
   };
 }
 
+/**
+ * Formulas within a text that a command begins and ends: \ce{…}, \begin{align} … \end{align}. They are as long as the
+ * source says, which in quotations and lists holds the beginnings of lines too.
+ */
+function commandTokenizer(source: string): Tokenizer {
+  return function tokenize(effects, ok, nok) {
+    const now = this.now.bind(this);
+    const found = commandAt(source, now().offset)?.end ?? null;
+    if (found === null) return nok;
+    const end: number = found;
+    const formula = inlineConsumer(effects);
+    return (code) => {
+      effects.enter("mathInline");
+      return inside(code);
+    };
+
+    function inside(code: Code): State | undefined {
+      if (now().offset >= end) {
+        formula.end();
+        effects.exit("mathInline");
+        return ok(code);
+      }
+      if (code === null) return nok(code);
+      formula.take(code);
+      return inside;
+    }
+  };
+}
+
 /** The syntax of formulas for one source. */
 export function mathSyntax(source: string): Extension {
   const block: Construct = { name: "mathBlock", concrete: true, tokenize: blockTokenizer(source) };
@@ -263,7 +295,10 @@ export function mathSyntax(source: string): Extension {
     flow: { [DOLLAR]: block, [BACKSLASH]: block },
     text: {
       [DOLLAR]: { name: "mathDollar", tokenize: dollarTokenizer(source) },
-      [BACKSLASH]: { name: "mathBracket", tokenize: bracketTokenizer(source) },
+      [BACKSLASH]: [
+        { name: "mathBracket", tokenize: bracketTokenizer(source) },
+        { name: "mathCommand", tokenize: commandTokenizer(source) },
+      ],
     },
   };
 }
@@ -290,9 +325,10 @@ export const mathTree: TreeExtension = {
       const node = this.stack.at(-1);
       if (node?.type === "inlineMath") {
         const source = this.sliceSerialize(token);
-        const marker = source.startsWith("$") && !source.startsWith("$$") ? 1 : 2;
-        node.value = source.slice(marker, -marker).trim();
-        node.display = source.startsWith("$$") || source.startsWith("\\[");
+        const isCommand = /^\\[a-z]/.test(source);
+        const marker = isCommand ? 0 : source.startsWith("$") && !source.startsWith("$$") ? 1 : 2;
+        node.value = source.slice(marker, source.length - marker).trim();
+        node.display = source.startsWith("$$") || source.startsWith("\\[") || source.startsWith("\\begin");
       }
       this.exit(token);
     },

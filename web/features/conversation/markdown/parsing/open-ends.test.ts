@@ -37,7 +37,20 @@ describe("the end of a text that grows", () => {
     ["$$\nx = 1\n", `$$\nx = 1${F}$$`],
     ["\\[ x", `\\[ x${F}\\]`],
     ["so \\(x", `so \\(x${F}\\)`],
+    ["so \\ce{CO3^{2-", `so \\ce{CO3^{2-${F}}}`],
+    ["so \\ce{H2O} and **b", "so \\ce{H2O} and **b**"],
+    ["so \\begin{cases} x", `so \\begin{cases} x${F}\\end{cases}`],
+    ["\\begin{align}\na &= b \\\\\n\\end{al", `\\begin{align}\na &= b \\\\${F}\\end{align}`],
+    ["**重要：**后", "**重要：**后"],
+    ["这是**“重", "这是**“重**"],
+    ["H<sub>2</s", "H<sub>2</sub>"],
+    ["**<kbd>a", "**<kbd>a</kbd>**"],
+    ["a <kbd>", "a"],
+    ["List<Str", "List"],
+    ["List<String", "List<String"],
+    ["text\n\n<details>\n<summ", "text\n\n"],
     ["a line\\", "a line"],
+    ["so \\begin{al", "so"],
     ["a <br", "a "],
     ["1 < b", "1 < b"],
   ])("closes what is open: %j", (text, expected) => {
@@ -56,6 +69,7 @@ describe("the end of a text that grows", () => {
     ["- one\n  - ", "- one\n"],
     ["> text\n> #", "> text\n"],
     ["text\n\n$$", "text\n\n"],
+    ["text\n\n\\begin{al", "text\n\n"],
   ])("holds back what may become a marker: %j", (text, expected) => {
     expect(closed(text)).toBe(expected);
   });

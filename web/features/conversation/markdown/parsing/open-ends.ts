@@ -1,4 +1,5 @@
-import { begunFormulas } from "./math-rules";
+import { begunTagLength, INLINE_TAG } from "./html-rules";
+import { begunFormulas, commandAt } from "./math-rules";
 
 /**
  * While an answer is written, its end is often half a thing: **bold without its end, half a link, the first line of a
@@ -20,9 +21,12 @@ export type ClosedEnds = {
 const CONTAINERS = /^[ \t]*(?:(?:>|[-*+]|\d{1,9}[.)])[ \t]+|>)*/;
 const FENCE_LINE = /^(?:`{3,}[^`]*|~{3,}.*)$/;
 /** What may become the marker of a heading, a list item, a fence, a rule or a formula once more of it is there. */
-const BEGUN_MARKER = /^(?:#{1,6}|[-+*_]{1,2}|\d{1,9}[.)]?|`{1,3}[^`]*|~{1,3}|\$|\\)$/;
-/** What may become a tag that breaks the line. */
-const BEGUN_BREAK = /<(?:b(?:r ?\/?)?)?$/i;
+const BEGUN_MARKER =
+  /^(?:#{1,6}|[-+*_]{1,2}|\d{1,9}[.)]?|`{1,3}[^`]*|~{1,3}|\$|\\(?:b(?:e(?:g(?:i(?:n(?:\{[a-zA-Z]*\*?)?)?)?)?)?)?)$/;
+/** What may become the closing mark of a formula. */
+const BEGUN_CLOSING = /[\s\\$]+$|\s*\\e(?:nd?(?:\{[a-zA-Z]*\*?)?)?$/;
+/** A command that may come to begin a formula. */
+const BEGUN_COMMAND = /\\(?:b(?:e(?:g(?:i(?:n(?:\{[a-zA-Z]*\*?)?)?)?)?)?|ce?|pu?)$/;
 
 export function closeOpenEnds(source: string): ClosedEnds {
   const lineStart = source.lastIndexOf("\n") + 1;
@@ -36,17 +40,18 @@ export function closeOpenEnds(source: string): ClosedEnds {
     return /^[`~]{1,2}$/.test(content) ? heldLine : unchanged(source);
   }
   if (formula) {
-    const tex = source.slice(formula.at + 2).replace(/[\s\\$]+$/, "");
+    const contentStart = formula.at + formula.opener.length;
+    const tex = source.slice(contentStart).replace(BEGUN_CLOSING, "");
     const text = source.slice(0, formula.at);
     // Without its end it may yet belong to the paragraph right above.
     const editedFrom = Math.max(0, source.lastIndexOf("\n", formula.at) - 1);
     if (tex.trim() === "") return { text, editedFrom };
-    return { text: `${source.slice(0, formula.at + 2)}${tex}${PENDING_FORMULA}${formula.closing}`, editedFrom };
+    return { text: `${source.slice(0, contentStart)}${tex}${PENDING_FORMULA}${formula.closing}`, editedFrom };
   }
 
   return (
     (closedUntil > lineStart ? null : (closeTable(source, lineStart) ?? holdLine(source, lineStart, line, content))) ??
-    closeText(source, line, closedUntil)
+    closeText(source, closedUntil)
   );
 }
 
@@ -62,8 +67,8 @@ function holdLine(source: string, lineStart: number, line: string, content: stri
 }
 
 /** Closes what is open in the text that the source ends in. */
-function closeText(source: string, line: string, closedUntil: number): ClosedEnds {
-  const held = source.slice(0, source.length - (BEGUN_BREAK.exec(line)?.[0].length ?? 0));
+function closeText(source: string, closedUntil: number): ClosedEnds {
+  const held = source.slice(0, source.length - begunTagLength(source));
   const from = Math.max(regionStart(held), Math.min(closedUntil, held.length));
   const closed = closeInline(held.slice(from));
   if (closed === null) return held === source ? unchanged(source) : { text: held, editedFrom: held.length };
@@ -156,7 +161,13 @@ function closeInline(text: string): ClosedEnds | null {
     const char = text[index] ?? "";
     if (char === "\\") {
       const next = text[index + 1];
-      if (next === undefined) return finish(text.slice(0, index));
+      if (next === undefined || BEGUN_COMMAND.test(text.slice(index, index + 24))) return finish(text.slice(0, index));
+      const command = commandAt(text, index);
+      if (command) {
+        if (command.end === null) return pendingFormula(index, 0, command.closing);
+        index = command.end;
+        continue;
+      }
       if (next !== "(" && next !== "[") {
         index += 2;
         continue;
@@ -195,6 +206,13 @@ function closeInline(text: string): ClosedEnds | null {
       const run = runLength(text, index);
       mark(char, run, index);
       index += run;
+    } else if (char === "<") {
+      INLINE_TAG.lastIndex = index;
+      const [tag = char, slash, name] = INLINE_TAG.exec(text) ?? [];
+      const opening = slash ? open.findLastIndex((each) => each.marker === `<${name}>`) : -1;
+      if (opening >= 0) open.splice(opening);
+      else if (tag !== char && !slash) open.push({ marker: tag, at: index });
+      index += tag.length;
     } else if (char === "[") {
       open.push({ marker: "[", at: index });
       index += 1;
@@ -255,7 +273,7 @@ function closeInline(text: string): ClosedEnds | null {
         result = result.slice(0, at).trimEnd();
         editedFrom = Math.min(editedFrom, result.length);
       } else {
-        result += marker;
+        result += marker.replace("<", "</");
       }
     }
     return { text: result, editedFrom };

@@ -1,8 +1,14 @@
 import type { Heading, Nodes, RootContent } from "mdast";
 import { fromMarkdown } from "mdast-util-from-markdown";
 import { gfmFromMarkdown } from "mdast-util-gfm";
+import { cjkFriendlyExtension } from "micromark-extension-cjk-friendly";
+import { gfmStrikethroughCjkFriendly } from "micromark-extension-cjk-friendly-gfm-strikethrough";
 import { gfm } from "micromark-extension-gfm";
+import { addressSyntax, addressTree } from "./address-syntax";
+import { pairTags } from "./html-elements";
+import { htmlSyntax, htmlTree } from "./html-syntax";
 import { mathSyntax, mathTree } from "./math-syntax";
+import { hidePipes, showPipes } from "./table-pipes";
 
 declare module "mdast" {
   interface HeadingData {
@@ -11,15 +17,24 @@ declare module "mdast" {
   }
 }
 
-const gfmSyntax = gfm({ singleTilde: false });
-const gfmTree = gfmFromMarkdown();
+/** GitHub's Markdown, whose emphasis also works beside the punctuation of scripts that have no spaces between words. */
+const SYNTAX = [
+  gfm({ singleTilde: false }),
+  cjkFriendlyExtension(),
+  gfmStrikethroughCjkFriendly({ singleTilde: false }),
+];
+const TREE = gfmFromMarkdown();
 
-/** The top-level blocks of a Markdown text: GitHub's Markdown and formulas. */
+/** The top-level blocks of a Markdown text: GitHub's Markdown, formulas, and elements of HTML that a list allows. */
 export function parseBlocks(source: string): RootContent[] {
-  return fromMarkdown(source, {
-    extensions: [gfmSyntax, mathSyntax(source)],
-    mdastExtensions: [gfmTree, mathTree],
-  }).children;
+  const hidden = hidePipes(source);
+  const tree = fromMarkdown(hidden, {
+    extensions: [...SYNTAX, addressSyntax(hidden), mathSyntax(hidden), htmlSyntax(hidden)],
+    mdastExtensions: [addressTree, TREE, mathTree, htmlTree],
+  });
+  if (hidden !== source) showPipes(tree);
+  pairTags(tree, parseBlocks);
+  return tree.children;
 }
 
 /**

@@ -1,0 +1,19 @@
+// Which e-mail addresses there are, as the auth server of a hosted project sees it: those that a browser's form takes
+// (https://html.spec.whatwg.org/#valid-e-mail-address), so no letters beyond ASCII, and a host needs no dot.
+import { authRefusal } from "./refusals.mjs";
+
+const AUTH = "/auth/v1/";
+const LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?";
+const ADDRESS = new RegExp(`^[a-zA-Z0-9.!#$%&'*+/=?^_\`{|}~-]+@${LABEL}(?:\\.${LABEL})*$`);
+const MOST_CHARACTERS = 255;
+const JUDGED = new Set(["POST signup", "POST otp", "POST magiclink", "POST recover", "POST resend", "PUT user"]);
+
+/** Refuses what is no address, before anything is done with it; null for anything else. */
+export async function refuseAddress(request, { pathname }) {
+  if (!pathname.startsWith(AUTH) || !JUDGED.has(`${request.method} ${pathname.slice(AUTH.length)}`)) return null;
+  const body = await request.clone().json().catch(() => null);
+  const email = body?.email;
+  if (typeof email !== "string" || email === "" || (email.length <= MOST_CHARACTERS && ADDRESS.test(email))) return null;
+  const msg = email.length > MOST_CHARACTERS ? "An email address is too long" : "Unable to validate email address: invalid format";
+  return authRefusal(400, "validation_failed", msg);
+}

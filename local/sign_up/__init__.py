@@ -1,0 +1,1 @@
+"""Who may sign up: invitations, and the warning where everybody may at somebody's cost."""

@@ -1,0 +1,93 @@
+-- Who may have an account: judged where the row of a user is made, so that no way leads around it.
+
+create table private.sign_up_rule (
+  is_only boolean primary key default true,
+  admits text not null default 'open',
+  domains text[] not null default '{}',
+  constraint sign_up_rule_is_only check (is_only),
+  constraint sign_up_rule_admits_known check (admits in ('open', 'domains', 'invitations', 'closed'))
+);
+
+comment on table private.sign_up_rule is
+'Who may sign up: one row. `concerto up` and `concerto migrate` write what the environment says; without that it stays '
+'as it is.';
+comment on column private.sign_up_rule.is_only is 'True: there is one row.';
+comment on column private.sign_up_rule.admits is
+'open: everybody; domains: addresses of certain domains, and whoever is invited; invitations: whoever is invited; '
+'closed: nobody.';
+comment on column private.sign_up_rule.domains is
+'Domains whose addresses are admitted, in their one spelling (lower case, IDNA); a subdomain is another domain.';
+
+revoke all on table private.sign_up_rule from public, anon, authenticated, service_role;
+alter table private.sign_up_rule enable row level security;
+
+insert into private.sign_up_rule default values
+on conflict do nothing;
+
+create table private.invitations (
+  email text primary key,
+  created_at timestamptz not null default now(),
+  expires_at timestamptz,
+  constraint invitations_email_size check (octet_length(email) between 3 and 512)
+);
+
+comment on table private.invitations is
+'Addresses that may sign up where the rule asks for an invitation; a sign-up spends its row. Written by `concerto '
+'sign-up invite`.';
+comment on column private.invitations.email is 'The address in its one spelling (NFC, lower case, domain as IDNA).';
+comment on column private.invitations.created_at is 'When it was invited.';
+comment on column private.invitations.expires_at is 'Until when it may sign up; null means that it stays.';
+
+revoke all on table private.invitations from public, anon, authenticated, service_role;
+alter table private.invitations enable row level security;
+
+create function private.admit_user()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  rule private.sign_up_rule;
+  -- Sign-ups without an address, such as anonymous ones, have no domain and no invitation.
+  address text := lower(normalize(coalesce(new.email, ''), nfc));
+begin
+  select r.* into rule from private.sign_up_rule as r;
+  if rule.admits = 'open' then
+    delete from private.invitations as i where i.email = address;
+    return new;
+  end if;
+
+  if rule.admits in ('domains', 'invitations') then
+    -- Of two at once the second waits here, and then finds nothing.
+    delete from private.invitations as i
+    where i.email = address and (i.expires_at is null or i.expires_at > now());
+    if found or (
+      rule.admits = 'domains' and address like '%_@_%' and split_part(address, '@', -1) = any(rule.domains)
+    ) then
+      return new;
+    end if;
+  end if;
+
+  -- Answered as it is by Supabase Auth too. A rule that is lost admits nobody.
+  raise sqlstate 'PT403' using
+    message = case rule.admits
+      when 'domains' then 'SIGN_UP_DOMAIN_REFUSED'
+      when 'invitations' then 'SIGN_UP_NOT_INVITED'
+      else 'SIGN_UP_CLOSED'
+    end,
+    detail = '{}',
+    hint = 'Log in with an account, or ask the operator for one.';
+end
+$$;
+
+comment on function private.admit_user() is
+'Trigger: refuses a new user whom the rule of sign-up does not admit, and spends the invitation of one that it does. '
+'Raises PT403 SIGN_UP_CLOSED, SIGN_UP_DOMAIN_REFUSED, SIGN_UP_NOT_INVITED.';
+
+revoke all on function private.admit_user() from public, anon, authenticated;
+
+create trigger concerto_admit_user
+before insert on auth.users
+for each row
+execute function private.admit_user();
