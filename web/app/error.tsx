@@ -17,8 +17,8 @@ export default function ErrorPage({ error, reset }: { error: Error & { digest?: 
   return (
     <main className="grid min-h-dvh place-content-center justify-items-center gap-4 p-6 text-center">
       <Brand className="mb-2" />
-      <h1 className="font-serif text-2xl">{sentences.error.title}</h1>
-      <div role="alert" className="grid max-w-prose gap-2 text-balance text-muted-foreground">
+      <h1 className="type-title">{sentences.error.title}</h1>
+      <div role="alert" className="grid max-w-prose gap-2 text-balance text-ink-2">
         <p>{sentences.error.explanation}</p>
         <p className="text-sm break-words">{errorSentence(error)}</p>
         {requestId ? <p className="text-xs">{sentences.error.requestId(requestId)}</p> : null}

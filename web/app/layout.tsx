@@ -2,6 +2,7 @@ import type { Metadata, Viewport } from "next";
 import type { ReactNode } from "react";
 import { Providers } from "@/features/shell/providers";
 import { APP_NAME, pageTitle } from "@/lib/app-name";
+import { fontVariables } from "./fonts";
 import { sentences } from "./sentences";
 import "./globals.css";
 
@@ -20,15 +21,15 @@ export const viewport: Viewport = {
   initialScale: 1,
   interactiveWidget: "resizes-content",
   themeColor: [
-    { media: "(prefers-color-scheme: light)", color: "#fbfaf6" },
-    { media: "(prefers-color-scheme: dark)", color: "#151918" },
+    { media: "(prefers-color-scheme: light)", color: "#e9f0ed" },
+    { media: "(prefers-color-scheme: dark)", color: "#0b100e" },
   ],
 };
 
 export default function RootLayout({ children }: { children: ReactNode }) {
   return (
     // theme.js changes the class before React sees it.
-    <html lang="en" suppressHydrationWarning>
+    <html lang="en" className={fontVariables} suppressHydrationWarning>
       <head>
         {/* Blocks on purpose: the theme is to be known before the first paint. A file, since the page's security policy
             allows no inline scripts of ours. */}

@@ -11,8 +11,8 @@ export default function NotFound() {
   return (
     <main className="grid min-h-dvh place-content-center justify-items-center gap-4 p-6 text-center">
       <Brand className="mb-2" />
-      <h1 className="font-serif text-2xl">{sentences.notFound.heading}</h1>
-      <p className="max-w-prose text-balance text-muted-foreground">{sentences.notFound.explanation}</p>
+      <h1 className="type-title">{sentences.notFound.heading}</h1>
+      <p className="max-w-prose text-balance text-ink-2">{sentences.notFound.explanation}</p>
       <Link href={paths.home} className={buttonVariants()}>
         {sentences.goToChats}
       </Link>

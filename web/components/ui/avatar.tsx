@@ -13,6 +13,13 @@ export function initials(name: string): string {
   return picked.map((word) => Array.from(word ?? "")[0]?.toLocaleUpperCase() ?? "").join("") || "?";
 }
 
+/** A hue for a name, the same wherever it stands, in steps that can be told apart. */
+function hueOf(name: string): number {
+  let sum = 0;
+  for (const letter of name) sum = (sum * 31 + (letter.codePointAt(0) ?? 0)) % 9973;
+  return (sum % 24) * 15;
+}
+
 export type AvatarProps = { name: string; src?: string | null; className?: string };
 
 /** Somebody's picture, or the initials while there is none. Decoration: the name stands beside it or labels the control. */
@@ -24,8 +31,16 @@ export function Avatar({ name, src, className }: AvatarProps) {
       aria-hidden
       // Painted, not written: letters inside a button would have to be part of its name.
       data-initials={hasPicture ? undefined : initials(name)}
+      style={
+        hasPicture
+          ? undefined
+          : {
+              background: `oklch(var(--avatar-l) 0.055 ${hueOf(name)})`,
+              color: `oklch(var(--avatar-ink-l) 0.07 ${hueOf(name)})`,
+            }
+      }
       className={cn(
-        "inline-flex size-8 shrink-0 items-center justify-center overflow-hidden rounded-full bg-secondary text-xs font-medium text-secondary-foreground select-none before:content-[attr(data-initials)]",
+        "inline-flex size-8 shrink-0 items-center justify-center overflow-hidden rounded-full text-xs font-semibold select-none before:content-[attr(data-initials)]",
         className,
       )}
     >

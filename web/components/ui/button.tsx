@@ -6,20 +6,20 @@ import { cn } from "@/lib/utils";
 
 /** Class names of a button, for links that look like one. */
 export const buttonVariants = cva(
-  "inline-flex shrink-0 items-center justify-center gap-2 rounded-md text-sm font-medium whitespace-nowrap transition-colors select-none disabled:pointer-events-none disabled:opacity-60 aria-disabled:pointer-events-none aria-disabled:opacity-60 [&_svg]:pointer-events-none [&_svg]:shrink-0 [&_svg:not([class*='size-'])]:size-4",
+  "inline-flex shrink-0 items-center justify-center gap-2 rounded-lg text-sm font-medium whitespace-nowrap transition-colors select-none disabled:pointer-events-none disabled:opacity-60 aria-disabled:pointer-events-none aria-disabled:opacity-60 [&_svg]:pointer-events-none [&_svg]:shrink-0 [&_svg:not([class*='size-'])]:size-4",
   {
     variants: {
       variant: {
-        default: "bg-primary text-primary-foreground hover:bg-primary-hover",
-        secondary: "bg-secondary text-secondary-foreground hover:bg-accent",
-        outline: "border border-input bg-background hover:bg-accent hover:text-accent-foreground",
-        ghost: "hover:bg-accent hover:text-accent-foreground",
-        destructive: "bg-destructive text-destructive-foreground hover:bg-destructive-hover",
-        link: "text-primary underline underline-offset-4 hover:decoration-2",
+        default: "bg-pine text-pine-ink hover:bg-pine-hover",
+        secondary: "bg-well-2 text-ink hover:bg-active",
+        outline: "bg-raised text-ink shadow-1 hover:bg-hover",
+        ghost: "hover:bg-active hover:text-ink",
+        destructive: "bg-danger text-danger-ink hover:bg-danger-hover",
+        link: "text-pine-text underline underline-offset-4 hover:decoration-2",
       },
       size: {
         default: "h-9 px-4",
-        sm: "h-8 px-3 text-[0.8125rem]",
+        sm: "h-8 px-3 text-[0.8125rem] leading-4",
         icon: "size-9",
       },
     },

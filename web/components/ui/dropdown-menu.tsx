@@ -103,7 +103,7 @@ export function DropdownMenuTrigger({ asChild, ...props }: ComponentProps<typeof
 }
 
 const row =
-  "relative flex min-h-8 cursor-default items-center gap-2 rounded-md px-2 py-1.5 text-sm outline-none select-none data-[disabled]:pointer-events-none data-[disabled]:opacity-60 data-[highlighted]:bg-accent data-[highlighted]:text-accent-foreground [&_svg]:pointer-events-none [&_svg]:shrink-0 [&_svg:not([class*='size-'])]:size-4";
+  "relative flex min-h-8 cursor-default items-center gap-2 rounded-md px-2 py-1.5 text-sm outline-none select-none data-[disabled]:pointer-events-none data-[disabled]:opacity-60 data-[highlighted]:bg-active data-[highlighted]:text-ink [&_svg]:pointer-events-none [&_svg]:shrink-0 [&_svg:not([class*='size-'])]:size-4";
 
 export function DropdownMenuContent({
   className,
@@ -119,7 +119,7 @@ export function DropdownMenuContent({
         sideOffset={sideOffset}
         collisionPadding={collisionPadding}
         className={cn(
-          "z-50 max-h-(--radix-dropdown-menu-content-available-height) min-w-40 overflow-x-hidden overflow-y-auto rounded-lg border bg-popover p-1 text-popover-foreground shadow-md data-[state=closed]:animate-out data-[state=closed]:fade-out-0 data-[state=open]:animate-in data-[state=open]:fade-in-0",
+          "z-50 max-h-(--radix-dropdown-menu-content-available-height) min-w-40 overflow-x-hidden overflow-y-auto rounded-xl bg-raised forced-colors:border p-1 text-ink shadow-2 data-[state=closed]:animate-out data-[state=closed]:fade-out-0 data-[state=open]:animate-in data-[state=open]:fade-in-0",
           className,
         )}
         {...props}
@@ -133,7 +133,7 @@ export type DropdownMenuItemProps = ComponentProps<typeof Radix.Item> & { varian
 export function DropdownMenuItem({ className, variant = "default", ...props }: DropdownMenuItemProps) {
   const { library } = useMenu();
   if (!library) return null;
-  const colour = variant === "destructive" && "text-destructive-text data-[highlighted]:text-destructive-text";
+  const colour = variant === "destructive" && "text-danger-text data-[highlighted]:text-danger-text";
   return <library.Item className={cn(row, colour, className)} {...props} />;
 }
 
@@ -146,8 +146,8 @@ export function DropdownMenuRadioItem({ className, children, ...props }: Compone
   const { library } = useMenu();
   if (!library) return null;
   return (
-    <library.RadioItem className={cn(row, "pl-8", className)} {...props}>
-      <library.ItemIndicator className="absolute left-2">
+    <library.RadioItem className={cn(row, "ps-8", className)} {...props}>
+      <library.ItemIndicator className="absolute start-2">
         <Check aria-hidden />
       </library.ItemIndicator>
       {children}
@@ -157,10 +157,10 @@ export function DropdownMenuRadioItem({ className, children, ...props }: Compone
 
 export function DropdownMenuLabel({ className, ...props }: ComponentProps<typeof Radix.Label>) {
   const { library } = useMenu();
-  return library && <library.Label className={cn("px-2 py-1.5 text-xs text-muted-foreground", className)} {...props} />;
+  return library && <library.Label className={cn("px-2 py-1.5 text-xs text-ink-2", className)} {...props} />;
 }
 
 export function DropdownMenuSeparator({ className, ...props }: ComponentProps<typeof Radix.Separator>) {
   const { library } = useMenu();
-  return library && <library.Separator className={cn("-mx-1 my-1 h-px bg-border", className)} {...props} />;
+  return library && <library.Separator className={cn("-mx-1 my-1 h-px bg-line", className)} {...props} />;
 }

@@ -15,12 +15,12 @@ export function EmptyState({ title, children, icon, action, className }: EmptySt
   return (
     <div className={cn("flex flex-col items-center gap-2 px-4 py-8 text-center", className)}>
       {icon ? (
-        <div aria-hidden className="text-muted-foreground [&_svg]:size-6">
+        <div aria-hidden className="text-ink-3 [&_svg]:size-6">
           {icon}
         </div>
       ) : null}
-      <p className="font-medium text-balance">{title}</p>
-      {children ? <div className="max-w-prose text-sm text-balance text-muted-foreground">{children}</div> : null}
+      <p className="type-empty">{title}</p>
+      {children ? <div className="max-w-prose text-sm text-balance text-ink-2">{children}</div> : null}
       {action ? <div className="mt-2">{action}</div> : null}
     </div>
   );

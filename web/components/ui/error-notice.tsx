@@ -30,7 +30,7 @@ export function ErrorNotice({ error, onRetry, title, className }: ErrorNoticePro
     <div
       role="alert"
       className={cn(
-        "grid grid-cols-1 justify-items-start gap-2 rounded-lg border border-destructive-text/60 bg-card p-3 text-sm",
+        "grid grid-cols-1 justify-items-start gap-2 rounded-xl border border-danger-line bg-danger-soft p-3 text-sm",
         className,
       )}
     >

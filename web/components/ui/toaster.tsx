@@ -105,7 +105,7 @@ export function Toaster() {
       onFocus={() => setHasFocus(true)}
       onBlur={(event) => setHasFocus(event.currentTarget.contains(event.relatedTarget))}
       // At the top: at the bottom people write.
-      className="pointer-events-none fixed top-14 right-3 z-60 grid max-h-[calc(100dvh-4rem)] w-[min(22rem,calc(100vw-1.5rem))] grid-cols-1 gap-2 overflow-y-auto md:top-3"
+      className="pointer-events-none fixed top-14 end-3 z-60 grid max-h-[calc(100dvh-4rem)] w-[min(22rem,calc(100vw-1.5rem))] grid-cols-1 gap-2 overflow-y-auto md:top-3"
     >
       {shown.map((entry) => (
         <ToastCard key={entry.id} entry={entry} isPaused={isPointedAt || hasFocus} />
@@ -139,18 +139,19 @@ function ToastCard({ entry, isPaused }: { entry: Toast; isPaused: boolean }) {
     <div
       // Also in front of a dialog, which takes the pointer from everything else (see keepForToasts).
       data-toast
-      className="pointer-events-auto flex animate-in items-start gap-2 rounded-lg border bg-popover p-3 text-sm text-popover-foreground shadow-lg fade-in-0 slide-in-from-top-2"
+      className="pointer-events-auto flex animate-in items-start gap-2 rounded-xl bg-raised forced-colors:border p-3 text-sm text-ink shadow-3 fade-in-0 slide-in-from-top-2"
     >
-      {kind === "success" ? <Check className="mt-0.5 size-4 shrink-0 text-success-text" aria-hidden /> : null}
-      {kind === "error" ? <CircleAlert className="mt-0.5 size-4 shrink-0 text-destructive-text" aria-hidden /> : null}
+      {kind === "success" ? <Check className="mt-0.5 size-4 shrink-0 text-good-text" aria-hidden /> : null}
+      {kind === "error" ? <CircleAlert className="mt-0.5 size-4 shrink-0 text-danger-text" aria-hidden /> : null}
       <div className="min-w-0 flex-1 self-center">
         <p className={cn("wrap-anywhere", description && "font-medium")}>{text}</p>
-        {description ? <p className="mt-0.5 wrap-anywhere text-muted-foreground">{description}</p> : null}
+        {description ? <p className="mt-0.5 wrap-anywhere text-ink-2">{description}</p> : null}
       </div>
       {action ? (
         <Button
+          variant="ghost"
           size="sm"
-          className="h-7"
+          className="h-7 text-pine-text"
           onClick={() => {
             dismiss(id);
             action.onClick();
@@ -163,7 +164,7 @@ function ToastCard({ entry, isPaused }: { entry: Toast; isPaused: boolean }) {
         variant="ghost"
         size="icon"
         aria-label={sentences.dismiss}
-        className="size-7 text-muted-foreground"
+        className="size-7 text-ink-2"
         onClick={() => end.current()}
       >
         <X aria-hidden />

@@ -4,7 +4,7 @@ import type { ReactNode } from "react";
 export function AccountFrame({ title, children }: { title: string; children: ReactNode }) {
   return (
     <div className="grid grid-cols-1 gap-6">
-      <h1 className="font-serif text-2xl leading-tight text-balance">{title}</h1>
+      <h1 className="type-display">{title}</h1>
       {children}
     </div>
   );
@@ -12,5 +12,5 @@ export function AccountFrame({ title, children }: { title: string; children: Rea
 
 /** A line of text below a form, with where else to go. */
 export function AccountFooter({ children }: { children: ReactNode }) {
-  return <p className="text-sm text-muted-foreground">{children}</p>;
+  return <p className="text-sm text-ink-2">{children}</p>;
 }

@@ -82,7 +82,7 @@ function EndedNotice() {
   const reason = useSyncExternalStore(subscribe, leaveReason, () => null);
   if (reason !== "ended") return null;
   return (
-    <p role="status" className="rounded-lg border bg-card p-3 text-sm">
+    <p role="status" className="rounded-xl bg-well p-3 text-sm">
       {sentences.logIn.ended}
     </p>
   );

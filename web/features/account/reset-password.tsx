@@ -83,10 +83,10 @@ function NewPasswordForm({ email }: { email: string | null }) {
     <form className="grid gap-4" onSubmit={form.onSubmit} noValidate>
       <FormError error={form.error} waitSeconds={form.waitSeconds} />
       {email ? (
-        <p className="text-sm text-muted-foreground">
+        <p className="text-sm text-ink-2">
           <RichText
             sentence={sentences.resetPassword.account}
-            parts={{ email: <strong className="wrap-anywhere text-foreground">{email}</strong> }}
+            parts={{ email: <strong className="wrap-anywhere text-ink">{email}</strong> }}
           />
         </p>
       ) : null}

@@ -111,7 +111,7 @@ function WaitsForMail({ email, next, onBack }: WaitsForMailProps) {
         </p>
       </div>
       <CodeForm type="signup" email={email} onSignedIn={onSignedIn} />
-      <p className="text-sm text-muted-foreground">{sentences.signUp.noMail}</p>
+      <p className="text-sm text-ink-2">{sentences.signUp.noMail}</p>
       <MailHint />
       <div className="flex flex-wrap items-center gap-3">
         <Button variant="outline" onClick={onBack}>

@@ -17,7 +17,7 @@ export function SignedOutOnly({ children }: { children: ReactNode }) {
   }, [isSignedIn, next, router]);
   if (isSignedIn) {
     return (
-      <p role="status" className="text-sm text-muted-foreground">
+      <p role="status" className="text-sm text-ink-2">
         {sentences.logIn.isSignedIn}
       </p>
     );

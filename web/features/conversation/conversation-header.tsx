@@ -41,16 +41,14 @@ export const ConversationHeader = memo(function ConversationHeader({ sessionId }
           ref={button}
           variant="ghost"
           size="icon"
-          className="size-8 shrink-0 text-muted-foreground"
+          className="size-8 shrink-0 text-ink-2"
           aria-label={sentences.page.rename}
           onClick={() => setRenamed(session.id)}
         >
           <Pencil aria-hidden />
         </Button>
       ) : null}
-      {session?.is_archived ? (
-        <span className="ml-auto text-xs text-muted-foreground">{sentences.page.archived}</span>
-      ) : null}
+      {session?.is_archived ? <span className="ms-auto text-xs text-ink-2">{sentences.page.archived}</span> : null}
     </header>
   );
 });

@@ -5,7 +5,7 @@ import { sentences } from "./sentences";
 export function ConversationSkeleton() {
   return (
     <div className="min-h-0 flex-1 overflow-hidden px-4 pt-8">
-      <div className="mx-auto grid max-w-3xl gap-8">
+      <div className="mx-auto grid max-w-180 gap-8">
         <Skeleton className="h-12 w-2/3 justify-self-end rounded-2xl" />
         <div className="grid gap-2">
           <Skeleton className="h-4 w-full" />

@@ -100,7 +100,7 @@ function OpenConversation({ sessionId, messageId, order }: OpenConversationProps
       <ConversationHeader sessionId={snapshot.sessionId} />
       {snapshot.phase === "loading" ? <ConversationSkeleton /> : null}
       {snapshot.phase === "failed" ? (
-        <div className="mx-auto w-full max-w-3xl flex-1 p-4">
+        <div className="mx-auto w-full max-w-192 flex-1 p-4 md:px-6">
           <ErrorNotice
             title={sentences.page.loadFailed}
             error={snapshot.loadError}

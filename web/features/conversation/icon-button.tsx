@@ -10,7 +10,7 @@ export function IconButton({ label, className, ...props }: ComponentProps<typeof
       size="icon"
       aria-label={label}
       title={label}
-      className={cn("size-8 text-muted-foreground hover:text-foreground", className)}
+      className={cn("size-8 text-ink-2 hover:text-ink", className)}
       {...props}
     />
   );

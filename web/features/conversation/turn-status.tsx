@@ -16,10 +16,10 @@ export function TurnStatus({ snapshot, live, onRetry }: TurnStatusProps) {
   const { turn, isReconnecting, followError } = snapshot;
   useTurnAnnouncements(turn, live);
   return (
-    <div className="mx-auto w-full max-w-3xl px-4 empty:hidden">
+    <div className="mx-auto w-full max-w-192 px-4 md:px-6 empty:hidden">
       <div role="status">
         {isReconnecting ? (
-          <p className="flex items-center gap-2 py-2 text-sm text-muted-foreground">
+          <p className="flex items-center gap-2 py-2 text-sm text-ink-2">
             <WifiOff className="size-4 shrink-0" aria-hidden />
             {sentences.turn.reconnecting}
           </p>

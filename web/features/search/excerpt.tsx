@@ -31,7 +31,7 @@ export function splitExcerpt(excerpt: string, matches: MessageHit["matches"]): E
 export function Excerpt({ hit }: { hit: MessageHit }) {
   let place = 0;
   return (
-    <p dir="auto" className="line-clamp-3 text-sm leading-6 wrap-anywhere text-muted-foreground">
+    <p dir="auto" className="line-clamp-3 text-sm leading-6 wrap-anywhere text-ink-2">
       {splitExcerpt(hit.excerpt, hit.matches).map(({ text, isMatch }) => {
         const key = place;
         place += text.length;

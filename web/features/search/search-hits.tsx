@@ -39,7 +39,7 @@ export function SearchHits({ hits, list, onLeave }: SearchHitsProps) {
   }
 
   return (
-    <ol ref={list} onKeyDown={onKeyDown} className="grid grid-cols-1 gap-2">
+    <ol ref={list} onKeyDown={onKeyDown} className="-mx-3 grid grid-cols-1">
       {hits.map((hit) => (
         <Hit key={hit.message_id} hit={hit} today={today} />
       ))}
@@ -51,7 +51,7 @@ function Hit({ hit, today }: { hit: MessageHit; today: Date }) {
   const open = useOpen();
   const href = paths.chat(hit.session_id, { id: hit.message_id, order: hit.order });
   return (
-    <li className="relative grid grid-cols-1 gap-1 rounded-lg border bg-card px-4 py-3 text-card-foreground hover:bg-accent">
+    <li className="relative grid grid-cols-1 gap-1 rounded-lg px-3 py-3 text-ink hover:bg-hover">
       <div className="flex flex-wrap items-baseline justify-between gap-x-4">
         <a
           href={href}
@@ -61,11 +61,11 @@ function Hit({ hit, today }: { hit: MessageHit; today: Date }) {
             event.preventDefault();
             open(href);
           }}
-          className="min-w-0 truncate font-medium after:absolute after:inset-0 after:rounded-lg focus-visible:outline-none focus-visible:after:outline-2 focus-visible:after:outline-offset-2 focus-visible:after:outline-ring"
+          className="min-w-0 truncate font-medium after:absolute after:inset-0 after:rounded-lg focus-visible:outline-none focus-visible:after:outline-2 focus-visible:after:outline-offset-2 focus-visible:after:outline-pine"
         >
           {sessionTitle({ name: hit.session_name })}
         </a>
-        <span className="text-xs text-muted-foreground">
+        <span className="text-[0.8125rem] text-ink-3">
           {sentences.roles[hit.role]}
           {hit.timestamp ? (
             <>

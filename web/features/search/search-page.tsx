@@ -44,8 +44,8 @@ export function SearchPage() {
   }
 
   return (
-    <div className="mx-auto grid w-full max-w-3xl grid-cols-1 gap-4 p-4 md:p-8">
-      <h1 className="font-serif text-2xl">{sentences.title}</h1>
+    <div className="mx-auto grid w-full max-w-192 grid-cols-1 gap-4 p-4 md:px-6 md:py-8">
+      <h1 className="type-title">{sentences.title}</h1>
       <form onSubmit={onSubmit} className="grid grid-cols-1 gap-3">
         <Input
           ref={input}
@@ -63,10 +63,10 @@ export function SearchPage() {
         />
         {sessionId ? <OneChat sessionId={sessionId} query={text.trim()} /> : null}
       </form>
-      <p role="status" className={search.hits.length > 0 && !isEmpty ? "text-sm text-muted-foreground" : "sr-only"}>
+      <p role="status" className={search.hits.length > 0 && !isEmpty ? "text-sm text-ink-2" : "sr-only"}>
         {isEmpty ? "" : countSentence(search)}
       </p>
-      {search.isPartial && !isEmpty ? <p className="text-sm text-muted-foreground">{sentences.partial}</p> : null}
+      {search.isPartial && !isEmpty ? <p className="text-sm text-ink-2">{sentences.partial}</p> : null}
       <div aria-busy={search.isFetching && !search.isFetchingNextPage} className="grid grid-cols-1 gap-4">
         {isEmpty ? (
           <EmptyState icon={<Search />} title={sentences.begin}>

@@ -19,8 +19,8 @@ export function HitsSkeleton() {
 /** The search page before its address is known. */
 export function SearchSkeleton() {
   return (
-    <div className="mx-auto grid w-full max-w-3xl grid-cols-1 gap-4 p-4 md:p-8" aria-busy>
-      <h1 className="font-serif text-2xl">{sentences.title}</h1>
+    <div className="mx-auto grid w-full max-w-192 grid-cols-1 gap-4 p-4 md:px-6 md:py-8" aria-busy>
+      <h1 className="type-title">{sentences.title}</h1>
       <Skeleton className="h-9" />
     </div>
   );

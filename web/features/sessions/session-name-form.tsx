@@ -59,7 +59,7 @@ export function SessionNameForm({
         onChange={(event) => setValue(event.target.value)}
         onKeyDown={keyDown}
         onBlur={() => close(true, false)}
-        className="h-9 w-full rounded-md border border-input bg-background px-2 text-base sm:text-sm"
+        className="h-9 w-full rounded-lg border border-edge bg-raised px-2 text-base sm:text-sm"
       />
     </form>
   );

@@ -50,7 +50,7 @@ function ChangePassword({ email }: { email: string }) {
       <form className="grid max-w-sm gap-4" onSubmit={form.onSubmit} noValidate>
         <FormError error={form.error} waitSeconds={form.waitSeconds} />
         {form.error?.reason === "REAUTHENTICATION_NEEDED" ? (
-          <p className="text-sm text-muted-foreground">
+          <p className="text-sm text-ink-2">
             <RichText
               sentence={sentences.password.logInAgain}
               parts={{

@@ -28,7 +28,7 @@ export function AppearanceSettings() {
                 {label}
               </label>
               {hint ? (
-                <span id={`${id}-${value}-hint`} className="text-[0.8125rem] text-muted-foreground">
+                <span id={`${id}-${value}-hint`} className="text-[0.8125rem] text-ink-2">
                   {hint}
                 </span>
               ) : null}

@@ -60,7 +60,7 @@ export function NotificationSettings({ user }: { user: User }) {
           if (wanted) playSound();
         }}
       />
-      <p className="text-[0.8125rem] text-muted-foreground">{sentences.notifications.footer}</p>
+      <p className="text-[0.8125rem] text-ink-2">{sentences.notifications.footer}</p>
     </Section>
   );
 }

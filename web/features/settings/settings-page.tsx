@@ -28,7 +28,7 @@ export function SettingsPage() {
   const user = me.data;
   return (
     <div className="mx-auto grid w-full max-w-2xl grid-cols-1 gap-6 px-4 py-6 sm:px-6">
-      <h1 className="font-serif text-2xl leading-tight">{sentences.title}</h1>
+      <h1 className="type-title">{sentences.title}</h1>
       <Tabs
         className="grid-cols-1"
         value={section}

@@ -42,7 +42,7 @@ export function AccountMenu({ onNavigate, onShowShortcuts }: { onNavigate?: () =
   const status = statusOf(me.data);
 
   return (
-    <div className="relative flex items-center gap-2 rounded-md p-1 hover:bg-sidebar-accent">
+    <div className="relative flex items-center gap-2 rounded-md p-1 hover:bg-desk-hover">
       <DropdownMenu modal={false}>
         {/* The button covers the whole row; the name beside it is text of its own. */}
         <DropdownMenuTrigger
@@ -70,7 +70,7 @@ export function AccountMenu({ onNavigate, onShowShortcuts }: { onNavigate?: () =
           <DropdownMenuItem onSelect={onShowShortcuts} aria-keyshortcuts="?">
             <Keyboard aria-hidden />
             {sentences.account.shortcuts}
-            <Kbd aria-hidden className="ml-auto">
+            <Kbd aria-hidden className="ms-auto">
               ?
             </Kbd>
           </DropdownMenuItem>
@@ -96,7 +96,7 @@ export function AccountMenu({ onNavigate, onShowShortcuts }: { onNavigate?: () =
       </DropdownMenu>
       <div className="min-w-0 flex-1 text-sm leading-tight">
         <p className="truncate font-medium">{name}</p>
-        {status ? <p className="truncate text-xs text-muted-foreground">{status}</p> : null}
+        {status ? <p className="truncate text-xs text-ink-2">{status}</p> : null}
       </div>
     </div>
   );

@@ -23,7 +23,7 @@ export function MobileBar({ onShowShortcuts }: { onShowShortcuts: () => void }) 
     loadSheet().catch(() => undefined);
   }, []);
   return (
-    <header className="flex h-12 shrink-0 items-center justify-between border-b border-sidebar-border bg-sidebar px-2 text-sidebar-foreground">
+    <header className="flex h-12 shrink-0 items-center justify-between px-2 text-ink">
       <button
         ref={button}
         type="button"
@@ -31,7 +31,7 @@ export function MobileBar({ onShowShortcuts }: { onShowShortcuts: () => void }) 
         aria-haspopup="dialog"
         aria-expanded={isOpen}
         onClick={() => setIsOpen(true)}
-        className="inline-flex size-10 items-center justify-center rounded-md hover:bg-sidebar-accent"
+        className="inline-flex size-10 items-center justify-center rounded-lg hover:bg-desk-hover"
       >
         <Menu className="size-5" aria-hidden />
       </button>
@@ -48,7 +48,7 @@ export function MobileBar({ onShowShortcuts }: { onShowShortcuts: () => void }) 
         type="button"
         aria-label={sentences.newChat}
         onClick={() => open(paths.newChat)}
-        className="inline-flex size-10 items-center justify-center rounded-md hover:bg-sidebar-accent"
+        className="inline-flex size-10 items-center justify-center rounded-lg hover:bg-desk-hover"
       >
         <SquarePen className="size-5" aria-hidden />
       </button>

@@ -15,6 +15,9 @@ import { AccountMenu } from "./account-menu";
 import { Brand } from "./brand";
 import { sentences } from "./sentences";
 
+/** Where one is: the row lies on the desk like a sheet, with the bar at its beginning. */
+const CURRENT_ROW = "current-bar bg-sheet font-medium shadow-1 hover:bg-sheet [&_svg]:text-pine-text";
+
 type SidebarProps = {
   onShowShortcuts: () => void;
   /** Called when the person goes somewhere, for instance to close the sheet around it. */
@@ -57,9 +60,9 @@ export function Sidebar({ onShowShortcuts, onNavigate }: SidebarProps) {
             open(paths.newChat);
             onNavigate?.();
           }}
-          className="flex h-9 items-center gap-2 rounded-md border border-sidebar-border bg-background px-3 text-sm font-medium hover:bg-sidebar-accent"
+          className="flex h-9 items-center gap-2 rounded-lg bg-raised px-3 text-sm font-medium shadow-1 hover:bg-hover"
         >
-          <SquarePen className="size-4 text-primary" aria-hidden />
+          <SquarePen className="size-4 text-pine-text" aria-hidden />
           {sentences.newChat}
         </a>
         <input
@@ -73,13 +76,13 @@ export function Sidebar({ onShowShortcuts, onNavigate }: SidebarProps) {
           autoComplete="off"
           onChange={(event) => setFilter(event.target.value)}
           onKeyDown={filterKeyDown}
-          className="h-9 w-full rounded-md border border-input bg-background px-3 text-base placeholder:text-muted-foreground md:text-sm"
+          className="h-9 w-full rounded-lg border border-edge bg-raised px-3 text-base placeholder:text-ink-3 md:text-sm"
         />
       </div>
       <div data-scroll-root className="min-h-0 flex-1 overflow-x-hidden overflow-y-auto overscroll-contain px-2">
         <SessionList query={query} {...(onNavigate ? { onNavigate } : {})} />
       </div>
-      <div className="grid grid-cols-1 gap-px border-t border-sidebar-border p-2">
+      <div className="grid grid-cols-1 gap-px p-2">
         <SidebarLink href={paths.search()} isCurrent={pathname === paths.search()} onNavigate={onNavigate}>
           <Search aria-hidden />
           {sentences.search}
@@ -111,8 +114,8 @@ function SidebarLink({
       aria-current={isCurrent ? "page" : undefined}
       onClick={() => onNavigate?.()}
       className={cn(
-        "flex h-9 items-center gap-2 rounded-md px-3 text-sm hover:bg-sidebar-accent [&_svg]:size-4 [&_svg]:text-muted-foreground",
-        isCurrent && "bg-sidebar-accent font-medium",
+        "relative flex h-8 items-center gap-2 rounded-md px-3 text-sm hover:bg-desk-hover pointer-coarse:h-11 [&_svg]:size-4 [&_svg]:text-ink-3",
+        isCurrent && CURRENT_ROW,
       )}
     >
       {children}

@@ -17,13 +17,13 @@ export function ChoiceBar({ label, value, choices, onChange }: ChoiceBarProps) {
       orientation="horizontal"
       value={value}
       onValueChange={onChange}
-      className="inline-flex flex-wrap gap-1 rounded-lg border p-1"
+      className="inline-flex flex-wrap gap-1 rounded-lg bg-well p-1 forced-colors:border"
     >
       {choices.map((choice) => (
         <RadioGroup.Item
           key={choice.value}
           value={choice.value}
-          className="h-7 rounded-md px-3 text-sm text-muted-foreground hover:text-foreground data-[state=checked]:bg-accent data-[state=checked]:font-medium data-[state=checked]:text-accent-foreground"
+          className="h-7 rounded-md px-3 text-sm text-ink-2 hover:text-ink data-[state=checked]:bg-raised data-[state=checked]:shadow-1 data-[state=checked]:font-medium data-[state=checked]:text-ink"
         >
           {choice.label}
         </RadioGroup.Item>

@@ -36,13 +36,8 @@ export function UsageChart({ days, measure, title }: UsageChartProps) {
         const y = TOP + plotHeight * (1 - part);
         return (
           <g key={part}>
-            <line x1={LEFT} x2={WIDTH} y1={y} y2={y} className="stroke-border" />
-            <text
-              x={LEFT - 8}
-              y={y + 4}
-              textAnchor="end"
-              className="fill-muted-foreground text-[12px] max-sm:text-[20px]"
-            >
+            <line x1={LEFT} x2={WIDTH} y1={y} y2={y} className="stroke-line" />
+            <text x={LEFT - 8} y={y + 4} textAnchor="end" className="fill-ink-2 text-[12px] max-sm:text-[20px]">
               {formatShort(top * part, measure)}
             </text>
           </g>
@@ -71,7 +66,7 @@ export function UsageChart({ days, measure, title }: UsageChartProps) {
                 y={HEIGHT - 8}
                 textAnchor="middle"
                 className={cn(
-                  "fill-muted-foreground text-[12px] max-sm:text-[20px]",
+                  "fill-ink-2 text-[12px] max-sm:text-[20px]",
                   index % (labelEvery * 2) === 0 ? "" : "max-sm:hidden",
                 )}
               >
@@ -113,7 +108,7 @@ function describe(day: UsageEntry): string {
 /** What the colours mean. */
 export function UsageLegend() {
   return (
-    <p className="flex flex-wrap gap-4 text-[0.8125rem] text-muted-foreground">
+    <p className="flex flex-wrap gap-4 text-[0.8125rem] text-ink-2">
       <span className="inline-flex items-center gap-1.5">
         <span aria-hidden className="size-3 rounded-xs bg-chart-1" /> {sentences.columns.promptTokens}
       </span>

@@ -93,7 +93,7 @@ function Figures({ usage, measure }: { usage: Usage; measure: Measure }) {
           <figcaption>{measure === "tokens" ? <UsageLegend /> : <span className="sr-only">{title}</span>}</figcaption>
         </figure>
         <details>
-          <summary className="cursor-pointer rounded-sm text-sm text-muted-foreground">{sentences.showTable}</summary>
+          <summary className="cursor-pointer rounded-sm text-sm text-ink-2">{sentences.showTable}</summary>
           <div className="pt-3">
             <UsageTable
               caption={sentences.dayTable}
@@ -121,8 +121,8 @@ function Figures({ usage, measure }: { usage: Usage; measure: Measure }) {
 
 function Figure({ name, value }: { name: string; value: string }) {
   return (
-    <div className="rounded-lg border bg-card p-3">
-      <dt className="text-[0.8125rem] text-muted-foreground">{name}</dt>
+    <div className="rounded-xl bg-well p-3">
+      <dt className="text-[0.8125rem] text-ink-2">{name}</dt>
       <dd className="text-lg tabular-nums">{value}</dd>
     </div>
   );

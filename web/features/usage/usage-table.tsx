@@ -27,12 +27,12 @@ export function UsageTable({ caption, rowTitle, rows, nameOf, total }: UsageTabl
       <table className="w-full text-[0.8125rem] tabular-nums sm:text-sm">
         <caption className="sr-only">{caption}</caption>
         <thead>
-          <tr className="border-b text-left text-muted-foreground">
-            <th scope="col" className="py-2 pr-1.5 sm:pr-3 font-medium">
+          <tr className="border-b text-start text-ink-2">
+            <th scope="col" className="py-2 pe-1.5 sm:pe-3 font-medium">
               {rowTitle}
             </th>
             {COLUMNS.map((title) => (
-              <th key={title} scope="col" className="px-1.5 py-2 text-right sm:px-3 font-medium last:pr-0">
+              <th key={title} scope="col" className="px-1.5 py-2 text-end sm:px-3 font-medium last:pe-0">
                 {title}
               </th>
             ))}
@@ -56,13 +56,13 @@ export function UsageTable({ caption, rowTitle, rows, nameOf, total }: UsageTabl
 function Row({ name, entry }: { name: string; entry: UsageEntry }) {
   return (
     <tr className="border-b last:border-b-0">
-      <th scope="row" className="py-2 pr-1.5 sm:pr-3 text-left font-normal whitespace-nowrap">
+      <th scope="row" className="py-2 pe-1.5 sm:pe-3 text-start font-normal whitespace-nowrap">
         {name}
       </th>
-      <td className="px-1.5 py-2 text-right sm:px-3">{formatNumber(entry.runs)}</td>
-      <td className="px-1.5 py-2 text-right sm:px-3">{formatNumber(entry.prompt_tokens)}</td>
-      <td className="px-1.5 py-2 text-right sm:px-3">{formatNumber(entry.completion_tokens)}</td>
-      <td className="py-2 pl-1.5 text-right sm:pl-3">{formatCost(entry.cost_micro_usd)}</td>
+      <td className="px-1.5 py-2 text-end sm:px-3">{formatNumber(entry.runs)}</td>
+      <td className="px-1.5 py-2 text-end sm:px-3">{formatNumber(entry.prompt_tokens)}</td>
+      <td className="px-1.5 py-2 text-end sm:px-3">{formatNumber(entry.completion_tokens)}</td>
+      <td className="py-2 ps-1.5 text-end sm:ps-3">{formatCost(entry.cost_micro_usd)}</td>
     </tr>
   );
 }

@@ -44,12 +44,12 @@ export function Field({ label, children, hint, error, aside, className }: FieldP
       </div>
       <Context.Provider value={context}>{children}</Context.Provider>
       {hint ? (
-        <p id={hintId} className="text-[0.8125rem] text-muted-foreground">
+        <p id={hintId} className="text-[0.8125rem] text-ink-2">
           {hint}
         </p>
       ) : null}
       {error ? (
-        <p id={errorId} role="alert" className="text-[0.8125rem] text-destructive-text">
+        <p id={errorId} role="alert" className="text-[0.8125rem] text-danger-text">
           {error}
         </p>
       ) : null}

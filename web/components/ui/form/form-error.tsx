@@ -8,11 +8,11 @@ type FormErrorProps = { error: ApiError | null; waitSeconds: number };
 export function FormError({ error, waitSeconds }: FormErrorProps) {
   if (!error) return null;
   return (
-    <div className="grid gap-1 rounded-lg border border-destructive-text/60 bg-card p-3 text-sm">
+    <div className="grid gap-1 rounded-xl border border-danger-line bg-danger-soft p-3 text-sm">
       <p role="alert">{error.message}</p>
       {waitSeconds > 0 ? (
         // Not announced every second; the alert has named the time.
-        <p aria-hidden className="text-muted-foreground tabular-nums">
+        <p aria-hidden className="text-ink-2 tabular-nums">
           {sentences.secondsLeft(waitSeconds)}
         </p>
       ) : null}

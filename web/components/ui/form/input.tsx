@@ -9,7 +9,7 @@ export function Input({ className, ...props }: ComponentProps<"input">) {
   return (
     <input
       className={cn(
-        "h-9 w-full min-w-0 rounded-md border border-input bg-background px-3 text-base placeholder:text-muted-foreground disabled:opacity-60 aria-invalid:border-destructive-text sm:text-sm",
+        "h-9 w-full min-w-0 rounded-lg border border-edge bg-raised px-3 text-base placeholder:text-ink-3 focus-visible:outline-offset-[-1px] disabled:opacity-60 aria-invalid:border-danger-text sm:text-sm",
         className,
       )}
       {...field}

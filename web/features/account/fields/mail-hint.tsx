@@ -9,7 +9,7 @@ export function MailHint() {
   const config = useConfig();
   if (!config || !isLocal(config.supabase_url)) return null;
   return (
-    <p className="text-sm text-muted-foreground">
+    <p className="text-sm text-ink-2">
       <RichText sentence={sentences.mailHint} parts={{ command: <code>concerto mail</code> }} />
     </p>
   );

@@ -32,7 +32,7 @@ export function PasswordField({ label, value, onChange, autoComplete, hint, erro
           <button
             type="button"
             aria-label={shown ? sentences.fields.hideCharacters : sentences.fields.showCharacters}
-            className="absolute inset-y-0 right-0 inline-flex w-9 items-center justify-center rounded-md text-muted-foreground hover:text-foreground"
+            className="absolute inset-y-0 end-0 inline-flex w-9 items-center justify-center rounded-md text-ink-2 hover:text-ink"
             onClick={() => setShown(!shown)}
           >
             <Icon className="size-4" aria-hidden />
@@ -61,7 +61,7 @@ function PasswordInput({ shown, value, onChange, autoComplete, toggle }: Passwor
         required
         value={value}
         onChange={(event) => onChange(event.currentTarget.value)}
-        className="pr-10"
+        className="pe-10"
       />
       {toggle}
     </div>

@@ -15,10 +15,10 @@ export function SocialButtons({ next }: { next: string }) {
   if (providers.length === 0) return null;
   return (
     <div className="grid gap-3">
-      <div className="flex items-center gap-3 text-sm text-muted-foreground">
-        <span className="h-px flex-1 bg-border" aria-hidden />
+      <div className="flex items-center gap-3 text-sm text-ink-2">
+        <span className="h-px flex-1 bg-line" aria-hidden />
         {sentences.social.or}
-        <span className="h-px flex-1 bg-border" aria-hidden />
+        <span className="h-px flex-1 bg-line" aria-hidden />
       </div>
       {providers.map((provider) => (
         <Button key={provider} variant="outline" onClick={() => window.location.assign(addressOf(provider, next))}>

@@ -73,7 +73,7 @@ export function Adoption({ tokens, consent, onSignedIn }: AdoptionProps) {
     );
   }
   return (
-    <p role="status" className="text-sm text-muted-foreground">
+    <p role="status" className="text-sm text-ink-2">
       {sentences.callback.oneMoment}
     </p>
   );

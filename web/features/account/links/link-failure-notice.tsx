@@ -14,7 +14,7 @@ import { useLeaveToChat } from "./use-leave-to-chat";
 export function LinkFailure({ sentence }: { sentence: string }) {
   return (
     <>
-      <p role="alert" className="rounded-lg border border-destructive-text/60 bg-card p-3 text-sm">
+      <p role="alert" className="rounded-xl border border-danger-line bg-danger-soft p-3 text-sm">
         {sentence}
       </p>
       <WaysOn />
@@ -37,7 +37,7 @@ export function LinkError({ code }: { code: string }) {
 /** One of the two addresses of a change has agreed. */
 export function HalfDone() {
   return (
-    <p role="status" className="rounded-lg border bg-card p-3 text-sm">
+    <p role="status" className="rounded-xl bg-well p-3 text-sm">
       {sentences.oneTime.half}
     </p>
   );

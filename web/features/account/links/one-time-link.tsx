@@ -110,7 +110,7 @@ export function OneTimeLink({ link, onSignedIn }: OneTimeLinkProps) {
           {sentences.oneTime.submit[link.type]}
         </Button>
       </div>
-      <p className="text-sm text-muted-foreground">{sentences.oneTime.notYours}</p>
+      <p className="text-sm text-ink-2">{sentences.oneTime.notYours}</p>
     </>
   );
 }

@@ -13,7 +13,7 @@ type QuestionProps = {
 };
 
 // An address may be longer than a phone is wide.
-const WRAPPING = "h-auto min-h-9 max-w-full py-1.5 text-left whitespace-normal wrap-anywhere";
+const WRAPPING = "h-auto min-h-9 max-w-full py-1.5 text-start whitespace-normal wrap-anywhere";
 
 /** Asks before a link signs somebody in: it can be anybody's, and nobody shall write into a stranger's account. */
 export function Question({ current, linked, isUnderWay = false, onContinue, onStay }: QuestionProps) {

@@ -25,7 +25,7 @@ export function ChoiceMenu({ label, options, value, onChange }: ChoiceMenuProps)
           variant="ghost"
           size="sm"
           title={`${label}: ${value}`}
-          className="min-w-0 shrink px-2 font-normal text-muted-foreground"
+          className="min-w-0 shrink px-2 font-normal text-ink-2"
         >
           <span className="sr-only">{label}</span>
           <span className="truncate">{value}</span>
@@ -38,9 +38,7 @@ export function ChoiceMenu({ label, options, value, onChange }: ChoiceMenuProps)
             <DropdownMenuRadioItem key={option.name} value={option.name}>
               <span className="min-w-0">
                 <span className="block truncate">{option.name}</span>
-                {option.description ? (
-                  <span className="block text-xs text-muted-foreground">{option.description}</span>
-                ) : null}
+                {option.description ? <span className="block text-xs text-ink-2">{option.description}</span> : null}
               </span>
             </DropdownMenuRadioItem>
           ))}

@@ -102,13 +102,13 @@ export const Composer = memo(function Composer(props: ComposerProps) {
 
   return (
     <form
-      className="mx-auto w-full max-w-3xl shrink-0 px-3 pb-3 sm:px-4 sm:pb-4"
+      className="mx-auto w-full max-w-192 shrink-0 px-3 pb-3 md:px-6 md:pb-4"
       onSubmit={(event) => {
         event.preventDefault();
         send();
       }}
     >
-      <div className="rounded-2xl border border-input bg-card text-card-foreground focus-within:outline-2 focus-within:outline-ring">
+      <div className="rounded-2xl bg-raised text-ink shadow-2 focus-within:outline-1 focus-within:outline-edge forced-colors:border">
         <textarea
           ref={field}
           dir="auto"
@@ -125,7 +125,7 @@ export const Composer = memo(function Composer(props: ComposerProps) {
             draft.type(event.target.value);
           }}
           onKeyDown={onKeyDown}
-          className="field-sizing-content block max-h-[40dvh] min-h-12 w-full resize-none bg-transparent px-4 py-3 text-base leading-6 outline-none placeholder:text-muted-foreground"
+          className="field-sizing-content block max-h-[40dvh] min-h-12 w-full resize-none bg-transparent px-4 py-3 text-base leading-6.5 outline-none placeholder:text-ink-3"
         />
         <div className="flex items-center gap-1 px-2 pb-2">
           <ChoiceMenu
@@ -140,17 +140,17 @@ export const Composer = memo(function Composer(props: ComposerProps) {
             value={choices.agent}
             onChange={choices.chooseAgent}
           />
-          <span className="ml-auto" />
+          <span className="ms-auto" />
           {isIdle ? (
             <Button
               type="submit"
               size="icon"
               aria-label={sentences.composer.send}
               title={sentences.composer.sendHint}
-              className="rounded-full"
+              className="size-8 rounded-[0.625rem] disabled:bg-well-2 disabled:text-ink-3 disabled:opacity-100 pointer-coarse:size-11"
               disabled={!canSend}
             >
-              <ArrowUp aria-hidden />
+              <ArrowUp aria-hidden strokeWidth={2.25} />
             </Button>
           ) : (
             <Button
@@ -159,7 +159,7 @@ export const Composer = memo(function Composer(props: ComposerProps) {
               variant="secondary"
               aria-label={sentences.composer.stop}
               title={sentences.composer.stopHint}
-              className="rounded-full"
+              className="size-8 rounded-[0.625rem] bg-pine-soft-2 hover:bg-pine-soft pointer-coarse:size-11"
               loading={turn === "stopping"}
               onClick={onStop}
             >
@@ -169,7 +169,7 @@ export const Composer = memo(function Composer(props: ComposerProps) {
         </div>
       </div>
       {problem === null ? null : (
-        <p id="message-problem" role="alert" className="px-2 pt-2 text-sm text-destructive-text">
+        <p id="message-problem" role="alert" className="px-2 pt-2 text-sm text-danger-text">
           {problem}
         </p>
       )}

@@ -68,10 +68,7 @@ export function Formula({ tex, display = false }: FormulaProps) {
     <span
       ref={place}
       dir="ltr"
-      className={cn(
-        !isSet && "font-mono text-[0.9em] text-muted-foreground",
-        !isSet && display && "whitespace-pre-wrap",
-      )}
+      className={cn(!isSet && "font-mono text-[0.9em] text-ink-2", !isSet && display && "whitespace-pre-wrap")}
     />
   );
   if (!display) return formula;

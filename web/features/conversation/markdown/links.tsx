@@ -4,7 +4,7 @@ import { PENDING_ADDRESS } from "./parsing/open-ends";
 import { safeHref } from "./safe-url";
 import { sentences } from "./sentences";
 
-const LOOKS = "text-primary underline underline-offset-4 hover:decoration-2";
+const LOOKS = "text-pine-text underline underline-offset-4 hover:decoration-2";
 
 type AnswerLinkProps = {
   address: string;
@@ -44,7 +44,7 @@ type AnswerImageProps = {
 export function AnswerImage({ address, alt, inLink = false }: AnswerImageProps) {
   const text = (
     <>
-      <Image aria-hidden className="mr-1 inline size-4 align-text-bottom" />
+      <Image aria-hidden className="me-1 inline size-4 align-text-bottom" />
       {alt?.trim() || sentences.image}
     </>
   );
@@ -86,7 +86,7 @@ type FootnotesProps = { notes: readonly ReactNode[]; dirs: readonly ("rtl" | "au
 
 export function Footnotes({ notes, dirs, idPrefix }: FootnotesProps) {
   return (
-    <ol className="list-decimal space-y-2 border-t pt-3 text-sm text-muted-foreground">
+    <ol className="list-decimal space-y-2 border-t pt-3 text-sm text-ink-2">
       {notes.map((note, index) => {
         const number = index + 1;
         const mark = markId(idPrefix, number);

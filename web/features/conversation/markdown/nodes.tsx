@@ -36,19 +36,19 @@ const HEADING_LOOKS = [
   "text-lg font-semibold",
   "text-base font-semibold",
   "text-sm font-semibold",
-  "text-sm font-semibold text-muted-foreground",
+  "text-sm font-semibold text-ink-2",
 ] as const;
 
 const ALIGNED: Readonly<Record<string, string>> = { left: "text-left", center: "text-center", right: "text-right" };
 
-const CODE_LOOKS = "rounded bg-muted px-1 py-0.5 font-mono text-[0.875em]";
+const CODE_LOOKS = "rounded bg-well px-1 py-0.5 font-mono text-[0.875em]";
 
 const ELEMENT_LOOKS: Readonly<Record<string, string>> = {
   b: "font-semibold",
   strong: "font-semibold",
   code: CODE_LOOKS,
   samp: CODE_LOOKS,
-  kbd: "rounded border border-b-2 bg-muted px-1.5 py-0.5 font-mono text-[0.8em]",
+  kbd: "rounded border border-b-2 bg-well px-1.5 py-0.5 font-mono text-[0.8em]",
   mark: "rounded-sm px-0.5",
 };
 
@@ -118,7 +118,7 @@ export function renderNode(node: Nodes, context: RenderContext): ReactNode {
     }
     case "blockquote":
       return (
-        <blockquote dir={dirOf(node)} className={cn("border-s-4 ps-4 text-muted-foreground", BLOCKS)}>
+        <blockquote dir={dirOf(node)} className={cn("border-s-2 border-line-2 ps-4 text-ink-2", BLOCKS)}>
           {renderChildren(node, context)}
         </blockquote>
       );
@@ -300,10 +300,10 @@ function renderTable(table: Table, context: RenderContext): ReactNode {
   // As a text it is the same from one reading to the next.
   const align = (table.align ?? []).map((side) => side ?? (dir === "rtl" ? "right" : "left")).join();
   return (
-    <ScrollBox label={sentences.table} className="rounded-lg border">
+    <ScrollBox label={sentences.table}>
       <table
         dir={dir}
-        className="w-full border-collapse text-sm leading-6 wrap-normal [&_tbody_tr:last-child>td]:border-b-0"
+        className="w-full border-collapse text-[0.9375rem] leading-6 tabular-nums wrap-normal [&_tbody_tr:last-child>td]:border-b-0"
       >
         <thead>{head ? <RowView node={head} context={context} align={align} isHead /> : null}</thead>
         <tbody>
@@ -325,7 +325,7 @@ const RowView = memo(function RowView({ node: row, context, align, isHead = fals
     <tr>
       {renderAll(row.children, context, (cell, cellContext) => {
         const looks = cn(
-          "max-w-96 min-w-20 px-3 py-2 align-top border-b",
+          "max-w-96 min-w-20 border-b px-3 py-2 align-top first:ps-0 last:pe-0",
           ALIGNED[columns[column] ?? ""] ?? ALIGNED.left,
         );
         column += 1;
@@ -338,7 +338,7 @@ const RowView = memo(function RowView({ node: row, context, align, isHead = fals
           );
         }
         return (
-          <th scope="col" dir="auto" className={cn(looks, "bg-muted font-semibold")}>
+          <th scope="col" dir="auto" className={cn(looks, "border-line-2 text-[0.8125rem] font-medium text-ink-3")}>
             {content}
           </th>
         );

@@ -48,7 +48,7 @@ export const AnswerMessage = memo(function AnswerMessage(props: AnswerMessagePro
       aria-busy={isLive || undefined}
       data-message-id={isLive ? undefined : item.message.id}
       data-target={isTarget || undefined}
-      className="rounded-lg data-target:bg-accent/60 data-target:outline-8 data-target:outline-accent/60"
+      className="rounded-lg data-target:bg-brass-soft data-target:outline-8 data-target:outline-brass-soft"
     >
       {parts.map((part, place) =>
         part.kind === "text" ? (
@@ -90,7 +90,7 @@ function Waiting({ isVisible }: { isVisible: boolean }) {
             <span
               key={delay}
               aria-hidden
-              className="size-2 animate-pulse rounded-full bg-muted-foreground"
+              className="size-2 animate-pulse rounded-full bg-pine"
               style={{ animationDelay: `${delay}ms` }}
             />
           ))}
@@ -125,7 +125,7 @@ function StoredFoot({ item, isBusy, isLast, actions }: StoredFootProps) {
           ) : null}
         </EndNote>
       ) : null}
-      <div className="-ml-2 flex min-h-8 flex-wrap items-center">
+      <div className="-ms-2 flex min-h-8 flex-wrap items-center">
         <CopyButton text={() => textOfParts(parts)} />
         {answers === null ? null : (
           <IconButton
@@ -148,7 +148,7 @@ function StoredFoot({ item, isBusy, isLast, actions }: StoredFootProps) {
 /** Says why an answer ends where it does, with what can be done about it. */
 function EndNote({ says, children }: { says: string; children: ReactNode }) {
   return (
-    <div className="mt-2 flex flex-wrap items-center gap-x-3 gap-y-2 rounded-lg border px-3 py-2 text-sm">
+    <div className="mt-2 flex flex-wrap items-center gap-x-3 gap-y-2 rounded-xl bg-well px-3 py-2 text-sm">
       <p className="min-w-0 flex-1 basis-52">{says.trim()}</p>
       {children}
     </div>
@@ -165,7 +165,7 @@ function UsageNote({ notes }: { notes: AnswerItem["notes"] }) {
     agent,
   ];
   return (
-    <span className="ml-2 text-xs text-muted-foreground" title={details.filter(Boolean).join(" · ")}>
+    <span className="ms-2 text-[0.8125rem] text-ink-3" title={details.filter(Boolean).join(" · ")}>
       {/* Apart from the text before it, also where the page is read without its layout. */}{" "}
       {sentences.usage.tokens(count, isEstimated)}
     </span>

@@ -1,6 +1,7 @@
 import { RotateCw } from "lucide-react";
 import { Button } from "@/components/ui/button";
 import { RequestId } from "@/components/ui/request-id";
+import { cn } from "@/lib/utils";
 import type { FailureItem } from "../controller/items";
 import { sentences } from "../sentences";
 import type { MessageActions } from "./message-actions";
@@ -11,7 +12,10 @@ export function FailureNotice({ item, actions }: { item: FailureItem; actions: M
   return (
     <div
       role={item.isCancelledByUser ? undefined : "alert"}
-      className="flex flex-wrap items-center gap-x-3 gap-y-2 rounded-lg border px-3 py-2 text-sm"
+      className={cn(
+        "flex flex-wrap items-center gap-x-3 gap-y-2 rounded-xl px-3 py-2 text-sm",
+        item.isCancelledByUser ? "bg-well" : "bg-danger-soft",
+      )}
     >
       <div className="min-w-0 flex-1 basis-52">
         <p>{item.sentence}</p>

@@ -94,7 +94,7 @@ export function MessageList({ controller, snapshot, actions, sends }: MessageLis
           onResize={onResize}
         >
           {(item, index) => (
-            <div key={item.key} className="mx-auto max-w-3xl px-4 pb-6">
+            <div key={item.key} className="mx-auto max-w-192 px-4 pb-6 md:px-6">
               <Row
                 item={item}
                 controller={controller}
@@ -113,7 +113,7 @@ export function MessageList({ controller, snapshot, actions, sends }: MessageLis
         <Button
           variant="outline"
           size="sm"
-          className="absolute bottom-3 left-1/2 -translate-x-1/2 rounded-full shadow-md"
+          className="absolute bottom-3 left-1/2 -translate-x-1/2 rounded-full shadow-2"
           onClick={() => {
             void actions.jumpToLatest().then(stick);
           }}
@@ -123,9 +123,7 @@ export function MessageList({ controller, snapshot, actions, sends }: MessageLis
         </Button>
       )}
       {hasEarlier || items.length > 0 ? null : (
-        <p className="absolute inset-x-0 top-1/3 px-4 text-center text-sm text-muted-foreground">
-          {sentences.list.empty}
-        </p>
+        <p className="absolute inset-x-0 top-1/3 px-4 text-center text-sm text-ink-2">{sentences.list.empty}</p>
       )}
     </div>
   );
@@ -154,7 +152,7 @@ function Row({ item, controller, isBusy, isTarget, isLast, isEditing, onEdit, ac
       return <FailureNotice item={item} actions={actions} />;
     case "note":
       return (
-        <p dir="auto" className="text-center text-xs wrap-anywhere text-muted-foreground">
+        <p dir="auto" className="text-center text-xs wrap-anywhere text-ink-2">
           {item.text}
         </p>
       );
@@ -169,7 +167,7 @@ function holds(item: ConversationItem, messageId: string): boolean {
 function TopRow({ snapshot, onRetry }: { snapshot: ConversationSnapshot; onRetry: () => void }) {
   const { earlier } = snapshot;
   return (
-    <div style={{ height: TOP_PX }} className="flex items-center justify-center gap-2 text-xs text-muted-foreground">
+    <div style={{ height: TOP_PX }} className="flex items-center justify-center gap-2 text-xs text-ink-2">
       {earlier === "loading" ? sentences.list.loadingEarlier : null}
       {earlier === "failed" ? (
         <>

@@ -18,13 +18,13 @@ export function ToolCall({ call, isLive }: { call: Call; isLive: boolean }) {
         : sentences.tool.done;
   const hasArguments = call.arguments !== null && Object.keys(call.arguments).length > 0;
   return (
-    <details className="group my-3 rounded-lg border bg-card text-sm text-card-foreground">
+    <details className="group my-3 rounded-xl bg-well text-sm text-ink">
       <summary className="flex min-h-9 items-center gap-2 px-3 py-2 select-none">
-        <Wrench className="size-4 shrink-0 text-muted-foreground" aria-hidden />
+        <Wrench className="size-4 shrink-0 text-ink-2" aria-hidden />
         <span className="min-w-0 truncate font-mono text-[0.8125rem]">{name || sentences.tool.unnamed}</span>
-        <span className={isError ? "text-destructive-text" : "text-muted-foreground"}>{state}</span>
+        <span className={isError ? "text-danger-text" : "text-ink-2"}>{state}</span>
         <ChevronRight
-          className="ml-auto size-4 shrink-0 text-muted-foreground transition-transform group-open:rotate-90"
+          className="ms-auto size-4 shrink-0 text-ink-2 transition-transform group-open:rotate-90"
           aria-hidden
         />
       </summary>
@@ -33,9 +33,7 @@ export function ToolCall({ call, isLive }: { call: Call; isLive: boolean }) {
         {output === null ? null : (
           <Block title={isError ? sentences.tool.error : sentences.tool.answered} text={output} />
         )}
-        {!hasArguments && output === null ? (
-          <p className="text-muted-foreground">{sentences.tool.noArguments}</p>
-        ) : null}
+        {!hasArguments && output === null ? <p className="text-ink-2">{sentences.tool.noArguments}</p> : null}
       </div>
     </details>
   );
@@ -45,8 +43,8 @@ function Block({ title, text }: { title: string; text: string }) {
   const shown = text.length > MOST_CHARS ? `${text.slice(0, MOST_CHARS)}…` : text;
   return (
     <div className="min-w-0">
-      <p className="mb-1 text-xs text-muted-foreground">{title}</p>
-      <pre className="max-h-80 overflow-auto rounded-md bg-muted p-2 font-mono text-xs wrap-anywhere whitespace-pre-wrap">
+      <p className="mb-1 text-xs text-ink-2">{title}</p>
+      <pre className="max-h-80 overflow-auto rounded-md bg-well-2 p-2 font-mono text-xs wrap-anywhere whitespace-pre-wrap">
         {shown || sentences.tool.nothing}
       </pre>
     </div>

@@ -59,12 +59,12 @@ export const UserMessage = memo(function UserMessage({
       <div
         dir="auto"
         data-target={isTarget || undefined}
-        className="max-w-[85%] rounded-2xl rounded-br-md bg-secondary px-4 py-2.5 leading-7 wrap-anywhere whitespace-pre-wrap text-secondary-foreground data-target:outline-2 data-target:outline-offset-4 data-target:outline-ring"
+        className="max-w-[85%] rounded-2xl rounded-ee-sm bg-well px-4 py-2.5 leading-6.5 wrap-anywhere whitespace-pre-wrap text-ink data-target:outline-2 data-target:outline-offset-4 data-target:outline-pine"
       >
         <LongText text={content} />
       </div>
       {isStored ? (
-        <div className="-mr-2 flex min-h-8 items-center">
+        <div className="-me-2 flex min-h-8 items-center">
           {item.alternatives === null ? null : (
             <VersionSwitcher alternatives={item.alternatives} isDisabled={isBusy} onSelect={actions.selectVersion} />
           )}
@@ -99,7 +99,7 @@ function PendingFoot({ item, actions }: { item: PendingItem; actions: MessageAct
   return (
     <div role="alert" className="mt-2 grid max-w-[85%] justify-items-end gap-2 text-sm">
       <p className="flex gap-2">
-        <TriangleAlert className="mt-0.5 size-4 shrink-0 text-destructive-text" aria-hidden />
+        <TriangleAlert className="mt-0.5 size-4 shrink-0 text-danger-text" aria-hidden />
         <span>{sentences.message.notSent(errorSentence(item.error))}</span>
       </p>
       {requestId === null ? null : <RequestId id={requestId} />}
@@ -155,10 +155,10 @@ function EditForm({ content, isBusy, onSave, onCancel }: EditFormProps) {
         rows={3}
         onChange={(event) => setText(event.target.value)}
         onKeyDown={onKeyDown}
-        className="field-sizing-content max-h-96 w-full resize-y rounded-xl border border-input bg-background px-4 py-2.5 text-base leading-7"
+        className="field-sizing-content max-h-96 w-full resize-y rounded-xl border border-edge bg-raised px-4 py-2.5 text-base leading-6.5"
       />
       {problem === null ? null : (
-        <p role="alert" className="text-sm text-destructive-text">
+        <p role="alert" className="text-sm text-danger-text">
           {problem}
         </p>
       )}

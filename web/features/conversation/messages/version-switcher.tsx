@@ -10,7 +10,7 @@ export function VersionSwitcher({ alternatives: { ids, index }, isDisabled, onSe
   const previous = ids[index - 1];
   const next = ids[index + 1];
   return (
-    <span className="inline-flex items-center text-xs text-muted-foreground">
+    <span className="inline-flex items-center text-xs text-ink-2">
       <IconButton
         label={sentences.message.previousVersion}
         disabled={isDisabled || previous === undefined}

@@ -13,8 +13,8 @@ export function ArchivePage() {
   return (
     <div className="mx-auto grid w-full max-w-2xl grid-cols-1 gap-4 p-4 md:p-8">
       <header className="grid gap-1">
-        <h1 className="font-serif text-2xl">{sentences.title}</h1>
-        <p className="text-sm text-muted-foreground">{sentences.description}</p>
+        <h1 className="type-title">{sentences.title}</h1>
+        <p className="text-sm text-ink-2">{sentences.description}</p>
       </header>
       <Input
         type="search"

@@ -29,7 +29,7 @@ export function RowMenu({ session, actions, tabIndex }: RowMenuProps) {
       <DropdownMenuTrigger
         aria-label={sentences.row.options(sessionTitle(session))}
         tabIndex={tabIndex}
-        className="absolute top-1 right-1 inline-flex size-7 items-center justify-center rounded-md text-muted-foreground opacity-0 group-focus-within:opacity-100 group-hover:opacity-100 hover:bg-background hover:text-foreground focus-visible:opacity-100 aria-expanded:opacity-100 pointer-coarse:opacity-100"
+        className="absolute end-0.5 top-0.5 inline-flex size-7 pointer-coarse:top-2 items-center justify-center rounded-md text-ink-2 opacity-0 group-focus-within:opacity-100 group-hover:opacity-100 hover:bg-active hover:text-ink focus-visible:opacity-100 aria-expanded:opacity-100 pointer-coarse:opacity-100"
       >
         <Ellipsis className="size-4" aria-hidden />
       </DropdownMenuTrigger>

@@ -94,7 +94,7 @@ export function SessionList({ archived = false, query = "", onNavigate, classNam
       ) : null}
       {days.map((day) => (
         <div key={day.key}>
-          <h2 className="px-3 pb-1 text-xs font-medium text-muted-foreground">{day.heading}</h2>
+          <h2 className="px-3 pb-1 text-xs font-medium text-ink-2">{day.heading}</h2>
           <ul className="grid grid-cols-1 gap-px">
             {day.sessions.map((session) => (
               <SessionRow

@@ -45,8 +45,8 @@ export const SessionRow = memo(function SessionRow({
   return (
     <li
       className={cn(
-        "group relative flex rounded-md focus-within:bg-sidebar-accent hover:bg-sidebar-accent",
-        isCurrent && "bg-sidebar-accent font-medium",
+        "group relative flex rounded-md focus-within:bg-desk-hover hover:bg-desk-hover",
+        isCurrent && "current-bar bg-sheet font-medium shadow-1 focus-within:bg-sheet hover:bg-sheet",
       )}
     >
       <a
@@ -62,7 +62,7 @@ export const SessionRow = memo(function SessionRow({
           event.preventDefault();
           actions.open(session);
         }}
-        className="h-9 min-w-0 flex-1 truncate rounded-md pr-9 pl-3 text-sm leading-9 focus-visible:outline-offset-[-2px]"
+        className="h-8 min-w-0 flex-1 truncate rounded-md ps-3 pe-9 text-sm leading-8 pointer-coarse:h-11 pointer-coarse:leading-11 focus-visible:outline-offset-[-2px]"
       >
         {title}
       </a>

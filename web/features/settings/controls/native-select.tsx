@@ -10,7 +10,7 @@ export function NativeSelect({ className, ...props }: ComponentProps<"select">) 
   return (
     <select
       className={cn(
-        "h-9 w-full min-w-0 rounded-md border border-input bg-background px-2 text-base disabled:opacity-60 aria-invalid:border-destructive-text sm:text-sm",
+        "h-9 w-full min-w-0 rounded-lg border border-edge bg-raised px-2 text-base disabled:opacity-60 aria-invalid:border-danger-text sm:text-sm",
         className,
       )}
       {...field}

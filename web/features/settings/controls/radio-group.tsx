@@ -12,12 +12,12 @@ export function RadioGroupItem({ className, ...props }: ComponentProps<typeof Pr
   return (
     <Primitive.Item
       className={cn(
-        "inline-flex size-6 shrink-0 items-center justify-center rounded-full border border-control bg-background disabled:opacity-60 data-[state=checked]:border-primary",
+        "inline-flex size-6 shrink-0 items-center justify-center rounded-full border border-edge bg-raised disabled:opacity-60 data-[state=checked]:border-pine",
         className,
       )}
       {...props}
     >
-      <Primitive.Indicator className="size-3 rounded-full bg-primary" />
+      <Primitive.Indicator className="size-3 rounded-full bg-pine" />
     </Primitive.Item>
   );
 }

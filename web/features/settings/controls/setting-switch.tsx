@@ -19,7 +19,7 @@ export function SettingSwitch({ label, hint, checked, onChange, disabled }: Sett
           {label}
         </label>
         {hint ? (
-          <p id={`${id}-hint`} className="text-[0.8125rem] text-muted-foreground">
+          <p id={`${id}-hint`} className="text-[0.8125rem] text-ink-2">
             {hint}
           </p>
         ) : null}

@@ -10,13 +10,13 @@ export function Switch({ className, ...props }: ComponentProps<typeof Primitive.
   return (
     <Primitive.Root
       className={cn(
-        "inline-flex h-6 w-10 shrink-0 items-center rounded-full border border-control bg-muted p-0.5 transition-colors disabled:opacity-60 data-[state=checked]:border-primary data-[state=checked]:bg-primary",
+        "inline-flex h-6 w-10 shrink-0 items-center rounded-full border border-edge bg-well-2 p-0.5 transition-colors disabled:opacity-60 data-[state=checked]:border-pine data-[state=checked]:bg-pine",
         className,
       )}
       {...field}
       {...props}
     >
-      <Primitive.Thumb className="block size-4.5 rounded-full bg-control transition-transform data-[state=checked]:translate-x-4 data-[state=checked]:bg-primary-foreground" />
+      <Primitive.Thumb className="block size-4.5 rounded-full bg-edge transition-transform data-[state=checked]:translate-x-4 data-[state=checked]:bg-pine-ink" />
     </Primitive.Root>
   );
 }

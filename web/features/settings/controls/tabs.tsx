@@ -17,7 +17,7 @@ export function TabsTrigger({ className, ...props }: ComponentProps<typeof Primi
   return (
     <Primitive.Trigger
       className={cn(
-        "-mb-px h-9 shrink-0 rounded-t-md border-b-2 border-transparent px-3 text-sm text-muted-foreground hover:text-foreground data-[state=active]:border-primary data-[state=active]:font-medium data-[state=active]:text-foreground",
+        "-mb-px h-9 shrink-0 rounded-t-md border-b-2 border-transparent px-3 text-sm text-ink-2 hover:text-ink data-[state=active]:border-pine data-[state=active]:font-medium data-[state=active]:text-ink",
         className,
       )}
       {...props}

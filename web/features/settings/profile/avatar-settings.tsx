@@ -86,7 +86,7 @@ export function AvatarSettings({ user }: { user: User }) {
             </Button>
           ) : null}
         </div>
-        <p className="text-[0.8125rem] text-muted-foreground">{sentences.picture.hint}</p>
+        <p className="text-[0.8125rem] text-ink-2">{sentences.picture.hint}</p>
       </div>
       <input
         ref={file}

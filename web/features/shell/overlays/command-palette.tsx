@@ -108,7 +108,7 @@ function Palette({ onDone, onShowShortcuts }: { onDone: () => void; onShowShortc
         value={typed}
         onValueChange={setTyped}
         placeholder={palette.placeholder}
-        className="h-12 w-full shrink-0 border-b bg-transparent px-4 text-base outline-none placeholder:text-muted-foreground"
+        className="h-12 w-full shrink-0 border-b bg-transparent px-4 text-base outline-none placeholder:text-ink-2"
       />
       <Command.List className="min-h-0 overflow-y-auto overscroll-contain p-1 pb-2">
         {chats.length > 0 ? (
@@ -120,7 +120,7 @@ function Palette({ onDone, onShowShortcuts }: { onDone: () => void; onShowShortc
                 onSelect={() => choose(() => go(paths.chat(session.id)))}
                 className={itemClass}
               >
-                <MessageCircle className="size-4 shrink-0 text-muted-foreground" aria-hidden />
+                <MessageCircle className="size-4 shrink-0 text-ink-2" aria-hidden />
                 <span dir="auto" className="truncate">
                   {sessionTitle(session)}
                 </span>
@@ -129,16 +129,16 @@ function Palette({ onDone, onShowShortcuts }: { onDone: () => void; onShowShortc
           </Command.Group>
         ) : null}
         {isPending ? (
-          <Command.Loading className="px-3 py-2 text-sm text-muted-foreground">{palette.loading}</Command.Loading>
+          <Command.Loading className="px-3 py-2 text-sm text-ink-2">{palette.loading}</Command.Loading>
         ) : null}
-        {isError ? <p className="px-3 py-2 text-sm text-destructive-text">{palette.loadFailed}</p> : null}
+        {isError ? <p className="px-3 py-2 text-sm text-danger-text">{palette.loadFailed}</p> : null}
         <Command.Group heading={palette.commands} className={groupClass}>
           {commands.map(({ label, icon: Icon, run, shortcut }) => (
             <Command.Item key={label} value={label} onSelect={() => choose(run)} className={itemClass}>
-              <Icon className="size-4 shrink-0 text-muted-foreground" aria-hidden />
+              <Icon className="size-4 shrink-0 text-ink-2" aria-hidden />
               <span className="truncate">{label}</span>
               {shortcut ? (
-                <span className="ml-auto hidden gap-1 sm:flex" aria-hidden>
+                <span className="ms-auto hidden gap-1 sm:flex" aria-hidden>
                   {shortcutKeys(shortcut).map((key) => (
                     <Kbd key={key}>{key}</Kbd>
                   ))}
@@ -153,6 +153,6 @@ function Palette({ onDone, onShowShortcuts }: { onDone: () => void; onShowShortc
 }
 
 const groupClass =
-  "[&_[cmdk-group-heading]]:px-3 [&_[cmdk-group-heading]]:pt-2 [&_[cmdk-group-heading]]:pb-1 [&_[cmdk-group-heading]]:text-xs [&_[cmdk-group-heading]]:text-muted-foreground";
+  "[&_[cmdk-group-heading]]:px-3 [&_[cmdk-group-heading]]:pt-2 [&_[cmdk-group-heading]]:pb-1 [&_[cmdk-group-heading]]:text-xs [&_[cmdk-group-heading]]:text-ink-2";
 const itemClass =
-  "flex min-h-9 cursor-default items-center gap-2 rounded-md px-3 text-sm select-none data-[selected=true]:bg-accent data-[selected=true]:text-accent-foreground";
+  "flex min-h-9 cursor-default items-center gap-2 rounded-md px-3 text-sm select-none data-[selected=true]:bg-active data-[selected=true]:text-ink";

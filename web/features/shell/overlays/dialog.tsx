@@ -39,7 +39,7 @@ export function DialogContent({ className, children, closable = true, ...props }
       <Primitive.Content
         onInteractOutside={keepForToasts}
         className={cn(
-          "fixed top-1/2 left-1/2 z-50 grid max-h-[calc(100dvh-2rem)] w-[calc(100%-2rem)] max-w-lg -translate-x-1/2 -translate-y-1/2 grid-cols-1 gap-4 overflow-y-auto rounded-xl border bg-popover p-6 text-popover-foreground shadow-lg data-[state=closed]:animate-out data-[state=closed]:fade-out-0 data-[state=open]:animate-in data-[state=open]:fade-in-0 data-[state=open]:zoom-in-98",
+          "fixed top-1/2 left-1/2 z-50 grid max-h-[calc(100dvh-2rem)] w-[calc(100%-2rem)] max-w-lg -translate-x-1/2 -translate-y-1/2 grid-cols-1 gap-4 overflow-y-auto rounded-2xl bg-raised forced-colors:border p-6 text-ink shadow-3 data-[state=closed]:animate-out data-[state=closed]:fade-out-0 data-[state=open]:animate-in data-[state=open]:fade-in-0 data-[state=open]:zoom-in-98",
           className,
         )}
         {...props}
@@ -48,7 +48,7 @@ export function DialogContent({ className, children, closable = true, ...props }
         {closable ? (
           <Primitive.Close
             aria-label={sentences.close}
-            className="absolute top-3 right-3 inline-flex size-8 items-center justify-center rounded-md text-muted-foreground hover:bg-accent hover:text-accent-foreground"
+            className="absolute top-3 end-3 inline-flex size-8 items-center justify-center rounded-md text-ink-2 hover:bg-hover hover:text-ink"
           >
             <X className="size-4" aria-hidden />
           </Primitive.Close>
@@ -59,13 +59,13 @@ export function DialogContent({ className, children, closable = true, ...props }
 }
 
 export function DialogHeader({ className, ...props }: ComponentProps<"div">) {
-  return <div className={cn("grid grid-cols-1 gap-1.5 pr-8", className)} {...props} />;
+  return <div className={cn("grid grid-cols-1 gap-1.5 pe-8", className)} {...props} />;
 }
 
 export function DialogTitle({ className, ...props }: ComponentProps<typeof Primitive.Title>) {
-  return <Primitive.Title className={cn("font-serif text-lg leading-tight", className)} {...props} />;
+  return <Primitive.Title className={cn("text-lg leading-tight font-semibold", className)} {...props} />;
 }
 
 export function DialogDescription({ className, ...props }: ComponentProps<typeof Primitive.Description>) {
-  return <Primitive.Description className={cn("text-sm text-muted-foreground", className)} {...props} />;
+  return <Primitive.Description className={cn("text-sm text-ink-2", className)} {...props} />;
 }

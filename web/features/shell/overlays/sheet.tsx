@@ -28,7 +28,7 @@ export function SheetContent({ className, children, ...props }: ComponentProps<t
           if (event.target instanceof Element && event.target.closest("[data-keeps-escape]")) event.preventDefault();
         }}
         className={cn(
-          "fixed inset-y-0 left-0 z-50 flex w-[min(20rem,calc(100%-3rem))] flex-col border-r bg-sidebar text-sidebar-foreground shadow-lg data-[state=closed]:animate-out data-[state=closed]:slide-out-to-left data-[state=open]:animate-in data-[state=open]:slide-in-from-left",
+          "fixed inset-y-0 start-0 z-50 flex w-[min(20rem,calc(100%-3rem))] flex-col bg-desk forced-colors:border text-ink shadow-3 data-[state=closed]:animate-out data-[state=closed]:slide-out-to-left data-[state=open]:animate-in data-[state=open]:slide-in-from-left",
           className,
         )}
         {...props}
@@ -36,7 +36,7 @@ export function SheetContent({ className, children, ...props }: ComponentProps<t
         {children}
         <Primitive.Close
           aria-label={sentences.close}
-          className="absolute top-2 -right-10 inline-flex size-8 items-center justify-center rounded-md bg-popover text-popover-foreground hover:bg-accent"
+          className="absolute top-2 -end-10 inline-flex size-8 items-center justify-center rounded-md bg-raised text-ink hover:bg-hover"
         >
           <X className="size-4" aria-hidden />
         </Primitive.Close>

@@ -52,7 +52,7 @@ export default function ShortcutsDialog({
         </DialogHeader>
         {groups().map(({ where, entries }) => (
           <section key={where} className="grid gap-1">
-            <h3 className="text-xs font-medium text-muted-foreground">{where}</h3>
+            <h3 className="text-xs font-medium text-ink-2">{where}</h3>
             <dl className="grid gap-1">
               {entries.map(({ description, keys }) => (
                 <div key={description} className="flex items-center justify-between gap-4 py-0.5 text-sm">

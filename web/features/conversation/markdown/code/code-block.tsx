@@ -17,13 +17,13 @@ export function CodeBlock({ code, language = null, open = false }: CodeBlockProp
   const label = languageLabel(language);
   const { head, rest } = useHighlighted(languageOf(language), code, open);
   return (
-    <div dir="ltr" className="code-block overflow-hidden rounded-lg border">
-      <div className="flex items-center justify-between gap-2 border-b py-1 pr-1 pl-3 text-xs text-muted-foreground">
+    <div dir="ltr" className="code-block overflow-hidden rounded-xl bg-well forced-colors:border">
+      <div className="flex items-center h-9 justify-between gap-2 pr-1 pl-4 text-[0.8125rem] text-ink-3">
         <span className="truncate">{label}</span>
         <CopyCodeButton code={code} />
       </div>
       <ScrollBox label={label === sentences.code ? label : sentences.codeIn(label)}>
-        <pre className="w-max min-w-full p-3 font-mono text-[0.8125rem] leading-6 [tab-size:4]">
+        <pre className="w-max min-w-full px-4 pt-1 pb-3.5 font-mono text-[0.84375rem] leading-5.5 [tab-size:4]">
           <code>
             {head}
             {rest}
