@@ -156,6 +156,46 @@ async def test_a_tool_is_shown_folded_and_opens(web: Web) -> None:
     await expect(chat.log).to_contain_text("At dawn.")
 
 
+async def test_an_agent_is_chosen_for_one_chat(web: Web) -> None:
+    person = await web.person()
+    web.answer("Who are you?", "The one that you chose.")
+    page = await web.visit(person)
+    chat = Chat(page)
+    agent = page.get_by_role("button", name="Agent")
+    usual = await agent.text_content() or ""
+    assert "search" not in usual
+    await agent.click()
+    await page.get_by_role("menuitemradio", name=re.compile("^search")).click()
+    await chat.ask("Who are you?")
+    await expect(agent).to_contain_text("search")
+    first = page.url
+    await Sidebar(page).new_chat()
+    await expect(agent).to_have_text(usual)
+    await page.goto(first)
+    await expect(chat.log).to_contain_text("The one that you chose.")
+    await expect(agent).to_contain_text("search")
+
+
+async def test_what_is_sent_during_an_answer_follows_it(web: Web) -> None:
+    person = await web.person()
+    web.answer("Count on.", Behaviour(tokens=60, delay_seconds=0.02))
+    web.answer("Then this.", "Gladly.")
+    page = await web.visit(person)
+    chat = Chat(page)
+    await chat.send("Count on.")
+    await expect(chat.answer).to_contain_text("t5")
+    await chat.box.fill("Then this.")
+    await chat.box.press("Enter")
+    await expect(page.get_by_text("This is sent when the answer has ended.")).to_be_visible()
+    await expect(chat.log).to_contain_text("Gladly.")
+    await chat.ended()
+    await expect(chat.box).to_have_value("")
+    texts = await stored_texts(person, await chat.session_id())
+    assert texts[0::2] == ["Count on.", "Then this."]
+    assert "t59" in texts[1]
+    assert texts[3] == "Gladly."
+
+
 async def test_the_chosen_model_answers_and_what_it_used_stands_at_the_answer(web: Web) -> None:
     person = await web.person()
     web.answer("Which one are you?", Behaviour(tokens=128))

@@ -10,6 +10,7 @@ import { paths } from "@/lib/paths";
 import { useShortcut } from "@/lib/shortcuts";
 import { Composer, type ComposerHandle } from "./composer/composer";
 import { useChoices } from "./composer/use-choices";
+import type { ConversationItem } from "./controller/items";
 import { useConversation } from "./controller/use-conversation";
 import { ConversationHeader } from "./conversation-header";
 import { ConversationSkeleton } from "./conversation-skeleton";
@@ -41,7 +42,7 @@ function OpenConversation({ sessionId, messageId, order }: OpenConversationProps
   const composer = useRef<ComposerHandle>(null);
   const returnText = useRef<((text: string) => void) | null>(null);
   const { controller, snapshot } = useConversation(sessionId, place, returnText);
-  const choices = useChoices();
+  const choices = useChoices(controller.key, lastAgentOf(snapshot.items));
   const { choice } = choices;
   const newest = useRef({ choice, items: snapshot.items });
   useEffect(() => {
@@ -131,6 +132,12 @@ function OpenConversation({ sessionId, messageId, order }: OpenConversationProps
       />
     </section>
   );
+}
+
+/** Who has answered last in a chat; empty when nobody has. */
+function lastAgentOf(items: readonly ConversationItem[]): string {
+  const last = items.findLast((item) => item.kind === "answer");
+  return last?.kind === "answer" ? last.notes.agent : "";
 }
 
 /** Takes the message that a search had found out of the address, so that a reload shows the end as well. */

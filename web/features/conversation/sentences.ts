@@ -42,6 +42,8 @@ export const sentences = {
     sendHint: "Send (Enter)",
     stop: "Stop",
     stopHint: "Stop (Esc)",
+    queued: "This is sent when the answer has ended.",
+    unqueue: "Do not send it yet",
     tooLong: (mebibytes: string, most: string) =>
       `This message is too long: it has ${mebibytes} MiB, and at most ${most} MiB can be sent. Shorten it, or send it in parts.`,
   },

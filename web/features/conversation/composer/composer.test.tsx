@@ -83,11 +83,42 @@ describe("the message box", () => {
 
   it("stops instead of sending while an answer comes, and keeps what is typed", async () => {
     show({ turn: "running" });
-    await userEvent.type(box(), "later{Enter}");
-    expect(onSend).not.toHaveBeenCalled();
-    expect(box().value).toBe("later");
+    await userEvent.type(box(), "later");
     await userEvent.click(screen.getByRole("button", { name: "Stop" }));
     expect(onStop).toHaveBeenCalledOnce();
+    expect(onSend).not.toHaveBeenCalled();
+    expect(box().value).toBe("later");
+  });
+
+  it("sends once the answer has ended what was sent during it, as it stands then", async () => {
+    const chat = show({ turn: "running" });
+    await userEvent.type(box(), "later{Enter}");
+    expect(screen.getByRole("status").textContent).toContain("sent when the answer has ended");
+    await userEvent.type(box(), ", please");
+    chat.update({ turn: "stopping" });
+    expect(onSend).not.toHaveBeenCalled();
+    chat.update({ turn: "idle" });
+    expect(onSend.mock.calls).toEqual([["later, please"]]);
+    expect(box().value).toBe("");
+    expect(screen.getByRole("status").textContent).toBe("");
+    chat.update({ turn: "running" });
+    chat.update({ turn: "idle" });
+    expect(onSend).toHaveBeenCalledOnce();
+  });
+
+  it("sends nothing by itself that was taken back or emptied meanwhile", async () => {
+    const chat = show({ turn: "running" });
+    await userEvent.type(box(), "later{Enter}");
+    await userEvent.click(screen.getByRole("button", { name: "Do not send it yet" }));
+    chat.update({ turn: "idle" });
+    expect(onSend).not.toHaveBeenCalled();
+    expect(box().value).toBe("later");
+    chat.update({ turn: "running" });
+    await userEvent.type(box(), "{Enter}");
+    await userEvent.clear(box());
+    chat.update({ turn: "idle" });
+    expect(onSend).not.toHaveBeenCalled();
+    expect(screen.getByRole("status").textContent).toBe("");
   });
 
   it("keeps the focus when the button that was pressed goes away", async () => {

@@ -82,14 +82,29 @@ export const Composer = memo(function Composer(props: ComposerProps) {
   useAutoGrow(field, text);
 
   const problem = sizeProblem(text);
-  const canSend = isIdle && !isDisabled && problem === null && text.trim() !== "";
+  const isReady = !isDisabled && problem === null && text.trim() !== "";
+  const canSend = isIdle && isReady;
+  const [isQueued, setIsQueued] = useState(false);
 
   function send() {
-    if (!canSend) return;
+    if (!canSend) {
+      // One answer at a time: what is sent during one waits for its end.
+      if (isReady) setIsQueued(true);
+      return;
+    }
     // Until the server has it, what is sent stays a draft.
     draft.keep(text);
     if (onSend(text)) setText("");
   }
+  const sendNow = useRef(send);
+  useEffect(() => {
+    sendNow.current = send;
+  });
+  useEffect(() => {
+    if (!isQueued || !isIdle) return;
+    setIsQueued(false);
+    sendNow.current();
+  }, [isQueued, isIdle]);
 
   function onKeyDown(event: KeyboardEvent) {
     // Enter also ends the choice of a word in scripts that are typed in steps; some browsers say so only by the code 229.
@@ -167,6 +182,16 @@ export const Composer = memo(function Composer(props: ComposerProps) {
             </Button>
           )}
         </div>
+      </div>
+      <div role="status">
+        {isQueued ? (
+          <p className="flex flex-wrap items-center gap-x-2 px-2 pt-1 text-sm text-ink-2">
+            {sentences.composer.queued}
+            <Button variant="link" size="sm" className="px-0" onClick={() => setIsQueued(false)}>
+              {sentences.composer.unqueue}
+            </Button>
+          </p>
+        ) : null}
       </div>
       {problem === null ? null : (
         <p id="message-problem" role="alert" className="px-2 pt-2 text-sm text-danger-text">

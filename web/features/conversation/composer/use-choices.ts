@@ -8,19 +8,19 @@ import type { Choice } from "../controller/conversation-state";
 
 const STALE_MS = 5 * 60_000;
 
-type Kind = "model" | "agent";
+const MODEL_KEY = "concerto-model";
 
-function remembered(kind: Kind): string {
+function rememberedModel(): string {
   try {
-    return localStorage.getItem(`concerto-${kind}`) ?? "";
+    return localStorage.getItem(MODEL_KEY) ?? "";
   } catch {
     return "";
   }
 }
 
-function remember(kind: Kind, name: string): void {
+function rememberModel(name: string): void {
   try {
-    localStorage.setItem(`concerto-${kind}`, name);
+    localStorage.setItem(MODEL_KEY, name);
   } catch {
     // It holds for this page, then.
   }
@@ -37,8 +37,13 @@ export type Choices = {
   chooseAgent: (name: string) => void;
 };
 
-/** Who can answer, and whom the person has chosen (remembered in this browser). */
-export function useChoices(): Choices {
+/**
+ * Who can answer, and whom the person has chosen. The model is remembered in this browser; the agent is the chat's: the one
+ * that answered in it last, until another is chosen, and the configured one where nobody has answered yet.
+ *
+ * chat: tells one chat from the next, also a new one. lastAgent: who has answered last in it; empty when nobody has.
+ */
+export function useChoices(chat: unknown, lastAgent: string): Choices {
   const models = useQuery({
     queryKey: ["models"],
     queryFn: ({ signal }) => unwrap(api.GET("/models", { signal })),
@@ -49,18 +54,16 @@ export function useChoices(): Choices {
     queryFn: ({ signal }) => unwrap(api.GET("/agents", { signal })),
     staleTime: STALE_MS,
   });
-  const [wantedModel, setWantedModel] = useState(() => remembered("model"));
-  const [wantedAgent, setWantedAgent] = useState(() => remembered("agent"));
+  const [wantedModel, setWantedModel] = useState(rememberedModel);
+  const [chosenAgent, setChosenAgent] = useState<{ chat: unknown; name: string } | null>(null);
   const model = pick(models.data?.models, wantedModel);
+  const wantedAgent = chosenAgent !== null && chosenAgent.chat === chat ? chosenAgent.name : lastAgent;
   const agent = pick(agents.data?.agents, wantedAgent);
   const chooseModel = useCallback((name: string) => {
-    remember("model", name);
+    rememberModel(name);
     setWantedModel(name);
   }, []);
-  const chooseAgent = useCallback((name: string) => {
-    remember("agent", name);
-    setWantedAgent(name);
-  }, []);
+  const chooseAgent = useCallback((name: string) => setChosenAgent({ chat, name }), [chat]);
   const choice = useMemo<Choice>(
     () => ({
       ...(model !== undefined && !model.is_default && { model: model.name }),
