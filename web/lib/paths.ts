@@ -15,6 +15,8 @@ export const paths = {
   /** A chat; with a message, scrolled to it. */
   chat: (sessionId: string, message?: { id: string; order: number }) =>
     `/chat/?id=${sessionId}${message ? `&message=${message.id}&order=${message.order}` : ""}`,
+  /** A chat with all of its messages in the page. */
+  wholeChat: (sessionId: string) => `/chat/?id=${sessionId}&view=whole`,
   archive: "/archive/",
   search: (query = "") => (query ? `/search/?q=${encodeURIComponent(query)}` : "/search/"),
   settings: (section: SettingsSection = "profile") => `/settings/?section=${section}`,

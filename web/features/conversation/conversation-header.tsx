@@ -9,6 +9,7 @@ import { SessionNameForm } from "@/features/sessions/session-name-form";
 import { sessionTitle } from "@/features/sessions/title";
 import { pageTitle } from "@/lib/app-name";
 import { sentences } from "./sentences";
+import { ChatMenu } from "./whole/chat-menu";
 
 /** The chat's name, and the form that changes it. */
 export const ConversationHeader = memo(function ConversationHeader({ sessionId }: { sessionId: string | null }) {
@@ -49,6 +50,7 @@ export const ConversationHeader = memo(function ConversationHeader({ sessionId }
         </Button>
       ) : null}
       {session?.is_archived ? <span className="ms-auto text-xs text-ink-2">{sentences.page.archived}</span> : null}
+      {session !== undefined && !isRenaming ? <ChatMenu sessionId={session.id} /> : null}
     </header>
   );
 });

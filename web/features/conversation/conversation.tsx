@@ -1,5 +1,6 @@
 "use client";
 
+import dynamic from "next/dynamic";
 import { useRouter, useSearchParams } from "next/navigation";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
@@ -21,6 +22,9 @@ import { NewChat } from "./new-chat";
 import { sentences } from "./sentences";
 import { TurnStatus } from "./turn-status";
 
+// The page of most people's visits need not wait for it.
+const WholeChatPage = dynamic(() => import("./whole/whole-chat-page").then((module) => module.WholeChatPage));
+
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /** The chat page: the conversation that the address names, or a new one. */
@@ -31,6 +35,7 @@ export function Conversation() {
   const order = Number(params.get("order"));
   // An address that somebody has mistyped is one of nothing, which the server need not be asked for.
   if (sessionId !== null && !UUID.test(sessionId)) return <NotFound />;
+  if (sessionId !== null && params.get("view") === "whole") return <WholeChatPage sessionId={sessionId} />;
   const isPlace = messageId !== null && UUID.test(messageId) && Number.isSafeInteger(order) && order > 0;
   return <OpenConversation sessionId={sessionId} messageId={isPlace ? messageId : null} order={isPlace ? order : 0} />;
 }

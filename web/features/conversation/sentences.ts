@@ -47,6 +47,17 @@ export const sentences = {
     tooLong: (mebibytes: string, most: string) =>
       `This message is too long: it has ${mebibytes} MiB, and at most ${most} MiB can be sent. Shorten it, or send it in parts.`,
   },
+  whole: {
+    menu: "Chat menu",
+    copy: "Copy chat",
+    copied: "The chat is copied.",
+    asMarkdown: "Export as Markdown",
+    asJson: "Export as JSON",
+    open: "Whole chat, to print",
+    print: "Print",
+    back: "Back to the chat",
+    failed: "The chat could not be read to its end.",
+  },
   list: {
     label: "Conversation",
     empty: "Nothing has been said here yet. Write the first message below.",

@@ -78,7 +78,7 @@ function SignedInShell({ children }: { children: ReactNode }) {
   useShortcut("search", () => router.push(paths.search()));
 
   return (
-    <div className="flex h-dvh flex-col bg-desk md:flex-row">
+    <div className="flex h-dvh flex-col bg-desk md:flex-row print:block print:h-auto print:bg-transparent">
       <a
         href="#content"
         className="sr-only z-50 rounded-lg bg-pine px-4 py-2 text-sm font-medium text-pine-ink focus:not-sr-only focus:fixed focus:top-2 focus:start-2"
@@ -86,7 +86,7 @@ function SignedInShell({ children }: { children: ReactNode }) {
         {sentences.skipToContent}
       </a>
       {isWide ? (
-        <aside className="flex w-66 shrink-0 flex-col text-ink">
+        <aside className="flex w-66 shrink-0 flex-col text-ink print:hidden">
           <Sidebar onShowShortcuts={showShortcuts} />
         </aside>
       ) : (
@@ -96,7 +96,7 @@ function SignedInShell({ children }: { children: ReactNode }) {
         id="content"
         tabIndex={-1}
         data-scroll-root
-        className="relative min-h-0 min-w-0 flex-1 overflow-y-auto overscroll-contain bg-sheet md:my-2 md:me-2 md:rounded-xl md:shadow-1"
+        className="relative min-h-0 min-w-0 flex-1 overflow-y-auto overscroll-contain bg-sheet md:my-2 md:me-2 md:rounded-xl md:shadow-1 print:m-0 print:overflow-visible print:shadow-none"
       >
         {children}
       </main>

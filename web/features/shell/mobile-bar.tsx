@@ -23,7 +23,7 @@ export function MobileBar({ onShowShortcuts }: { onShowShortcuts: () => void }) 
     loadSheet().catch(() => undefined);
   }, []);
   return (
-    <header className="flex h-12 shrink-0 items-center justify-between px-2 text-ink">
+    <header className="flex h-12 shrink-0 items-center justify-between px-2 text-ink print:hidden">
       <button
         ref={button}
         type="button"

@@ -10,7 +10,7 @@ export type MarkdownProps = {
 };
 
 /** What both the plain text and the rendered one stand in, so that little moves when one replaces the other. */
-export const PROSE = "min-w-0 max-w-full leading-7 wrap-anywhere";
+export const PROSE = "min-w-0 max-w-full leading-6.5 wrap-anywhere";
 
 /** An answer's text as Markdown. The renderer is loaded when first needed; until then the text stands there as it is. */
 export function Markdown({ text, streaming = false }: MarkdownProps) {

@@ -32,7 +32,7 @@ export function ScrollBox({ label, inText = false, className, children }: Scroll
   return (
     <Tag
       ref={box}
-      className={cn("block max-w-full overflow-x-auto overscroll-x-contain", className)}
+      className={cn("block max-w-full overflow-x-auto overscroll-x-contain print:overflow-visible", className)}
       {...(overflows ? { tabIndex: 0, role: "group", "aria-label": label } : {})}
     >
       {children}

@@ -23,7 +23,7 @@ export function CodeBlock({ code, language = null, open = false }: CodeBlockProp
         <CopyCodeButton code={code} />
       </div>
       <ScrollBox label={label === sentences.code ? label : sentences.codeIn(label)}>
-        <pre className="w-max min-w-full px-4 pt-1 pb-3.5 font-mono text-[0.84375rem] leading-5.5 [tab-size:4]">
+        <pre className="w-max min-w-full print:w-auto print:whitespace-pre-wrap px-4 pt-1 pb-3.5 font-mono text-[0.84375rem] leading-5.5 [tab-size:4]">
           <code>
             {head}
             {rest}
