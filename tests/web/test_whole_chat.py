@@ -1,9 +1,11 @@
 """A whole chat: copied, saved as a file, and as a page that prints to its last message."""
 
+import io
 import json
 import re
 
 from playwright.async_api import expect
+from pypdf import PdfReader
 
 from tests.web import filled
 from tests.web.pages import Chat
@@ -69,6 +71,9 @@ async def test_a_page_holds_the_whole_chat_for_print_and_search(web: Web) -> Non
     text = await page.get_by_role("main").inner_text()
     for number in (1, 100, 200):
         assert re.search(rf"\bMessage {number} says", text), number
+    paper = PdfReader(io.BytesIO(await page.pdf(format="A4")))
+    printed = " ".join(sheet.extract_text() for sheet in paper.pages)
+    assert [int(number) for number in re.findall(r"Message\s+(\d+)\s+says", printed)] == list(range(1, 201))
     # What prints is the chat alone, in full height and in light colours.
     await page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     await page.emulate_media(media="print")

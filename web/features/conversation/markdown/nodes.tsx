@@ -303,7 +303,13 @@ function renderTable(table: Table, context: RenderContext): ReactNode {
     <ScrollBox label={sentences.table}>
       <table
         dir={dir}
-        className="w-full border-collapse text-[0.9375rem] leading-6 tabular-nums wrap-normal [&_tbody_tr:last-child>td]:border-b-0"
+        className={cn(
+          "w-full border-collapse text-[0.9375rem] leading-6 tabular-nums wrap-normal [&_tbody_tr:last-child>td]:border-b-0",
+          // The table's sides, as a cell's own direction may be another one.
+          dir === "rtl"
+            ? "[&_tr>:first-child]:pr-0 [&_tr>:last-child]:pl-0"
+            : "[&_tr>:first-child]:pl-0 [&_tr>:last-child]:pr-0",
+        )}
       >
         <thead>{head ? <RowView node={head} context={context} align={align} isHead /> : null}</thead>
         <tbody>
@@ -325,7 +331,7 @@ const RowView = memo(function RowView({ node: row, context, align, isHead = fals
     <tr>
       {renderAll(row.children, context, (cell, cellContext) => {
         const looks = cn(
-          "max-w-96 min-w-20 border-b px-3 py-2 align-top first:ps-0 last:pe-0",
+          "max-w-96 min-w-20 border-b px-3 py-2 align-top",
           ALIGNED[columns[column] ?? ""] ?? ALIGNED.left,
         );
         column += 1;

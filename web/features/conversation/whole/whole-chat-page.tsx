@@ -16,7 +16,10 @@ import { sentences } from "../sentences";
 import { speechesOf } from "./chat-text";
 import { readChat } from "./read-chat";
 
-/** A chat with every message in the page, so that printing, selecting all and the browser's search reach all of it. */
+/**
+ * A chat with every message in the page, so that printing, selecting all and the browser's search reach all of it.
+ * Printed as blocks: where a page ends, Chromium loses what stands in grids.
+ */
 export function WholeChatPage({ sessionId }: { sessionId: string }) {
   const chat = useQuery({
     queryKey: ["whole-chat", sessionId],
@@ -30,7 +33,7 @@ export function WholeChatPage({ sessionId }: { sessionId: string }) {
   usePrintedLight();
   if (chat.isPending) return <ConversationSkeleton />;
   return (
-    <div className="mx-auto grid w-full max-w-192 grid-cols-1 gap-6 p-4 md:px-6 md:py-8 print:max-w-none print:p-0">
+    <div className="mx-auto grid w-full max-w-192 grid-cols-1 gap-6 p-4 md:px-6 md:py-8 print:block print:max-w-none print:space-y-6 print:p-0">
       <div className="flex flex-wrap gap-2 print:hidden">
         <Link href={paths.chat(sessionId)} className={buttonVariants({ variant: "ghost", size: "sm" })}>
           <ArrowLeft aria-hidden className="rtl:-scale-x-100" />
@@ -51,8 +54,8 @@ export function WholeChatPage({ sessionId }: { sessionId: string }) {
             {title}
           </h1>
           {speechesOf(chat.data.messages).map(({ role, id, texts }) => (
-            <article key={id} className="grid grid-cols-1 gap-2">
-              <h2 className="text-[0.8125rem] font-medium text-ink-3">
+            <article key={id} className="grid grid-cols-1 gap-2 print:block">
+              <h2 className="text-[0.8125rem] font-medium text-ink-3 break-after-avoid">
                 {role === "user" ? sentences.message.you : sentences.message.assistant}
               </h2>
               {role === "user" ? (

@@ -28,7 +28,7 @@ export function CopyCodeButton({ code }: { code: string }) {
       type="button"
       onClick={copy}
       aria-label={result ? sentences[result] : sentences.copyCode}
-      className="inline-flex min-h-7 shrink-0 items-center gap-1.5 rounded-md px-2 text-xs font-medium hover:bg-hover hover:text-ink"
+      className="print:hidden inline-flex min-h-7 shrink-0 items-center gap-1.5 rounded-md px-2 text-xs font-medium hover:bg-hover hover:text-ink"
     >
       {result === "copied" ? <Check aria-hidden className="size-3.5" /> : <Copy aria-hidden className="size-3.5" />}
       <span aria-live="polite">{result ? sentences[result] : sentences.copy}</span>
