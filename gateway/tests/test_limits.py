@@ -185,6 +185,7 @@ TOO_LARGE: dict[str, bytes] = {
     "a method without an end": b"G" * HEAD_BYTES * 2,
     "fields without an end": ASK + b"X: a\r\n" * 200_000,
     "501 small fields": ASK + b"X: a\r\n" * 501 + b"\r\n",
+    "501 fields of a name that is understood": ASK + b"Expect:\r\n" * 501 + b"\r\n",
     "blank lines": b"\r\n" * HEAD_BYTES,
 }
 
