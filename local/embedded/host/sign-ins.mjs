@@ -55,7 +55,7 @@ export class SignIns {
     });
     if (question === null) return null;
     try {
-      await asCaller(this.#sql, claims, (sql) => sql.unsafe(`select ${question}()`));
+      await asCaller(this.#sql, claims, "read only", (sql) => sql.unsafe(`select ${question}()`));
       return null;
     } catch (error) {
       if (!STATUS.test(error.code)) throw error;
