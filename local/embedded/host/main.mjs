@@ -152,7 +152,7 @@ async function answer(given, env) {
   const look = await oneTime.answerLook(request, url, target);
   if (look) return look;
   const own = await signing.incoming(request);
-  const ended = await guard.refuse(own, url);
+  const ended = (await guard.refuse(own, url)) ?? (await accountGuard.refuseBlocked(own, url));
   if (ended) return ended;
   const response = await pauses.between(own, url, () => tellErrors(url, () => answerAs(own, url, forward, target)));
   return signing.outgoing(response, url);
