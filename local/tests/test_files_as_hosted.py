@@ -313,7 +313,10 @@ async def test_signed_addresses_make_no_room_for_more_files_than_policies_allow(
     admin = await asyncpg.connect(embedded.admin_db_url)
     most = await admin.fetchval("select files_per_user from private.limits")
     await admin.close()
-    signed = [(f"{folder}/{number}.png", await files.create_signed_upload_url(f"{folder}/{number}.png")) for number in range(most + 1)]
+    signed = [
+        (f"{folder}/{number}.png", await files.create_signed_upload_url(f"{folder}/{number}.png"))
+        for number in range(most + 1)
+    ]
     for path, address in signed[:-1]:
         await files.upload_to_signed_url(path, address["token"], png, {"content-type": "image/png"})
     path, address = signed[-1]
