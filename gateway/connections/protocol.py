@@ -231,14 +231,14 @@ class Protocol(HttpToolsProtocol):
             return
         name = name.lower()
         self.headers.append((name, value))
+        if len(self.headers) > self._head_fields:
+            raise _RefusedError("HEAD_TOO_LARGE")
         if name == b"content-length":
             self._body_left = int(value)
         elif name == b"transfer-encoding":
             self._body_left = None
         elif name == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
-        elif len(self.headers) > self._head_fields:
-            raise _RefusedError("HEAD_TOO_LARGE")
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application."""

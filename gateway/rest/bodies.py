@@ -1,7 +1,8 @@
 """Reads the bodies of requests: how large each may be, how long it may take, and how much all may hold together."""
 
 import asyncio
-from collections import Counter
+import random
+from collections import Counter, OrderedDict
 
 from concerto.options.v1 import options_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -9,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from gateway.rest.contract import Binding
 from servicekit.errors import AppError
-from servicekit.messages import validation
+from servicekit.messages import json_size, validation
 from servicekit.messages.json_fields import STRUCT, TIMESTAMP
 from servicekit.rpc import identity
 
@@ -22,6 +23,20 @@ SHARE_OF_ONE = 4
 WHOLE_BODY = 10
 """A whole body may take so many times as long as the next piece of it."""
 RETRY_AFTER_SECONDS = 5.0
+
+FREE_VALUES = 500
+"""Values of JSON that a body may hold without being counted; reading fewer costs no more than the request itself."""
+CREDIT_VALUES = 150_000
+"""Values of larger bodies that a caller may have read at once: each takes some microseconds, in which nobody else is
+served, and refusing a body that is wrong takes as long."""
+CREDIT_PER_SECOND = 15_000
+"""What a caller's credit grows by: about a tenth of a core. Who may store 600 messages a minute sends fewer."""
+EXACT_FROM = 30_000
+"""From this credit on commas within texts are told from those between values."""
+REFUSAL_SECONDS = 1.0
+"""How long a refusal for that takes, about."""
+MOST_CREDITS = 10_000
+"""Callers whose credit is known; who has sent nothing for longest goes first."""
 
 # The longest that JSON may need: for a byte of text \\u0000, for a character beyond the first plane \\ud83d\\ude00.
 _JSON_BYTES_PER_BYTE = 6
@@ -44,21 +59,30 @@ class Bodies:
         self._piece_seconds = piece_seconds
         self._most_bytes = most_bytes
         self._held: Counter[str] = Counter()
+        self._credits: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def read(self, request: Request, *, max_bytes: int) -> bytes:
         """Return the request's body; empty when there is none.
 
         max_bytes: no more is read. Raises AppError BODY_TOO_LARGE, BODY_TOO_SLOW, TOO_MANY_LARGE_BODIES (of this
-        caller) or GATEWAY_FULL (of all), ClientDisconnect.
+        caller) or GATEWAY_FULL (of all), TOO_MANY_REQUESTS for more values than one caller may have
+        read, ClientDisconnect.
         """
         announced = next((value for name, value in request.scope["headers"] if name == b"content-length"), b"")
         if announced.isdigit() and int(announced[:20]) > max_bytes:
             raise _too_large(max_bytes)
         try:
             async with asyncio.timeout(self._piece_seconds) as patience:
-                return await self._read(request, max_bytes, patience)
+                content = await self._read(request, max_bytes, patience)
         except TimeoutError:
             raise AppError("BODY_TOO_SLOW") from None
+        missing_seconds = self._spend(content)
+        if missing_seconds:
+            del content
+            # A client that repeats at once would keep the process busy with refusals.
+            await asyncio.sleep(REFUSAL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 (nothing secret)
+            raise AppError("TOO_MANY_REQUESTS", retry_after_seconds=missing_seconds)
+        return content
 
     async def _read(self, request: Request, max_bytes: int, patience: asyncio.Timeout) -> bytes:
         clock = asyncio.get_running_loop().time
@@ -81,6 +105,29 @@ class Bodies:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if piece:
                 patience.reschedule(min(clock() + self._piece_seconds, end))
+
+    def _spend(self, content: bytes) -> float:
+        """Count the values of a body for its caller, whether or not it is good.
+
+        Return in how many seconds it may be sent again; 0 when it may be read.
+        """
+        caller = identity.current_caller_or_none()
+        if caller is None or len(content) < FREE_VALUES:  # others send small bodies, and not often
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        left, since = self._credits.get(caller.user_id, (float(CREDIT_VALUES), now))
+        left = min(CREDIT_VALUES, left + (now - since) * CREDIT_PER_SECOND)
+        # Who has little left is refused by what is known at once: to count what stands in texts takes time, too.
+        values = json_size.values_of(content, exact_from=FREE_VALUES if left >= EXACT_FROM else json_size.MOST_VALUES)
+        if values < FREE_VALUES:
+            return 0.0
+        values = min(values, json_size.MOST_VALUES)  # more are refused unread
+        missing = values - left
+        self._credits[caller.user_id] = (left if missing > 0 else -missing, now)
+        self._credits.move_to_end(caller.user_id)
+        if len(self._credits) > MOST_CREDITS:
+            self._credits.popitem(last=False)
+        return max(missing, 0.0) / CREDIT_PER_SECOND
 
     def _take(self, size: int) -> None:
         """Count so many bytes more for the caller, until the request's task has ended."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -185,6 +186,7 @@ TOO_LARGE: dict[str, bytes] = {
     "a method without an end": b"G" * HEAD_BYTES * 2,
     "fields without an end": ASK + b"X: a\r\n" * 200_000,
     "501 small fields": ASK + b"X: a\r\n" * 501 + b"\r\n",
+    "501 fields of a name that is understood": ASK + b"Expect:\r\n" * 501 + b"\r\n",
     "blank lines": b"\r\n" * HEAD_BYTES,
 }
 
@@ -321,6 +323,22 @@ async def test_the_body_of_an_attempt_is_left_unread_once_there_were_too_many(ru
     # The first ones are waited for, the others are not.
     assert answers[:limit] == [(408, "BODY_TOO_SLOW")] * limit
     assert answers[limit:] == [(429, "TOO_MANY_ATTEMPTS")] * 2
+
+
+async def test_one_caller_has_so_many_values_read_whether_or_not_they_are_good(running: Running) -> None:
+    body = (
+        b'{"messages": ['
+        + b",".join([b'{"role": "user", "content": "x", "metadata": {"x": [' + b"1," * 1900 + b"1]}}"] * 50)
+        + b"]}"
+    )
+    many, other = mint_token(), mint_token(sub=str(uuid4()))
+    path = f"/sessions/{uuid4()}/messages"
+    answers = await asyncio.gather(*(running.ask(post(path, len(body), token=many) + body) for _ in range(8)))
+    assert {answer.only for answer in answers} == {(400, "FIELD_TOO_LARGE"), (429, "TOO_MANY_REQUESTS")}
+    assert (await running.ask(post(path, len(body), token=other) + body)).statuses == [400]
+    # Small ones pass.
+    small = b'{"messages": []}'
+    assert (await running.ask(post(path, len(small), token=many) + small)).statuses == [400]
 
 
 async def test_unfinished_bodies_hold_next_to_nothing(running: Running) -> None:

@@ -272,3 +272,41 @@ async def test_slow_questions_for_data_keep_nobody_from_signing_in(embedded: Run
             await connection.close()
         assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
     await member.auth.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "code"),
+    [("banned_until", "now() + interval '1 hour'", "user_banned"), ("deleted_at", "now()", "user_not_found")],
+)
+async def test_a_blocked_account_is_neither_shown_nor_changed_by_a_token_of_before(
+    embedded: RunningStack, member: AsyncClient, column: str, value: str, code: str
+) -> None:
+    session = await session_of(member)
+    admin = await asyncpg.connect(embedded.admin_db_url)
+    await admin.execute(f"update auth.users set {column} = {value} where id = $1::text::uuid", session.user.id)
+    await admin.close()
+    async with auth_client(embedded, session.access_token) as client:
+        answers = [
+            await client.get("/user"),
+            await client.put("/user", json={"password": "another long password"}),
+            await client.get("/reauthenticate"),
+        ]
+    assert [(answer.status_code, answer.json()["error_code"]) for answer in answers] == [(403, code)] * 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/signup", {"email": ["a@example.com"], "password": PASSWORD}),
+        ("/otp", {"email": 5}),
+        ("/magiclink", {"email": True}),
+        ("/recover", {"email": {"a": 1}}),
+        ("/resend", {"type": "signup", "email": ["a@example.com"]}),
+        ("/token?grant_type=password", {"email": "a@example.com", "password": [PASSWORD]}),
+        ("/token?grant_type=refresh_token", {"refresh_token": {"a": 1}}),
+    ],
+)
+async def test_what_is_no_text_is_refused(embedded: RunningStack, path: str, body: Any) -> None:
+    async with auth_client(embedded) as client:
+        answer = await client.post(path, json=body)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "bad_json")

@@ -142,6 +142,10 @@ async def test_a_body_that_is_no_accounts_is_refused_unread(limited: RunningStac
         ("/rest/v1/rpc/anything", 20 * 1024 * 1024),
         ("/storage/v1/object/sign/avatars", 1024 * 1024),
         ("/storage/v1/object/list/avatars", 1024 * 1024),
+        ("/storage/v1/object/li%73t/avatars", 1024 * 1024),
+        ("/storage/v1/object/copy", 1024 * 1024),
+        ("/storage/v1/object/move", 1024 * 1024),
+        ("/storage/v1/bucket", 1024 * 1024),
     ],
 )
 async def test_a_stranger_has_no_large_body_read(embedded: RunningStack, path: str, most_bytes: int) -> None:

@@ -1,5 +1,6 @@
 """How files are listed, read and refused, as on a hosted project."""
 
+import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -287,3 +288,70 @@ async def test_an_address_for_an_upload_ends_with_the_sign_in_that_it_was_signed
     assert stored == 0
     for client in (person, stranger):
         await close_client(client)
+
+
+@pytest.mark.parametrize("route", ["upl%6fad/sign", "upload/si%67n", "%75pload/sign"])
+async def test_an_address_for_an_upload_ends_however_it_is_spelt(
+    embedded: RunningStack, bucket: str, route: str
+) -> None:
+    person = await new_member(embedded)
+    path = f"{await id_of(person)}/late.txt"
+    signed = await person.storage.from_(bucket).create_signed_upload_url(path)
+    await person.auth.sign_out()
+    raw = f"/storage/v1/object/{route}/{bucket}/{path}?token={signed['token']}".encode()
+    async with httpx.AsyncClient(headers={"apikey": embedded.publishable_key}) as stranger:
+        answer = await stranger.put(httpx.URL(embedded.supabase_url).copy_with(raw_path=raw), content=TEXT)
+    assert (answer.status_code, answer.json()["statusCode"]) == (400, "403")
+    await close_client(person)
+
+
+async def test_signed_addresses_make_no_room_for_more_files_than_policies_allow(embedded: RunningStack) -> None:
+    person = await new_member(embedded)
+    folder = await id_of(person)
+    files = person.storage.from_("avatars")
+    png = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000049454e44ae426082")
+    admin = await asyncpg.connect(embedded.admin_db_url)
+    most = await admin.fetchval("select files_per_user from private.limits")
+    await admin.close()
+    signed = [
+        (f"{folder}/{number}.png", await files.create_signed_upload_url(f"{folder}/{number}.png"))
+        for number in range(most + 1)
+    ]
+    for path, address in signed[:-1]:
+        await files.upload_to_signed_url(path, address["token"], png, {"content-type": "image/png"})
+    path, address = signed[-1]
+    with pytest.raises(Exception, match="row-level security"):
+        await files.upload_to_signed_url(path, address["token"], png, {"content-type": "image/png"})
+    assert len(await files.list(folder)) == most
+    await close_client(person)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("object/copy", {"bucketId": "folders", "sourceKey": "a\0b", "destinationKey": "c"}),
+        ("object/move", {"bucketId": "folders", "sourceKey": "a", "destinationKey": "b\0c"}),
+        ("object/sign/folders", {"paths": ["../../../../../auth/v1/settings"], "expiresIn": 60}),
+        ("object/sign/folders", {"paths": ["\ud800"], "expiresIn": 60}),
+        ("object/sign/folders", None),
+        ("object/list/folders", {"prefix": "a\0"}),
+        ("object/list/folders", {"prefix": "", "offset": 2**63}),
+        ("bucket/a%00b/empty", {}),
+        (f"object/folders/{'x' * 1025}", "text"),
+    ],
+)
+async def test_names_that_no_file_can_have_are_refused(
+    embedded: RunningStack, member: AsyncClient, bucket: str, path: str, body: Any
+) -> None:
+    headers = {"apikey": embedded.publishable_key, "authorization": f"Bearer {await token_of(member)}"}
+    name = f"{await id_of(member)}/"
+    address = f"{embedded.supabase_url}/storage/v1/{path.replace('xxx', name, 1)}"
+    async with httpx.AsyncClient(headers=headers) as client:
+        answer = await client.post(address, content=json.dumps(body), headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["statusCode"]) == (400, "400")
+
+
+async def test_a_list_without_an_order_is_by_name(shelf: Any, embedded: RunningStack) -> None:
+    async with administering(embedded) as client:
+        answer = await client.post(f"/object/list/{shelf.id}", json={"prefix": "", "sortBy": None})
+    assert answer.is_success

@@ -87,6 +87,17 @@ async def test_a_code_is_spent_after_five_wrong_tries_and_its_link_is_not(
     assert (await verify(auth, "signup", token_hash=token_hash(mail))).is_success
 
 
+@pytest.mark.parametrize("moved", [-1, 1, 5])
+async def test_an_address_and_a_code_that_are_split_elsewhere_are_no_further_tries(
+    embedded: RunningStack, auth: httpx.AsyncClient, moved: int
+) -> None:
+    mail = await sign_up(auth, embedded)
+    together = f"{mail.to}{mail.code}"
+    place = len(mail.to) - moved
+    assert await is_spent(await verify(auth, "signup", email=together[:place], token=together[place:]))
+    assert (await verify(auth, "signup", email=mail.to, token=mail.code)).is_success
+
+
 async def test_the_fifth_try_may_be_the_right_one(embedded: RunningStack, auth: httpx.AsyncClient) -> None:
     mail = await sign_up(auth, embedded)
     for code in wrong_codes(mail, TRIES - 1):

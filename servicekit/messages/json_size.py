@@ -12,13 +12,21 @@ def refuse_many_values(content: bytes) -> None:
     A value stands behind an opening bracket or a comma, so these are counted; an empty list counts as two. What is no
     JSON may pass, for whoever reads it to refuse.
     """
-    if _marks(content) < MOST_VALUES:
-        return
-    # Many of them may stand in texts. Without escapes each pair of quotation marks is a key or a value.
+    if _marks(content) >= MOST_VALUES and _marks_beside_texts(content) >= MOST_VALUES:
+        raise AppError("FIELD_TOO_LARGE", metadata={"field": "The body", "limit": f"{MOST_VALUES} values"})
+
+
+def values_of(content: bytes, *, exact_from: int) -> int:
+    """Return about how many values a JSON text holds. Below `exact_from` they may be fewer: texts hold commas too."""
+    marks = _marks(content)
+    return marks if marks < exact_from else min(marks, _marks_beside_texts(content))
+
+
+def _marks_beside_texts(content: bytes) -> int:
+    # Without escapes each pair of quotation marks is a key or a value.
     bare = content.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if bare.count(b'"') <= 4 * MOST_VALUES and _marks(b"".join(bare.split(b'"')[::2])) < MOST_VALUES:
-        return
-    raise AppError("FIELD_TOO_LARGE", metadata={"field": "The body", "limit": f"{MOST_VALUES} values"})
+    quotes = bare.count(b'"')
+    return quotes // 4 if quotes > 4 * MOST_VALUES else _marks(b"".join(bare.split(b'"')[::2]))
 
 
 def _marks(content: bytes) -> int:

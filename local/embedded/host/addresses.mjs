@@ -6,12 +6,19 @@ const AUTH = "/auth/v1/";
 const LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?";
 const ADDRESS = new RegExp(`^[a-zA-Z0-9.!#$%&'*+/=?^_\`{|}~-]+@${LABEL}(?:\\.${LABEL})*$`);
 const MOST_CHARACTERS = 255;
+const WITH_TEXTS = /^(?:POST|PUT) (?:signup|otp|magiclink|recover|resend|user|token)$/;
+// Lite takes whatever stands there for a text.
+const TEXTS = ["email", "password", "refresh_token"];
 const JUDGED = new Set(["POST signup", "POST otp", "POST magiclink", "POST recover", "POST resend", "PUT user"]);
 
 /** Refuses what is no address, before anything is done with it; null for anything else. */
 export async function refuseAddress(request, { pathname }) {
-  if (!pathname.startsWith(AUTH) || !JUDGED.has(`${request.method} ${pathname.slice(AUTH.length)}`)) return null;
+  const route = `${request.method} ${pathname.slice(AUTH.length)}`;
+  if (!pathname.startsWith(AUTH) || !WITH_TEXTS.test(route)) return null;
   const body = await request.clone().json().catch(() => null);
+  const odd = TEXTS.find((name) => body?.[name] != null && typeof body[name] !== "string");
+  if (odd) return authRefusal(400, "bad_json", `Could not parse request body as JSON: ${odd} must be a text`);
+  if (!JUDGED.has(route)) return null;
   const email = body?.email;
   if (typeof email !== "string" || email === "" || (email.length <= MOST_CHARACTERS && ADDRESS.test(email))) return null;
   const msg = email.length > MOST_CHARACTERS ? "An email address is too long" : "Unable to validate email address: invalid format";

@@ -38,10 +38,10 @@ export class Callers {
   }
 }
 
-/** Does work(sql) in a transaction that only reads, as the role and with the claims of a caller. */
-export function asCaller(sql, claims, work) {
+/** Does work(sql) in a transaction, "read only" or "read write", as the role and with the claims of a caller. */
+export function asCaller(sql, claims, mode, work) {
   const told = JSON.stringify(claims);
-  return sql.begin("read only", async (own) => {
+  return sql.begin(mode, async (own) => {
     await own`
       select set_config('request.jwt.claims', ${told}, true), set_config('request.jwt.claim.sub', ${claims.sub ?? ""}, true),
         set_config('request.jwt.claim.role', ${claims.role}, true), set_config('role', ${claims.role}, true)`;

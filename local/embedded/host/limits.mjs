@@ -12,9 +12,10 @@ const AUTH = "/auth/v1/";
 const MOST_BODY_BYTES = {
   [AUTH]: 64 * 1024,
   "/rest/v1/": 20 * 1024 * 1024,
-  "/storage/v1/object/sign/": 1024 * 1024,
-  "/storage/v1/object/list/": 1024 * 1024,
+  "/storage/v1/": 1024 * 1024,
 };
+// A file that is sent is written as it comes.
+const FILE = /^\/storage\/v1\/object\/(?!(?:copy|move|sign|list|list-v2|info)(?:\/|$))[^/]+\/./;
 const FORWARDING_KEY = "x-concerto-forwarding-key";
 
 /**
@@ -28,7 +29,8 @@ export function isForwarded({ headers }, key) {
 }
 
 /** Refuses a body that is larger than its part of the address takes, or does not say how large it is. Otherwise null. */
-export function refuseLarge({ headers }, { pathname }) {
+export function refuseLarge({ method, headers }, { pathname }) {
+  if (FILE.test(pathname) && (method === "POST" || method === "PUT")) return null;
   const part = Object.keys(MOST_BODY_BYTES).find((prefix) => pathname.startsWith(prefix));
   if (part === undefined) return null;
   if (headers.has("transfer-encoding")) return authRefusal(411, "request_length_required", "Send the length of the body");

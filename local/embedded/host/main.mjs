@@ -17,6 +17,7 @@ import { Mailer, requestedRedirect } from "./mail.mjs";
 import { refuseMissing } from "./missing.mjs";
 import { Objects } from "./objects.mjs";
 import { OneTime } from "./one-time.mjs";
+import { inPlainLetters } from "./paths.mjs";
 import { Refresh } from "./refresh.mjs";
 import { correctSignedUrls, hideExistingAccount, leaveUnconfirmed, refuse, resendConfirmation, signSeveral } from "./responses.mjs";
 import { prepareDatabase } from "./schema.mjs";
@@ -134,7 +135,8 @@ async function bucketRules(bucket) {
   return { types: row?.types?.length ? row.types : null, bytes: row?.bytes == null ? null : Number(row.bytes) };
 }
 
-async function answer(request, env) {
+async function answer(given, env) {
+  const request = inPlainLetters(given);
   const url = new URL(request.url);
   const peerAddress = env.incoming.socket.remoteAddress ?? null;
   const app = url.pathname.startsWith("/auth/v1/") ? accountApp : dataApp;
@@ -150,7 +152,7 @@ async function answer(request, env) {
   const look = await oneTime.answerLook(request, url, target);
   if (look) return look;
   const own = await signing.incoming(request);
-  const ended = await guard.refuse(own, url);
+  const ended = (await guard.refuse(own, url)) ?? (await accountGuard.refuseBlocked(own, url));
   if (ended) return ended;
   const response = await pauses.between(own, url, () => tellErrors(url, () => answerAs(own, url, forward, target)));
   return signing.outgoing(response, url);

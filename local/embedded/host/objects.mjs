@@ -3,6 +3,7 @@
 import { SignJWT } from "jose";
 import { asCaller } from "./callers.mjs";
 import { storageRefusal } from "./refusals.mjs";
+import { isSafeKey } from "./storage.mjs";
 
 const STORAGE = "/storage/v1";
 const OBJECT = `${STORAGE}/object/`;
@@ -72,12 +73,13 @@ export class Objects {
     const asked = await request.json().catch(() => null);
     const problem = problemOfList(asked);
     if (problem) return storageRefusal(400, "Error", "InvalidRequest", problem);
-    const { prefix, search = "", limit = 100, offset = 0, sortBy = {} } = asked;
+    const { prefix, search = "", limit = 100, offset = 0 } = asked;
+    const sortBy = asked.sortBy ?? {};
     const folder = prefix === "" || prefix.endsWith("/") ? prefix : `${prefix}/`;
     const start = folder + search;
     const { column = "name", order = "asc" } = sortBy;
     const claims = await this.#callers.judgedClaimsOf(request);
-    const entries = await asCaller(this.#sql, claims, (sql) => {
+    const entries = await asCaller(this.#sql, claims, "read only", (sql) => {
       const direction = order === "desc" ? sql`desc` : sql`asc`;
       // Folders stand among files by name, and before them by a time, which they have none of.
       const byTime = column === "name" ? sql`` : sql`is_folder desc, case when not is_folder then ${sql(column)} end ${direction},`;
@@ -138,6 +140,9 @@ export class Objects {
   /** Copies and moves, whose answers name the bucket too. */
   async #relocate(request, forward) {
     const asked = await request.clone().json().catch(() => null);
+    if (["bucketId", "sourceKey", "destinationBucket", "destinationKey"].some((name) => !isStorable(asked?.[name] ?? ""))) {
+      return storageRefusal(400, "Invalid key", "InvalidKey", "This object key is not allowed.");
+    }
     const response = await forward(request);
     if (!response.ok) return response;
     const bucket = asked.destinationBucket ?? asked.bucketId;
@@ -169,7 +174,32 @@ export class Objects {
     if (claims?.signed_for && (await this.#guard.hasEnded(claims.signed_for))) {
       return storageRefusal(403, "Unauthorized", "AccessDenied", "The sign-in that this address was signed for has ended.");
     }
+    if (claims?.signed_for && !(await this.#mayStore(claims.signed_for, claims.bucket, claims.sub))) {
+      return storageRefusal(403, "Unauthorized", "AccessDenied", "new row violates row-level security policy");
+    }
     return this.#keepMetadata(request, await forward(request));
+  }
+
+  /**
+   * Whether policies still let somebody store a file: many addresses may have been signed while there was room for one. Tried
+   * and taken back, as only a write asks all of them.
+   */
+  async #mayStore(claims, bucket, name) {
+    const takenBack = Symbol("taken back");
+    const attempt = asCaller(this.#sql, claims, "read write", async (own) => {
+      const replaced = await own`
+        update storage.objects set updated_at = now() where bucket_id = ${bucket} and name = ${name} returning id`;
+      if (replaced.length === 0) {
+        await own`
+          insert into storage.objects (bucket_id, name, owner, owner_id) values (${bucket}, ${name}, ${claims.sub}, ${claims.sub})`;
+      }
+      throw takenBack;
+    });
+    return attempt.catch((error) => {
+      if (error === takenBack || error.code === "23505") return true; // whether it may be replaced was asked before
+      if (error.code === "42501") return false;
+      throw error;
+    });
   }
 
   /** Keeps what a caller says of a file of their own accord, which Lite leaves out. */
@@ -187,10 +217,12 @@ export class Objects {
 
 function problemOfList(asked) {
   if (typeof asked?.prefix !== "string") return "body must have required property 'prefix'";
-  const { limit = 1, offset = 0, search = "", sortBy = {} } = asked;
+  const { prefix, limit = 1, offset = 0, search = "", sortBy = {} } = asked;
   if (!Number.isInteger(limit) || limit < 1) return "body/limit must be >= 1";
   if (!Number.isInteger(offset) || offset < 0) return "body/offset must be >= 0";
+  if (offset > Number.MAX_SAFE_INTEGER) return "body/offset must be <= 9007199254740991";
   if (typeof search !== "string") return "body/search must be string";
+  if (/\0/.test(prefix + search)) return "body/prefix and body/search must not hold a NUL";
   if (!SORTABLE.includes(sortBy?.column ?? "name")) return "body/sortBy/column must be equal to one of the allowed values";
   if (!["asc", "desc"].includes(sortBy?.order ?? "asc")) return "body/sortBy/order must be equal to one of the allowed values";
   return null;
@@ -210,6 +242,9 @@ function disposition(name) {
   const encoded = encodeURIComponent(name);
   return `attachment; filename=${encoded}; filename*=UTF-8''${encoded}`;
 }
+
+// Anything that is no text is Lite's to refuse.
+const isStorable = (name) => typeof name !== "string" || name === "" || isSafeKey(name);
 
 const noBucket = () => storageRefusal(404, "Bucket not found", "NoSuchBucket", "Bucket not found");
 

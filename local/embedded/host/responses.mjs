@@ -23,7 +23,7 @@ export function refuse({ method }, { pathname, searchParams }) {
     // Lite would decode it, and what stands before Lite knows routes by their plain names.
     return new Response("404 page not found", { status: 404, headers: { "content-type": "text/plain; charset=utf-8" } });
   }
-  if (pathname.startsWith(OBJECT) && !isSafePath(pathname.slice(OBJECT.length))) {
+  if (pathname.startsWith(`${STORAGE}/`) && !isSafePath(pathname.slice(STORAGE.length + 1))) {
     return badRequest("InvalidKey", "This object key is not allowed.");
   }
   if (SIGN.test(pathname) && searchParams.has("token") && !isJwt(searchParams.get("token"))) {
@@ -132,8 +132,8 @@ const MAX_PATHS = 500;
 export async function signSeveral(request, { pathname, origin }, forward) {
   const bucket = BATCH.exec(pathname)?.[1];
   if (request.method !== "POST" || !bucket) return null;
-  const { paths, expiresIn } = await request.json().catch(() => ({}));
-  if (!Array.isArray(paths) || paths.length > MAX_PATHS || !paths.every((path) => typeof path === "string")) {
+  const { paths, expiresIn } = (await request.json().catch(() => null)) ?? {};
+  if (!Array.isArray(paths) || paths.length > MAX_PATHS || !paths.every(isPath)) {
     return badRequest("InvalidRequest", `paths must be a list of at most ${MAX_PATHS} texts.`);
   }
   const headers = new Headers(request.headers);
@@ -150,6 +150,9 @@ export async function signSeveral(request, { pathname, origin }, forward) {
   }
   return Response.json(entries);
 }
+
+// A path that leads out of the bucket would be another address of Lite's.
+const isPath = (path) => typeof path === "string" && path.isWellFormed() && isSafePath(encodeURIComponent(path));
 
 const unsignable = ({ error, message }) =>
   error === "not_found" ? "Either the object does not exist or you do not have access to it" : message;

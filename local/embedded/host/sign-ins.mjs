@@ -4,6 +4,9 @@ import { authRefusal } from "./refusals.mjs";
 
 const AUTH = "/auth/v1/";
 const STATUS = /^PT(\d{3})$/;
+// What Lite does for whoever has a token that has not expired.
+const OWN_ACCOUNT = new Set([`${AUTH}user`, `${AUTH}reauthenticate`]);
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const FUNCTION = /^[a-z_]+\.[a-z_]+$/;
 const SETTING = "pgrst.db_pre_request=";
 
@@ -29,7 +32,7 @@ export class SignIns {
 
   /**
    * The refusal of a request whose sign-in has ended, as the function says that the role `authenticator` names for
-   * PostgREST; null for any other. Lite's auth part looks by itself. Storage, which a hosted project guards by policies
+   * PostgREST; null for any other. Lite's auth part looks by itself, but at no block. Storage, which a hosted project guards by policies
    * alone, is guarded here too, as Lite does not tell policies all of a token.
    */
   async refuse(request, { pathname }) {
@@ -55,12 +58,24 @@ export class SignIns {
     });
     if (question === null) return null;
     try {
-      await asCaller(this.#sql, claims, (sql) => sql.unsafe(`select ${question}()`));
+      await asCaller(this.#sql, claims, "read only", (sql) => sql.unsafe(`select ${question}()`));
       return null;
     } catch (error) {
       if (!STATUS.test(error.code)) throw error;
       return error;
     }
+  }
+
+  /** The refusal of whoever asks for their account or changes it while it is blocked or deleted; null for any other. */
+  async refuseBlocked(request, { pathname }) {
+    if (!OWN_ACCOUNT.has(pathname)) return null;
+    const claims = await this.#callers.claimsOf(request);
+    if (!UUID.test(claims?.sub)) return null;
+    const [account] = await this.#sql`
+      select coalesce(banned_until > now(), false) as "isBanned", deleted_at is not null as "isDeleted"
+      from auth.users where id = ${claims.sub}`;
+    if (account?.isBanned) return authRefusal(403, "user_banned", "User is banned");
+    return account?.isDeleted ? authRefusal(403, "user_not_found", "User from sub claim in JWT does not exist") : null;
   }
 
   /** The refusal of new tokens for an account that is blocked, which Lite grants and Supabase Auth does not. */

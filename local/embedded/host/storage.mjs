@@ -176,7 +176,7 @@ export class FileStorageAdapter {
   }
 
   #place(bucket, key) {
-    if (!isSafeKey(bucket) || !isSafeKey(key)) throw new StorageFault(400, "Invalid key", "This object key is not allowed.");
+    if (!isSafeKey(bucket) || !isSafeKey(key)) refuse(new StorageFault(400, "Invalid key", "This object key is not allowed."));
     const folder = path.join(this.#root, hash(bucket));
     return { folder, description: path.join(folder, `${hash(key)}.json`) };
   }

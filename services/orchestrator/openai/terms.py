@@ -47,6 +47,8 @@ FREE_VALUES: Mapping[str, Any] = {"modalities": ["text"], "store": False}
 """Further parameters that cost nothing with this one value: an answer in text, which the provider does not keep."""
 TOOL_KINDS = frozenset({"custom", "function"})
 """Kinds of tools that the client carries out itself; any other is the provider's own, and charged by it."""
+TOOL_FIELDS = frozenset({"type", "name", "description", "parameters", "strict", *TOOL_KINDS})
+"""What such a tool consists of. Some providers know a tool of their own by a key and no type, as `google_search`."""
 
 _NAME = re.compile(r"[A-Za-z0-9_:.-]{1,64}")
 
@@ -72,17 +74,26 @@ class Terms:
             # One that is null is the same as none.
             if name not in PARAMETERS and name not in self.further and value is not None and not _is_free(name, value):
                 raise _not_allowed(name)
-        tools = body.get("tools")
-        for index, tool in enumerate(tools if isinstance(tools, list) else [tools]):
-            kind = tool.get("type") if isinstance(tool, dict) else None
-            allowed = isinstance(kind, str) and (kind in TOOL_KINDS or f"tool:{kind}" in self.further)
-            if kind is not None and not allowed:
-                raise _not_allowed(f"tools[{index}].type")
+        for name in ("tools", "functions"):
+            given = body.get(name)
+            for index, tool in enumerate([] if given is None else given if isinstance(given, list) else [given]):
+                self._check_tool(f"{name}[{index}]", tool)
         if body.get("n") is not None and not _is_count(body["n"], most=1):
             raise _invalid("n", "must be 1: a request gets one answer")
         for name in LIMITS:
             if body.get(name) is not None and not _is_count(body[name], most=self.most_tokens):
                 raise _invalid(name, f"must be a number from 1 to {self.most_tokens}")
+
+    def _check_tool(self, place: str, tool: object) -> None:
+        if not isinstance(tool, dict):
+            raise _not_allowed(place)
+        kind = tool.get("type")
+        if isinstance(kind, str) and f"tool:{kind}" in self.further:
+            return
+        if kind is not None and not (isinstance(kind, str) and kind in TOOL_KINDS):
+            raise _not_allowed(f"{place}.type")
+        if any(name not in TOOL_FIELDS and f"tool:{name}" not in self.further for name in tool):
+            raise _not_allowed(place)
 
     def bounded(self, body: dict[str, Any], text: str) -> tuple[dict[str, Any], str]:
         """Return a request and its text with a bound on the answer's tokens; nothing else of them changes."""
@@ -124,7 +135,7 @@ def _is_count(value: object, *, most: int) -> bool:
 
 def _not_allowed(name: str) -> AppError:
     # A client may put anything there, even what nobody shall read in a log.
-    known = name if _NAME.fullmatch(name) or name.startswith("tools[") else "…"
+    known = name if _NAME.fullmatch(name) or name.startswith(("tools[", "functions[")) else "…"
     return AppError("PARAMETER_NOT_ALLOWED", metadata={"param": known})
 
 

@@ -35,6 +35,15 @@ NOT_ALLOWED: list[tuple[Json, str]] = [
     ({"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "web_search"}]}, "tools[1].type"),
     ({"tools": [{"type": ["web_search"]}]}, "tools[0].type"),
     ({"tools": {"type": "code_interpreter"}}, "tools[0].type"),
+    ({"tools": [{"google_search": {}}]}, "tools[0]"),
+    ({"tools": {"google_search": {}}}, "tools[0]"),
+    ({"tools": [{"type": None, "google_search": {}}]}, "tools[0]"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}, "google_search": {}}]}, "tools[0]"),
+    ({"tools": [{"Type": "web_search"}]}, "tools[0]"),
+    ({"tools": ["web_search"]}, "tools[0]"),
+    ({"tools": "web_search"}, "tools[0]"),
+    ({"functions": [{"type": "web_search"}]}, "functions[0].type"),
+    ({"functions": [{"google_search": {}}]}, "functions[0]"),
 ]
 
 
