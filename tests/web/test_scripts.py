@@ -86,7 +86,7 @@ async def test_an_answer_from_right_to_left_is_mirrored(web: Web) -> None:
         assert await item.evaluate(MARKERS) == "rtl"
         assert await item.evaluate(INDENT)
     await expect(answer.locator("li", has_text="English")).to_have_css("direction", "ltr")
-    assert await answer.locator("blockquote").evaluate(BORDER) == "4px"
+    assert await answer.locator("blockquote").evaluate(BORDER) == "2px"
     cells = answer.get_by_role("cell")
     assert await left_of(cells.nth(1), cells.nth(0))
     await expect(cells.nth(1)).to_have_css("text-align", "right")

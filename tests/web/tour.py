@@ -14,7 +14,7 @@ from tests.support.api import Person, ok
 from tests.support.model_server import FAULTS, Behaviour, ToolUse
 from tests.support.waiting import until
 from tests.web import filled
-from tests.web.pages import AccountPages, Chat, Search, Sidebar
+from tests.web.pages import RESTS, AccountPages, Chat, Search, Sidebar
 from tests.web.world import Web
 
 RICH = """## Three days in Ulm
@@ -380,9 +380,26 @@ async def _(at: Walk) -> Page:
     return at.known
 
 
+@state("chat-menu")
+async def _(at: Walk) -> Page:
+    await at.known.get_by_role("button", name="Chat menu").click()
+    await expect(at.known.get_by_role("menuitem", name="Copy chat")).to_be_visible()
+    return at.known
+
+
+@state("chat-whole")
+async def _(at: Walk) -> Page:
+    await at.known.get_by_role("menuitem", name="Whole chat, to print").click()
+    await expect(at.known.get_by_role("button", name="Print")).to_be_visible()
+    return at.known
+
+
 @state("chat-edit")
 async def _(at: Walk) -> Page:
+    await at.known.get_by_role("link", name="Back to the chat").click()
     chat = Chat(at.known)
+    await expect(chat.answer).to_be_visible()
+    await chat.log.evaluate(RESTS)
     await chat.act(chat.questions.first, "Edit")
     await expect(at.known.get_by_role("textbox", name="Edit message")).to_be_visible()
     return at.known

@@ -19,7 +19,7 @@ type ChoiceMenuProps = {
 export function ChoiceMenu({ label, options, value, onChange }: ChoiceMenuProps) {
   if (options.length < 2) return null;
   return (
-    <DropdownMenu>
+    <DropdownMenu modal={false}>
       <DropdownMenuTrigger asChild>
         <Button
           variant="ghost"

@@ -20,7 +20,7 @@ import { readChat, type WholeChat } from "./read-chat";
 export function ChatMenu({ sessionId }: { sessionId: string }) {
   const router = useRouter();
   return (
-    <DropdownMenu>
+    <DropdownMenu modal={false}>
       <DropdownMenuTrigger
         aria-label={sentences.whole.menu}
         title={sentences.whole.menu}
