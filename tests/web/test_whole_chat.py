@@ -38,6 +38,7 @@ async def test_a_chat_is_copied_and_saved_as_a_file(web: Web) -> None:
             await menu.click()
             await page.get_by_role("menuitem", name=choice).click()
         file = await download.value
+        await expect(page.get_by_role("menu")).to_have_count(0)  # a menu that closes takes the focus once more
         return file.suggested_filename, (await file.path()).read_text(encoding="utf-8")
 
     assert await saved("Export as Markdown") == ("Ulm a b.md", text)
