@@ -439,7 +439,6 @@ async def test_no_answer_is_taken_for_another_type_than_it_says(
     [
         ("/%73torage/v1/object/{bucket}/x", "the prefix"),
         ("/storage/%761/object/{bucket}/x", "the version"),
-        ("/storage/v1/%6Fbject/{bucket}/x", "the kind"),
         ("/%72est/v1/sessions", "another prefix"),
     ],
 )
@@ -449,6 +448,16 @@ async def test_a_route_has_one_spelling(
     raw = httpx.URL(embedded.supabase_url).copy_with(raw_path=path.format(bucket=bucket).encode())
     async with httpx.AsyncClient(headers=headers(embedded, await access_token(member))) as client:
         assert (await client.get(raw)).status_code == httpx.codes.NOT_FOUND
+
+
+async def test_a_route_of_files_is_the_same_in_each_spelling(
+    embedded: RunningStack, member: AsyncClient, bucket: str
+) -> None:
+    base = httpx.URL(embedded.supabase_url)
+    spellings = [b"/storage/v1/object/", b"/storage/v1/%6Fbject/", b"/storage/v1/%6f%62ject/"]
+    async with httpx.AsyncClient(headers=headers(embedded, await access_token(member))) as client:
+        answers = [await client.get(base.copy_with(raw_path=each + bucket.encode() + b"/x")) for each in spellings]
+    assert {(answer.status_code, answer.json()["statusCode"]) for answer in answers} == {(400, "404")}
 
 
 async def test_names_of_files_and_tables_may_be_encoded(

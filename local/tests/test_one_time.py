@@ -93,8 +93,8 @@ async def test_an_address_and_a_code_that_are_split_elsewhere_are_no_further_tri
 ) -> None:
     mail = await sign_up(auth, embedded)
     together = f"{mail.to}{mail.code}"
-    place = len(mail.to) - moved
-    assert await is_spent(await verify(auth, "signup", email=together[:place], token=together[place:]))
+    index = len(mail.to) - moved
+    assert await is_spent(await verify(auth, "signup", email=together[:index], token=together[index:]))
     assert (await verify(auth, "signup", email=mail.to, token=mail.code)).is_success
 
 

@@ -84,16 +84,16 @@ class Terms:
             if body.get(name) is not None and not _is_count(body[name], most=self.most_tokens):
                 raise _invalid(name, f"must be a number from 1 to {self.most_tokens}")
 
-    def _check_tool(self, place: str, tool: object) -> None:
+    def _check_tool(self, path: str, tool: object) -> None:
         if not isinstance(tool, dict):
-            raise _not_allowed(place)
+            raise _not_allowed(path)
         kind = tool.get("type")
         if isinstance(kind, str) and f"tool:{kind}" in self.further:
             return
         if kind is not None and not (isinstance(kind, str) and kind in TOOL_KINDS):
-            raise _not_allowed(f"{place}.type")
+            raise _not_allowed(f"{path}.type")
         if any(name not in TOOL_FIELDS and f"tool:{name}" not in self.further for name in tool):
-            raise _not_allowed(place)
+            raise _not_allowed(path)
 
     def bounded(self, body: dict[str, Any], text: str) -> tuple[dict[str, Any], str]:
         """Return a request and its text with a bound on the answer's tokens; nothing else of them changes."""
